@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
+PYTHON ?= python3
+
+.PHONY: setup demo test chaos lint bench-materializer bench-live lock clean test-chaos
+
+setup:
+	@$(PYTHON) -m infra.local.bootstrap
+
+demo: setup
+	@.venv/bin/sop demo
+
+test: setup
+	@.venv/bin/python -m pytest
+
+# A hundred seeds of faults against real servers: about an hour on two cores. CHAOS="--seeds 7..7" repeats one.
+CHAOS ?= --seeds 1..100
+chaos: setup
+	@.venv/bin/python -m tests.chaos $(CHAOS) --report .sop/chaos.json
+
+# The fault harness's own tests: a short selection of seeds, and mutations that must be caught (about 8 minutes).
+test-chaos: setup
+	@.venv/bin/python -m pytest -m chaos tests/chaos
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+# CPU per step of the materializer, beside bare consumption of the same topic (about 8 minutes).
+bench-materializer: setup
+	@.venv/bin/python -m benchmarks.materializer
+
+# From an episode's end to the training stream and to ClickHouse, under 300 robots at 30 Hz (2 minutes).
+bench-live: setup
+	@.venv/bin/python -m benchmarks.materializer.live
+
+# Resolve the requirements anew: newer versions, new hashes.
+lock:
+	@$(PYTHON) -m infra.local.bootstrap lock
+
+# What `make setup` and the tools made in this clone; data (.sop) and the shared cache stay.
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,138 @@
+"""`make bench-live`: robots at 30 Hz against real processes; how long after an episode's end others know of it.
+
+Episode end → training stream is taken by a plain consumer, episode end → ClickHouse from the row's insertion time.
+The robots' pacing is honest: if this machine cannot keep up, the run says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.materializer.emulator import EmulatedFleet
+from infra.clickhouse.client import connect
+from infra.deploy import deploy
+from infra.kafka import LogReader
+from infra.local.stack import Stack
+from infra.settings import Settings
+from schemas import codec
+from schemas.events import EpisodeMaterialized
+from schemas.topics import TRAINING_EPISODES
+
+
+def main() -> int:
+    """Run for a while; print the table. Exit code 1 if the fleet could not keep its pace."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--robots", type=int, default=300)
+    parser.add_argument("--hz", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--members", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sop-live-") as folder, Stack.start(Path(folder)) as stack:
+        os.environ.update(stack.environment())
+        settings = Settings()
+        deploy(settings)
+        commands = ["materialize"] * options.members + ["index"]
+        with workers(commands, Path(folder)) as processes:
+            time.sleep(12)  # groups form; what is measured is the steady state
+            return measure(settings, options, processes[: options.members])
+
+
+def measure(settings: Settings, options: argparse.Namespace, members: list[psutil.Popen]) -> int:
+    """Let the fleet run, and tell what was seen."""
+    seen: list[float] = []
+    stop = threading.Event()
+    watcher = threading.Thread(target=watch, args=(settings, seen, stop))
+    watcher.start()
+    fleet = EmulatedFleet(settings, options.robots)
+    memory: list[list[float]] = [[] for _ in members]
+    cpu_before = [sum(member.cpu_times()[:2]) for member in members]
+    late = 0.0
+    began = time.monotonic()
+    for tick in range(int(options.seconds * options.hz)):
+        fleet.tick()
+        ahead = began + (tick + 1) / options.hz - time.monotonic()
+        if ahead > 0:
+            time.sleep(ahead)
+        late = max(late, -ahead)
+        if tick % int(options.hz * 5) == 0:
+            for samples, member in zip(memory, members, strict=True):
+                samples.append(member.memory_info().rss / 2**20)
+    fleet.finish()
+    spent = [sum(member.cpu_times()[:2]) - before for member, before in zip(members, cpu_before, strict=True)]
+    time.sleep(6)
+    stop.set()
+    watcher.join()
+    rows = connect(settings.clickhouse, analyst=True).query(
+        "SELECT dateDiff('microsecond', ended_at, indexed_at) / 1e6 FROM episodes"
+    )
+    indexed = [float(row[0]) for row in rows.result_rows]
+    table = Table("episode end to", "episodes", "P50 s", "P99 s", "most s")
+    for name, values in (("training stream", seen), ("ClickHouse", indexed)):
+        parts = [f"{np.percentile(values, q):.2f}" for q in (50, 99, 100)]
+        table.add_row(name, str(len(values)), *parts)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{fleet.steps} steps sent, {fleet.episodes} episodes ended; the fleet was late by {late:.2f} s at most"
+    )
+    for number, (samples, cpu) in enumerate(zip(memory, spent, strict=True)):
+        half = len(samples) // 2
+        console.print(
+            f"member {number}: {cpu / fleet.steps * 1e6:.1f} µs CPU for each step of the fleet, memory "
+            f"{np.median(samples[:half]):.0f} MiB in the first half, {np.median(samples[half:]):.0f} in the second"
+        )
+    return 0 if late < 1.0 else 1
+
+
+def watch(settings: Settings, seen: list[float], stop: threading.Event) -> None:
+    """Seconds from each episode's end to the moment at which a plain consumer has its announcement."""
+    reader = LogReader(settings.kafka, "live-watch")
+    reader.assign({partition: reader.bounds(partition)[1] for partition in reader.partitions(TRAINING_EPISODES)})
+    while not stop.is_set():
+        for message in reader.consume(1000, 0.05):
+            now = datetime.now(UTC)
+            value = message.value()
+            event = codec.decode(
+                EpisodeMaterialized, codec.unframe(value if isinstance(value, bytes) else None)[1]
+            )
+            seen.append((now - event.ended_at).total_seconds())
+    reader.close()
+
+
+@contextmanager
+def workers(commands: list[str], logs: Path) -> Iterator[list[psutil.Popen]]:
+    """`sop` processes, stopped at the end."""
+    running = []
+    for number, command in enumerate(commands):
+        log = (logs / f"{command}-{number}.log").open("wb")
+        sop = str(Path(sys.executable).with_name("sop"))
+        running.append(psutil.Popen([sop, command], stdout=log, stderr=log))
+    try:
+        yield running
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Dead letters, folded: which records are kept there, and whose events they are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from consumers.audit.announced import without
+from consumers.audit.findings import Finding, Kind, Where
+from consumers.dead_letters import Reason
+from consumers.ranges import RangeSet
+from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS
+
+Place = tuple[str, int]
+"""Topic and partition number."""
+
+Owner = tuple[str, str, int]
+"""Episode, robot and boot epoch of an event."""
+
+STAND_BESIDE = {Reason.CONFLICT.value, Reason.FOREIGN_EPISODE.value}
+"""Reasons for which a dead letter shares its sequence with another event, and does not stand for it."""
+
+
+class Buried:
+    """Records on dead-letters, as offsets by their own topic and partition number."""
+
+    def __init__(self) -> None:
+        self.places: dict[Place, RangeSet] = defaultdict(RangeSet)
+        self.sequences: dict[Owner, RangeSet] = defaultdict(RangeSet)
+        self.rows: dict[Place, RangeSet] = defaultdict(RangeSet)
+        """Of those, the ones that must be in ClickHouse by now."""
+        self.oldest_ms: dict[int, int] = {}
+        self.newest_ms: dict[int, int] = {}
+        """Append times by partition number of dead-letters."""
+
+    def add(self, place: Place, offset: int, at: tuple[int, int], appended_ms: int) -> Iterator[Finding]:
+        """Take in a dead letter; what is wrong with it.
+
+        Args:
+            place: where its record was.
+            offset: the record's offset there.
+            at: partition number and offset of the dead letter itself.
+            appended_ms: when it was appended, milliseconds since the epoch.
+        """
+        self.oldest_ms.setdefault(at[0], appended_ms)
+        self.newest_ms[at[0]] = max(appended_ms, self.newest_ms.get(at[0], 0))
+        # The index writes its own at least once; those of robot topics are in the transaction.
+        if offset in self.places[place] and place[0] in ROBOT_TOPICS:
+            yield Finding(
+                Kind.DOUBLED,
+                Where.DEAD_LETTERS,
+                f"{place[0]}[{place[1]}]@{offset}",
+                f"is on dead-letters twice, again at {DEAD_LETTERS}[{at[0]}]@{at[1]}. A log cannot be mended",
+                topic=place[0],
+                partition=place[1],
+                offset=offset,
+            )
+        self.places[place].add(offset)
+
+    def has(self, place: Place, offset: int) -> bool:
+        """Whether this record is a dead letter."""
+        return place in self.places and offset in self.places[place]
+
+    def has_event(self, owner: Owner, sequence: int) -> bool:
+        """Whether a record that holds this event is a dead letter."""
+        return owner in self.sequences and sequence in self.sequences[owner]
+
+
+def compare_rows(expected: dict[Place, RangeSet], rows: dict[Place, RangeSet]) -> Iterator[Finding]:
+    """Dead letters that must have a row by now, and have none."""
+    for place, offsets in sorted(expected.items()):
+        for low, high in without(offsets, rows.get(place, RangeSet())):
+            for offset in range(low, high + 1):
+                yield Finding(
+                    Kind.MISSING,
+                    Where.DEAD_LETTER_ROWS,
+                    f"{place[0]}[{place[1]}]@{offset}",
+                    "is on dead-letters and not in ClickHouse; --repair inserts it",
+                    topic=place[0],
+                    partition=place[1],
+                    offset=offset,
+                )

@@ -1,0 +1,217 @@
+"""`sop gc`: objects that nothing names any more, after a grace period. In doubt an object stays.
+
+Removed are, under `episodes/`, older revisions and what was never announced, and under `policies/` artifacts of
+versions that were never announced. What a checkpoint names stays: a learner that resumes reads it again.
+Checkpoints are the learner's own to prune; names that are not ours are left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import islice
+
+import structlog
+
+from consumers.audit.announced import Announcements, Episode, episode_of
+from consumers.audit.buried import Place
+from consumers.audit.progress import Stages
+from consumers.audit.reading import announcement_of, scan, size_of, spans_of
+from consumers.emitted import is_settled
+from consumers.payload import PayloadUnreadable, read_payload
+from infra.clock import Clock, SystemClock
+from infra.errors import DeploymentConflict, ObjectMissing
+from infra.kafka import LogReader, Message
+from infra.kafka.positions import Positions
+from infra.object_store import Entry, ObjectStore
+from infra.registry import Registry
+from infra.settings import Settings
+from schemas import codec
+from schemas.events import PolicyVersion
+from schemas.topics import POLICY_VERSIONS, ROBOT_TOPICS, TRAINING_EPISODES
+
+AT_ONCE = 8
+"""Objects that are looked at, or removed, at the same time."""
+
+_POLICY = re.compile(r"policies/([\w-]+)/(\d+)-([0-9a-f]{64})\.safetensors")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Collected:
+    """What was removed, or would be: objects and bytes by why; and how many objects were looked at and stay."""
+
+    objects: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Everything that says that an object is needed, taken before the bucket is looked at.
+
+    `committed`: the materializer's next offsets by partition. `artifacts`: keys of announced policies.
+    `newest_version`: by policy. `held`: keys that checkpoints name, and payloads that were announced twice over.
+    """
+
+    announcements: Announcements
+    committed: dict[Place, int]
+    artifacts: frozenset[str]
+    newest_version: dict[str, int]
+    held: frozenset[str]
+
+
+def collect(
+    settings: Settings,
+    grace: timedelta,
+    *,
+    dry_run: bool,
+    stages: Stages | None = None,
+    clock: Clock | None = None,
+) -> Collected:
+    """Remove what nothing names, and what was so for longer than `grace`.
+
+    Raises:
+        infra.errors.Unavailable: a server does not answer; what was removed until then needed not stay.
+        DeploymentConflict: the bucket and the stream do not look like parts of one system; nothing was removed.
+    """
+    stages, objects = stages or Stages(), ObjectStore(settings.s3)
+    before = (clock or SystemClock()).now() - grace
+    named = _read_names(settings, objects, stages)
+    _refuse_strangers(named, objects)
+    done = Collected()
+    with (
+        stages.stage("objects", None) as advance,
+        ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gc") as pool,
+    ):
+        entries = _entries(objects)
+        while wave := list(islice(entries, AT_ONCE * 16)):
+            found = list(pool.map(lambda entry: (entry, reason_to_remove(entry, named, before, objects)), wave))
+            doomed = [(entry, reason) for entry, reason in found if reason is not None]
+            if not dry_run:
+                list(pool.map(lambda pair: objects.delete(pair[0].key), doomed))
+            for entry, reason in doomed:
+                done.objects[reason] += 1
+                done.bytes[reason] += entry.size
+                _log.debug("object_removed", key=entry.key, reason=reason, dry_run=dry_run)
+            done.kept += len(wave) - len(doomed)
+            advance(len(wave))
+    return done
+
+
+def reason_to_remove(entry: Entry, named: Named, before: datetime, objects: ObjectStore) -> str | None:
+    """Why an object may go; None when it stays.
+
+    Args:
+        entry: the object.
+        named: what is needed.
+        before: what was stored, or replaced by a newer revision, after this may still be read by somebody.
+        objects: where an object that nobody announced is read, to find out whether that may still come.
+    """
+    if entry.modified >= before or entry.key in named.held:
+        return None
+    if (payload := episode_of(entry.key)) is not None:
+        episode = named.announcements.episodes.get(payload[0])
+        if episode is not None and payload[1] < episode.newest.number:
+            replaced = episode.newest.materialized_at
+            return "older revision" if replaced < before.timestamp() else None
+        if episode is not None and entry.key == episode.newest.key:
+            return None
+        return "never announced" if _settled(entry.key, named.committed, objects) else None
+    if (artifact := _POLICY.fullmatch(entry.key)) is not None:
+        newest = named.newest_version.get(artifact[1], 0)
+        # The version after the newest may be announced next, from a checkpoint.
+        if entry.key not in named.artifacts and int(artifact[2]) <= newest:
+            return "policy never announced"
+    return None
+
+
+def _settled(key: str, committed: dict[Place, int], objects: ObjectStore) -> bool:
+    """Whether all events of a payload lie before the committed offsets: whoever stored it will not announce it."""
+    try:
+        parts = read_payload(objects.get(key)).facts.source_offsets
+    except (ObjectMissing, PayloadUnreadable):
+        return False
+    return all(is_settled((part,), {part.topic: committed.get((part.topic, part.partition), 0)}) for part in parts)
+
+
+def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Named:
+    """Committed offsets first: what is announced later was stored from events after them."""
+    reader, registry = LogReader(settings.kafka, "gc"), Registry(settings.registry)
+    try:
+        robots = [partition for topic in ROBOT_TOPICS for partition in reader.partitions(topic)]
+        committed = Positions(settings.kafka).committed(settings.materializer.group, robots)
+        spans = spans_of(reader, [TRAINING_EPISODES, POLICY_VERSIONS])
+        lacking = [number for (topic, number), (low, _) in spans.items() if topic == TRAINING_EPISODES and low > 0]
+        if lacking:
+            raise DeploymentConflict(
+                f"{TRAINING_EPISODES} no longer begins at 0 in partitions {lacking}: what was announced cannot be "
+                "told from what was not. Nothing was removed"
+            )
+        announcements, artifacts, held = Announcements(objects.uri("")), set(), set(_held(objects))
+        newest: Counter[str] = Counter()
+        with stages.stage("announcements", size_of(spans)) as advance:
+            for messages in scan(reader, spans, advance):
+                for message in messages:
+                    if message.topic() == POLICY_VERSIONS:
+                        if message.value() is None:
+                            continue
+                        version = _policy_version(message, registry)
+                        artifacts.add(version.artifact_uri.removeprefix(objects.uri("")))
+                        newest[version.policy] = max(newest[version.policy], version.version)
+                    else:
+                        event = announcement_of(message, registry)
+                        place = int(message.partition() or 0), int(message.offset() or 0)
+                        if list(announcements.add(event, *place)):  # `sop reconcile` says what is wrong with it
+                            held.add(event.payload_uri.removeprefix(objects.uri("")))
+    finally:
+        reader.close()
+    return Named(announcements, committed, frozenset(artifacts), dict(newest), frozenset(held))
+
+
+def _policy_version(message: Message, registry: Registry) -> PolicyVersion:
+    value = message.value()
+    schema_id, body = codec.unframe(value if isinstance(value, bytes) else None)
+    return codec.decode(PolicyVersion, body, registry.schema_of(schema_id, PolicyVersion.record))
+
+
+def _held(objects: ObjectStore) -> frozenset[str]:
+    """Keys that checkpoints name. Whatever looks like an address of ours in their JSON counts."""
+    address = re.compile(re.escape(objects.uri("").encode()) + rb"([\w./-]+)")
+    found: set[str] = set()
+    for entry in objects.entries("checkpoints/"):
+        try:
+            data = objects.get(entry.key)
+        except ObjectMissing:
+            continue  # the learner pruned it; what replaced it is younger, and names no less
+        header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        found.update(match.decode() for match in address.findall(header))
+    return frozenset(found)
+
+
+def _entries(objects: ObjectStore) -> Iterator[Entry]:
+    yield from objects.entries("episodes/")
+    yield from objects.entries("policies/")
+
+
+def _refuse_strangers(named: Named, objects: ObjectStore) -> None:
+    """A bucket most of whose episodes this stream never announced is another system's."""
+    ours = strange = 0
+    last = ""
+    for entry in objects.entries("episodes/"):
+        payload = episode_of(entry.key)
+        if payload is None or payload[0] == last:
+            continue
+        last = payload[0]
+        known: Episode | None = named.announcements.episodes.get(last)
+        ours, strange = ours + (known is not None), strange + (known is None)
+    if strange > ours:
+        raise DeploymentConflict(
+            f"{strange} of {ours + strange} episodes in bucket {objects.bucket} were never announced on this "
+            "Kafka: is it another system's bucket? Nothing was removed"
+        )

@@ -1,0 +1,257 @@
+"""`sop reconcile`: robot topics ↔ training stream ↔ objects ↔ rows, compared thing by thing.
+
+Safe beside live processes. Positions are taken first, in an order in which nothing under way can look lost:
+the materializer's and the index's committed offsets, then the ends of the topics. What is newer is not judged.
+Memory grows with episodes, not with events.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from consumers.audit.accounting import Accounting
+from consumers.audit.announced import Announcements, Episode
+from consumers.audit.buried import STAND_BESIDE, Buried, Place
+from consumers.audit.claims import claims_of, offset_and_value
+from consumers.audit.findings import Finding, Kind, Report, Where
+from consumers.audit.objects import compare_listing, missing_object, missing_objects, wrong_object
+from consumers.audit.progress import Stages
+from consumers.audit.reading import announcement_of, scan, size_of
+from consumers.audit.repair import Repair
+from consumers.audit.standing import take_standing
+from consumers.audit.tables import Tables
+from consumers.dead_letters import headers, place_of
+from infra.clickhouse.client import Client, connect
+from infra.clock import Clock, SystemClock
+from infra.errors import ObjectMissing
+from infra.kafka import LogReader, Message
+from infra.object_store import Entry, ObjectStore, sha256_hex
+from infra.registry import Registry
+from infra.settings import Settings
+from schemas.errors import SchemaError
+from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS, TRAINING_EPISODES
+
+HASHERS = 8
+"""Objects that `deep` reads at the same time; each is in memory once."""
+ROWS_EXPIRE = timedelta(days=89)
+"""ClickHouse forgets dead letters after 90 days (infra/clickhouse/migrations): a day before, none is missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to audit.
+
+    since: judge what was appended or announced then or later; all by default. grace: an object that is younger may
+    be about to be announced. deep: read objects, and compare their sha256. repair: mend what can be mended.
+    """
+
+    since: datetime | None = None
+    grace: timedelta = timedelta(hours=24)
+    deep: bool = False
+    repair: bool = False
+
+
+def reconcile(
+    settings: Settings, options: Options, stages: Stages | None = None, clock: Clock | None = None
+) -> Report:
+    """Audit everything.
+
+    Raises:
+        infra.errors.Unavailable: a server does not answer; nothing was decided.
+        infra.errors.OffsetsExpired: retention deleted what was about to be read; run it again.
+    """
+    reader = LogReader(settings.kafka, "reconcile")
+    client = connect(settings.clickhouse)
+    try:
+        return _Audit(
+            settings,
+            options,
+            reader=reader,
+            client=client,
+            stages=stages or Stages(),
+            clock=clock or SystemClock(),
+        ).run()
+    finally:
+        client.close()
+        reader.close()
+
+
+class _Audit:
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        *,
+        reader: LogReader,
+        client: Client,
+        stages: Stages,
+        clock: Clock,
+    ) -> None:
+        self._settings, self._options = settings, options
+        self._reader, self._client, self._stages = reader, client, stages
+        self._registry = Registry(settings.registry)
+        self._objects = ObjectStore(settings.s3)
+        self._started = clock.now()
+        self._since = options.since.timestamp() if options.since else 0.0
+        self.report = Report()
+        self._at = take_standing(settings, reader, options.since)
+        self.announcements = Announcements(self._objects.uri(""))
+        self.buried = Buried()
+
+    def run(self) -> Report:
+        """Compare, and mend if that is asked for."""
+        self._read_dead_letters()
+        self._read_training_stream()
+        self._check_robot_topics()
+        self._check_objects()
+        if self._options.deep:
+            self._check_contents()
+        tables = Tables(self._settings.clickhouse, self._client, self.report, self._stages)
+        tables.check_episodes(self.announcements, self.buried, self._at, self._since)
+        tables.check_dead_letters(self.buried, self._at)
+        if self._options.repair:
+            Repair(self._settings, self._reader, self._registry, self._client, self._stages).mend(
+                self.report, self._at.training | self._at.dead, len(self.announcements.episodes)
+            )
+        return self.report
+
+    def _read_dead_letters(self) -> None:
+        expired_ms = int((self._started - ROWS_EXPIRE).timestamp() * 1000)
+        indexed = self._at.indexed[DEAD_LETTERS]
+        with self._stages.stage("dead-letters", size_of(self._at.dead)) as advance:
+            for messages in scan(self._reader, self._at.dead, advance):
+                by_place: dict[Place, list[tuple[int, bytes | None]]] = defaultdict(list)
+                for message in messages:
+                    self._add_dead_letter(message, by_place, expired_ms, indexed)
+                for place, records in by_place.items():
+                    for claim in claims_of(place, records, self._registry.schema_of).claims:
+                        for sequence in claim.sequences.tolist():
+                            self.buried.sequences[claim.owner].add(sequence)
+        self.report.checked["dead letters"] = sum(offsets.count() for offsets in self.buried.places.values())
+
+    def _add_dead_letter(
+        self,
+        message: Message,
+        by_place: dict[Place, list[tuple[int, bytes | None]]],
+        expired_ms: int,
+        indexed: dict[int, int],
+    ) -> None:
+        number, at = int(message.partition() or 0), int(message.offset() or 0)
+        try:
+            topic, partition, offset = place_of(message)
+        except ValueError as error:
+            text = f"{error}: nobody can tell which record it is"
+            self.report.add(Finding(Kind.WRONG, Where.DEAD_LETTERS, f"{DEAD_LETTERS}[{number}]@{at}", text))
+            return
+        appended_ms = message.timestamp()[1]
+        for finding in self.buried.add((topic, partition), offset, (number, at), appended_ms):
+            self.report.add(finding)
+        if at < indexed.get(number, 0) and appended_ms >= max(expired_ms, self._since * 1000):
+            self.buried.rows[(topic, partition)].add(offset)
+        if topic in ROBOT_TOPICS and headers(message).get("reason") not in STAND_BESIDE:
+            by_place[(topic, partition)].append((offset, offset_and_value(message)[1]))
+
+    def _read_training_stream(self) -> None:
+        """All of it, whatever `since` says: an old announcement may account for a record that came again."""
+        with self._stages.stage("training stream", size_of(self._at.training)) as advance:
+            for messages in scan(self._reader, self._at.training, advance):
+                for message in messages:
+                    number, offset = int(message.partition() or 0), int(message.offset() or 0)
+                    self.report.checked["announcements"] += 1
+                    try:
+                        event = announcement_of(message, self._registry)
+                    except SchemaError as error:
+                        name = f"{TRAINING_EPISODES}[{number}]@{offset}"
+                        self.report.add(Finding(Kind.WRONG, Where.TRAINING_STREAM, name, str(error)))
+                        continue
+                    for finding in self.announcements.add(event, number, offset):
+                        self.report.add(finding)
+        self.report.checked["episodes"] = len(self.announcements.episodes)
+        if first := [f"[{n}] at {low}" for (_, n), (low, _) in sorted(self._at.training.items()) if low]:
+            self.report.notes.append(
+                f"{TRAINING_EPISODES} does not begin at 0 ({', '.join(first)}): it should be kept"
+            )
+
+    def _check_robot_topics(self) -> None:
+        whole = all(low == 0 for low, _ in self._at.dead.values())
+        accounting = Accounting(self.announcements, self.buried, self._at.committed, whole_dead_letters=whole)
+        with self._stages.stage("robot topics", size_of(self._at.robots)) as advance:
+            for messages in scan(self._reader, self._at.robots, advance):
+                place = (str(messages[0].topic()), int(messages[0].partition() or 0))
+                records = [offset_and_value(message) for message in messages]
+                accounting.add(claims_of(place, records, self._registry.schema_of))
+        for finding in (*accounting.findings(), *self._expired()):
+            self.report.add(finding)
+        report = self.report
+        report.checked["robot records"] = accounting.checked
+        for (episode_id, robot_id, _), count in accounting.open.items():
+            report.open[episode_id] = f"robot {robot_id}, {count} events so far"
+        if accounting.unread:
+            report.notes.append(f"{accounting.unread} unreadable records were not yet passed by the materializer")
+        for (topic, number), (low, end) in sorted(self._at.robots.items()):
+            if low > 0:
+                report.notes.append(f"{topic}[{number}] could be looked at from offset {low} (of {end})")
+
+    def _expired(self) -> Iterator[Finding]:
+        """Records that retention took before the materializer had read them."""
+        for (topic, number), offset in sorted(self._at.committed.items()):
+            low = self._reader.bounds((topic, number))[0]
+            if offset < low:
+                yield Finding(
+                    Kind.MISSING,
+                    Where.ROBOT_TOPICS,
+                    f"{topic}[{number}]@{offset}..{low - 1}",
+                    "deleted by retention before the materializer read them (docs/operations.md, Offsets expired)",
+                    topic=topic,
+                    partition=number,
+                    offset=offset,
+                )
+        if lacking := sorted(self._at.robots.keys() - self._at.committed.keys()):
+            self.report.notes.append(f"the materializer has no committed offsets for {lacking}: run `sop deploy`")
+
+    def _check_objects(self) -> None:
+        young_after = self._started - self._options.grace
+        with self._stages.stage("objects", None) as advance:
+
+            def counted() -> Iterator[Entry]:
+                for entry in self._objects.entries("episodes/"):
+                    self.report.checked["objects"] += 1
+                    advance(1)
+                    yield entry
+
+            for finding in compare_listing(self.announcements, counted(), young_after):
+                self.report.add(finding)
+        for episode in missing_objects(self.announcements, self._since):
+            key = episode.newest.key
+            if not key or not self._objects.exists(key):  # it may have been stored again since the listing
+                self.report.add(missing_object(episode))
+
+    def _check_contents(self) -> None:
+        """Read every object of a newest revision, and compare its sha256; a few at a time."""
+        stored = [e for e in self.announcements.episodes.values() if e.stored]
+        judged = [e for e in stored if e.newest.materialized_at >= self._since]
+        with (
+            self._stages.stage("contents of objects", len(judged)) as advance,
+            ThreadPoolExecutor(HASHERS, thread_name_prefix="hash") as pool,
+        ):
+            for at in range(0, len(judged), HASHERS * 8):
+                wave = judged[at : at + HASHERS * 8]
+                for episode, finding in zip(wave, pool.map(self._content_problem, wave), strict=True):
+                    advance(1)
+                    if finding is not None and not _named(self.report, episode):
+                        self.report.add(finding)
+
+    def _content_problem(self, episode: Episode) -> Finding | None:
+        try:
+            found = sha256_hex(self._objects.get(episode.newest.key))
+        except ObjectMissing:
+            return missing_object(episode)
+        return None if found == episode.newest.sha256 else wrong_object(episode, f"its bytes have sha256 {found}")
+
+
+def _named(report: Report, episode: Episode) -> bool:
+    return any(f.key == episode.newest.key and f.where is Where.OBJECTS for f in report.findings)

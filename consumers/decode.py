@@ -1,0 +1,315 @@
+"""Records to columns: the steps of a batch are decoded at once, checked at once, and handed out by episode.
+
+Avro bodies of one schema, joined, are a block of an Avro container file, which polars reads ten times faster than
+one record at a time. A body that breaks its batch is looked for record by record, and only then.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import cast
+
+import numpy as np
+import polars as pl
+
+from consumers.avro_block import read_block
+from consumers.dead_letters import DeadLetter, Reason
+from consumers.records import Origin, Record, origin
+from consumers.steps import Bools, Ints, Steps, Vectors, as_event
+from schemas import codec
+from schemas.codec import FRAME_BYTES, AvroSchema
+from schemas.errors import SchemaError, UnknownSchema
+from schemas.events import EpisodeBoundary, EpisodeStarted, Intervention, RobotEvent, Step
+from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
+
+SchemaLookup = Callable[[int, str], AvroSchema]
+"""`(schema id, record name) -> schema`; raises UnknownSchema, or RegistryUnavailable which passes through."""
+
+_NEEDED = set(Step.model_fields) - {"proposed_action"}
+_LATEST = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+_EVENT_OF: dict[str, type[RobotEvent]] = {ROBOT_INTERVENTIONS: Intervention, ROBOT_EPISODES: EpisodeBoundary}
+
+
+@dataclass(slots=True)
+class StepGroup:
+    """Steps of one episode from one batch, in Kafka's order.
+
+    `ordered`: sequences grow strictly. `records` is what `steps.row` points into.
+    """
+
+    episode_id: str
+    robot_id: str
+    boot_epoch: int
+    steps: Steps
+    ordered: bool
+    records: Sequence[Record]
+
+    def origin(self, at: int) -> Origin:
+        """Where step number `at` of the group lies."""
+        return origin(self.records[self.steps.row[at]])
+
+    def event(self, at: int) -> Step:
+        """Step number `at` of the group as an event."""
+        return as_event(
+            self.steps.values(at), episode_id=self.episode_id, robot_id=self.robot_id, boot_epoch=self.boot_epoch
+        )
+
+    def narrowed(self, steps: Steps) -> StepGroup:
+        """The same group with fewer steps."""
+        return StepGroup(self.episode_id, self.robot_id, self.boot_epoch, steps, False, self.records)
+
+
+@dataclass
+class Decoded:
+    """What a batch held of one partition number. `last` is the last offset and append time of each topic read."""
+
+    groups: list[StepGroup] = field(default_factory=list)
+    events: list[tuple[RobotEvent, Origin]] = field(default_factory=list)
+    rejected: list[tuple[DeadLetter, RobotEvent | None]] = field(default_factory=list)
+    last: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+Batch = dict[int, Decoded]
+"""What a batch held, by partition number."""
+
+
+def decode(records: Sequence[Record], schema_of: SchemaLookup) -> Batch:
+    """Decode a batch of the three robot topics.
+
+    Raises:
+        RegistryUnavailable: a schema could not be looked up; nothing was decoded.
+    """
+    out: Batch = defaultdict(Decoded)
+    steps = [record for record in records if record.topic() == ROBOT_STEPS]
+    if steps:
+        _decode_steps(out, steps, schema_of)
+    if len(steps) < len(records):
+        for record in records:
+            if record.topic() != ROBOT_STEPS:
+                _decode_event(out, origin(record), schema_of)
+    return out
+
+
+def _decode_event(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
+    event_type = _EVENT_OF[place.topic]
+    part = out[place.partition]
+    part.last[place.topic] = (place.offset, place.appended_ms)
+    try:
+        schema_id, body = codec.unframe(place.value)
+        event = codec.decode(event_type, body, schema_of(schema_id, event_type.record))
+    except SchemaError as error:
+        part.rejected.append((_undecodable(place, error), None))
+        return
+    if problem := _identity_problem(event.robot_id, event.episode_id, place.key):
+        part.rejected.append((DeadLetter(place, *problem), None))
+    elif problem := _content_problem(event):
+        part.rejected.append((DeadLetter(place, *problem), event))
+    else:
+        part.events.append((event, place))
+
+
+def _decode_steps(out: Batch, records: Sequence[Record], schema_of: SchemaLookup) -> None:
+    values = cast("list[bytes | None]", [record.value() for record in records])
+    partitions = np.fromiter((record.partition() for record in records), np.int64, len(records))
+    for number in np.unique(partitions).tolist():
+        last = records[int(np.flatnonzero(partitions == number)[-1])]
+        out[number].last[ROBOT_STEPS] = (int(last.offset() or 0), last.timestamp()[1])
+    for schema, rows in _by_schema(out, records, values, schema_of):
+        ours = values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
+        frame = read_block(cast("list[bytes]", ours), schema)
+        if frame is None or not set(frame.columns) >= _NEEDED:
+            _one_by_one(out, records, values, rows, schema)
+        else:
+            _hand_out(out, records, frame, _steps_of(frame, rows), partitions)
+
+
+def _by_schema(
+    out: Batch, records: Sequence[Record], values: list[bytes | None], schema_of: SchemaLookup
+) -> list[tuple[AvroSchema, Ints]]:
+    """Rows by the schema that they name, usually one; records that name none that is a step's are rejected."""
+    heads: dict[bytes | None, list[int]] = {}
+    first = values[0][:FRAME_BYTES] if values[0] else None
+    if first and all(value is not None and value.startswith(first) for value in values):
+        heads[first] = list(range(len(values)))
+    else:
+        for row, value in enumerate(values):
+            heads.setdefault(value[:FRAME_BYTES] if value else None, []).append(row)
+    found: dict[int, tuple[AvroSchema, list[int]]] = {}
+    for head, rows in heads.items():
+        try:
+            schema_id, _ = codec.unframe(head)
+            found.setdefault(schema_id, (schema_of(schema_id, Step.record), []))[1].extend(rows)
+        except SchemaError as error:
+            for row in rows:
+                place = origin(records[row])
+                out[place.partition].rejected.append((_undecodable(place, error), None))
+    return [(schema, np.array(rows, np.int64)) for schema, rows in found.values()]
+
+
+def _one_by_one(
+    out: Batch, records: Sequence[Record], values: list[bytes | None], rows: Ints, schema: AvroSchema
+) -> None:
+    """The batch does not decode as a block: find the records that are to blame, and keep the others."""
+    good: list[tuple[int, Step]] = []
+    for row in rows.tolist():
+        try:
+            good.append((row, codec.decode(Step, (values[row] or b"")[FRAME_BYTES:], schema)))
+        except SchemaError as error:
+            place = origin(records[row])
+            out[place.partition].rejected.append((_undecodable(place, error), None))
+    if good:
+        events = [step for _, step in good]
+        frame = pl.DataFrame(
+            {
+                "episode_id": [e.episode_id for e in events],
+                "robot_id": [e.robot_id for e in events],
+                "boot_epoch": [e.boot_epoch for e in events],
+            }
+        )
+        steps = Steps.from_events(events, [row for row, _ in good])
+        partitions = np.fromiter((record.partition() for record in records), np.int64, len(records))
+        _hand_out(out, records, frame, steps, partitions)
+
+
+def _steps_of(frame: pl.DataFrame, rows: Ints) -> Steps:
+    """Columns as today's Step has them, whatever version wrote them."""
+    proposed = frame["proposed_action"] if "proposed_action" in frame.columns else None
+    nothing = Vectors(
+        np.zeros(0, np.uint8), np.zeros(len(frame) + 1, np.int64), np.zeros(len(frame), np.bool_), None
+    )
+    return Steps(
+        sequence=frame["sequence"].to_numpy(),
+        index=frame["index"].to_numpy(),
+        captured_at=frame["captured_at"].to_physical().to_numpy(),
+        human=(frame["actor"].cast(pl.String) == "HUMAN").to_numpy(),
+        policy_version=frame["policy_version"].to_numpy(),
+        reward=frame["reward"].to_numpy(),
+        row=rows,
+        state=_vectors(frame["state"]),
+        action=_vectors(frame["action"]),
+        proposed_action=nothing if proposed is None else _vectors(proposed),
+    )
+
+
+def _vectors(column: pl.Series) -> Vectors:
+    present = None if column.null_count() == 0 else column.is_not_null().to_numpy()
+    array = column.to_arrow()
+    array = array.combine_chunks() if hasattr(array, "combine_chunks") else array
+    _, offsets, data = array.buffers()
+    bounds = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
+    return Vectors.of(np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8), bounds, present)
+
+
+def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps: Steps, partitions: Ints) -> None:
+    """Take out what is unusable, then sort by partition number and episode, keeping Kafka's order within."""
+    sound = _sound(records, frame, steps)
+    if not sound.all():
+        _reject(out, records, frame, steps, np.flatnonzero(~sound))
+        kept = np.flatnonzero(sound)
+        frame, steps = frame[kept], steps.take(kept)
+        if not len(steps):
+            return
+    episodes, robots = (
+        frame[name].cast(pl.Categorical).to_physical().to_numpy().astype(np.int64)
+        for name in ("episode_id", "robot_id")
+    )
+    numbers = partitions[steps.row]
+    order = np.argsort(episodes * (int(numbers.max()) + 1) + numbers, kind="stable")
+    steps = steps.take(order)
+    groups = [column[order] for column in (episodes, numbers, robots, frame["boot_epoch"].to_numpy())]
+    begins = np.ones(len(steps), np.bool_)
+    begins[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in groups])
+    falls = np.flatnonzero((np.diff(steps.sequence, prepend=-1) <= 0) & ~begins)
+    lows = np.flatnonzero(begins)
+    highs = np.append(lows[1:], len(steps))
+    disordered = set((np.searchsorted(lows, falls, side="right") - 1).tolist())
+    names = frame.select("episode_id", "robot_id", "boot_epoch")[order[lows]]
+    identities = zip(names["episode_id"], names["robot_id"], names["boot_epoch"], strict=True)
+    for at, (number, identity, low, high) in enumerate(
+        zip(groups[1][lows].tolist(), identities, lows.tolist(), highs.tolist(), strict=True)
+    ):
+        group = StepGroup(*identity, steps.slice(low, high), at not in disordered, records)
+        out[number].groups.append(group)
+
+
+def _sound(records: Sequence[Record], frame: pl.DataFrame, steps: Steps) -> Bools:
+    """Whether each row's key, episode id and numbers are right; usually all, which is seen at a glance."""
+    ours = records if len(steps) == len(records) else [records[row] for row in steps.row]
+    keys = pl.Series([record.key() for record in ours], dtype=pl.Binary)
+    sound: Bools = (frame["robot_id"].cast(pl.Binary) == keys).fill_null(value=False).to_numpy()
+    sound = sound & np.isfinite(steps.reward) & _in_range(steps.captured_at)
+    bad_ids = [value for value in frame["episode_id"].unique() if not is_uuid7(value)]
+    if bad_ids:
+        sound &= ~frame["episode_id"].is_in(bad_ids).to_numpy()
+    return sound & steps.state.finite() & steps.action.finite() & steps.proposed_action.finite()
+
+
+def _in_range(captured_at: Ints) -> Bools:
+    """Whether times can be kept everywhere: ClickHouse ends in 2299, Python's datetime in 9999."""
+    good: Bools = (captured_at >= 0) & (captured_at < _LATEST)
+    return good
+
+
+def _reject(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps: Steps, at: Ints) -> None:
+    for number in at.tolist():
+        place = origin(records[steps.row[number]])
+        episode_id, robot_id, boot_epoch = frame.select("episode_id", "robot_id", "boot_epoch").row(number)
+        problem = _identity_problem(robot_id, episode_id, place.key)
+        event = None
+        if problem is None:
+            values = steps.values(number)
+            problem = Reason.NOT_FINITE, "reward, state or action is not finite"
+            if not _in_range(steps.captured_at[number : number + 1]).all():
+                problem = Reason.BAD_TIME, f"captured_at is {values['captured_at']} µs, not between 1970 and 2200"
+                values["captured_at"] = 0  # what counts now is whose sequence it was
+            event = as_event(values, episode_id=episode_id, robot_id=robot_id, boot_epoch=boot_epoch)
+        out[place.partition].rejected.append((DeadLetter(place, *problem), event))
+
+
+def _undecodable(place: Origin, error: SchemaError) -> DeadLetter:
+    reason = Reason.UNKNOWN_SCHEMA if isinstance(error, UnknownSchema) else Reason.UNDECODABLE
+    return DeadLetter(place, reason, str(error))
+
+
+def _identity_problem(robot_id: str, episode_id: str, key: bytes | None) -> tuple[Reason, str] | None:
+    if key != robot_id.encode():
+        return Reason.FOREIGN_KEY, f"key {key!r} is not the robot {robot_id!r}"
+    if not is_uuid7(episode_id):
+        return Reason.BAD_ID, f"episode_id {episode_id!r} is not a UUIDv7"
+    return None
+
+
+def _content_problem(event: RobotEvent) -> tuple[Reason, str] | None:
+    """Times and ids that are none, and features that no step could be read with."""
+    if not 1970 <= event.captured_at.year < 2200:
+        return Reason.BAD_TIME, f"captured_at is {event.captured_at}, not between 1970 and 2200"
+    if isinstance(event, Intervention) and not is_uuid7(event.intervention_id):
+        return Reason.BAD_ID, f"intervention_id {event.intervention_id!r} is not a UUIDv7"
+    if not isinstance(event, EpisodeBoundary) or not isinstance(event.body, EpisodeStarted):
+        return None
+    text = next(filter(None, (_feature_problem(event.body, name) for name in ("state", "action"))), None)
+    return (Reason.BAD_FEATURES, text) if text else None
+
+
+def _feature_problem(start: EpisodeStarted, name: str) -> str | None:
+    feature = next((feature for feature in start.features if feature.name == name), None)
+    if feature is None:
+        return f"the episode has no feature {name!r}"
+    if feature.dtype != "float32" or not feature.shape or min(feature.shape) < 1:
+        return f"{name} is {feature.dtype}{list(feature.shape)}, not a float32 vector"
+    if feature.names and len(feature.names) != feature.size:
+        return f"{name} has {feature.size} elements and {len(feature.names)} names"
+    return None
+
+
+def is_uuid7(text: str) -> bool:
+    """Whether a text is a UUIDv7 in its canonical form."""
+    try:
+        parsed = uuid.UUID(text)
+    except ValueError:
+        return False
+    return parsed.version == 7 and str(parsed) == text

@@ -1,0 +1,164 @@
+"""One episode while its events arrive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from consumers.ranges import RangeSet
+from consumers.records import Origin
+from consumers.step_buffer import StepBuffer
+from consumers.steps import Ints, Row
+from schemas.events import (
+    ClosedBy,
+    EpisodeBoundary,
+    EpisodeEnded,
+    EpisodeStarted,
+    Feature,
+    Intervention,
+    OffsetRange,
+    RobotEvent,
+)
+
+
+@dataclass(slots=True)
+class OpenEpisode:
+    """Events of one episode seen so far; `seen` and `rejected` hold sequences."""
+
+    episode_id: str
+    robot_id: str
+    boot_epoch: int
+    started: EpisodeBoundary | None = None
+    ended: EpisodeBoundary | None = None
+    steps: StepBuffer = field(default_factory=StepBuffer)
+    early: StepBuffer = field(default_factory=StepBuffer)
+    """Steps whose layout is not known yet, with the records that they came from."""
+    interventions: list[Intervention] = field(default_factory=list)
+    seen: RangeSet = field(default_factory=RangeSet)
+    rejected: RangeSet = field(default_factory=RangeSet)
+    rejected_hashes: dict[int, int] = field(default_factory=dict)
+    """What the rejected records held, by sequence, to tell the same again from something else."""
+    others: dict[int, Origin] = field(default_factory=dict)
+    """Records that are no steps, by sequence: few, and dead letters if the start never comes."""
+    offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Lowest and highest offset by topic."""
+    partition: int = 0
+    appended_ms: int = 0
+    successor_first: int | None = None
+    """First sequence of the next episode of this boot, once it started."""
+
+    @property
+    def start(self) -> EpisodeStarted | None:
+        """What the robot said at the beginning, once that arrived."""
+        body = self.started.body if self.started else None
+        return body if isinstance(body, EpisodeStarted) else None
+
+    @property
+    def end(self) -> EpisodeEnded | None:
+        """What the robot said at the end, once that arrived."""
+        body = self.ended.body if self.ended else None
+        return body if isinstance(body, EpisodeEnded) else None
+
+    @property
+    def first_sequence(self) -> int | None:
+        """Sequence of the start, from the start itself or from the end that names it."""
+        if self.started is not None:
+            return self.started.sequence
+        return self.end.first_sequence if self.end else None
+
+    def vector_bytes(self, name: str) -> int | None:
+        """Bytes that the vector `name` must have; None while the start has not arrived."""
+        feature = feature_of(self.start.features, name) if self.start else None
+        return feature.size * 4 if feature else None
+
+    def touch(self, topic: str, partition: int, offset: int, appended_ms: int) -> None:
+        """A record of this episode was read."""
+        low, high = self.offsets.get(topic, (offset, offset))
+        self.offsets[topic] = (min(low, offset), max(high, offset))
+        self.partition = partition
+        self.appended_ms = max(self.appended_ms, appended_ms)
+
+    def reject(self, sequence: int, value: bytes | None) -> None:
+        """The record with this sequence and value is a dead letter."""
+        self.rejected.add(sequence)
+        self.rejected_hashes[sequence] = hash(value)
+
+    def rejected_as(self, sequence: int, value: bytes | None) -> bool:
+        """Whether a record with this sequence, and the same bytes, is a dead letter already."""
+        return sequence in self.rejected and self.rejected_hashes.get(sequence, hash(value)) == hash(value)
+
+    def stored_steps(self, sequences: Ints) -> dict[int, Row]:
+        """Those of the wanted steps, int64[n], that are here, by sequence."""
+        found = {}
+        for steps, _ in (*self.steps.parts(), *self.early.parts()):
+            for at in np.flatnonzero(np.isin(steps.sequence, sequences)).tolist():
+                found[int(steps.sequence[at])] = steps.values(at)
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the steps take."""
+        return self.steps.nbytes + self.early.nbytes
+
+    def spill(self, folder: Path) -> int:
+        """Move the steps to disk; the bytes written.
+
+        Raises:
+            OSError: the disk is full or not writable; nothing is lost.
+        """
+        return self.steps.spill(folder) + self.early.spill(folder)
+
+    def accounted(self) -> RangeSet:
+        """Sequences that were seen or rejected."""
+        both = RangeSet(self.seen)
+        both.update(self.rejected)
+        return both
+
+    def holds(self, event: RobotEvent) -> bool:
+        """Whether this very event was seen."""
+        return event in (self.started, self.ended, *self.interventions)
+
+    def take(self, event: RobotEvent) -> None:
+        """Keep an event that is no step; of two starts or ends the first counts."""
+        if isinstance(event, Intervention):
+            self.interventions.append(event)
+        elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeStarted):
+            self.started = self.started or event
+        elif isinstance(event, EpisodeBoundary):
+            self.ended = self.ended or event
+
+    def contradicts(self, event: EpisodeBoundary) -> bool:
+        """Whether the event is a second start, or a second end, of the episode."""
+        there = self.started if isinstance(event.body, EpisodeStarted) else self.ended
+        return there is not None
+
+    def followed_by(self, first_sequence: int) -> None:
+        """A later episode of the same boot started at this sequence."""
+        known = self.successor_first
+        self.successor_first = first_sequence if known is None else min(known, first_sequence)
+
+    def closed_by(self) -> ClosedBy | None:
+        """Why the episode can be sealed now, if it can."""
+        if self.started is None:
+            return None
+        accounted = self.accounted()
+        if self.ended is not None and accounted.covers(self.started.sequence, self.ended.sequence):
+            return ClosedBy.COMPLETE
+        successor = self.successor_first
+        if self.ended is None and successor and accounted.covers(self.started.sequence, successor - 1):
+            return ClosedBy.SUCCESSOR
+        return None
+
+    def source_offsets(self) -> tuple[OffsetRange, ...]:
+        """Where the events lie, by topic."""
+        return tuple(
+            OffsetRange(topic=topic, partition=self.partition, first=low, last=high)
+            for topic, (low, high) in sorted(self.offsets.items())
+        )
+
+
+def feature_of(features: tuple[Feature, ...], name: str) -> Feature | None:
+    """The layout of one vector; None when the episode has no such vector."""
+    return next((feature for feature in features if feature.name == name), None)

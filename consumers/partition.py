@@ -1,0 +1,122 @@
+"""One partition number that this member owns in all three robot topics: its state, and where it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from consumers.assembly import Assembly, Outcome, Sealed
+from consumers.dead_letters import DeadLetter
+from consumers.decode import Decoded
+from consumers.emitted import EmittedLog
+from consumers.episode import OpenEpisode
+from consumers.storing import Stored
+from infra.kafka import CommittedOffset, Partition
+from schemas.events import EpisodeMaterialized
+from schemas.topics import ROBOT_TOPICS
+
+
+@dataclass
+class Outbox:
+    """What waits for the next transaction."""
+
+    sealed: list[Sealed] = field(default_factory=list)
+    announcements: list[EpisodeMaterialized] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.sealed or self.announcements or self.dead)
+
+
+class OwnedPartition:
+    """Everything about partition number `number`.
+
+    Args:
+        number: the partition number.
+        epochs: the assignments that it rests on; it is void when they change.
+        committed: next offsets by topic when it was taken over.
+        emitted: what was announced from offsets that are read again now.
+        timeout: seconds of silence after which an episode is sealed as it is.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        epochs: Mapping[Partition, int],
+        committed: Mapping[str, int],
+        emitted: EmittedLog,
+        timeout: float,
+    ) -> None:
+        self.number = number
+        self.epochs = dict(epochs)
+        self.committed = dict(committed)
+        self.positions = dict(committed)
+        self.assembly = Assembly(emitted, timeout)
+        self.emitted = emitted
+        self.outbox = Outbox()
+        self._last_ms: dict[str, int] = {}
+
+    def add(self, batch: Decoded) -> Outcome:
+        """Fold a batch of this partition number in."""
+        outcome = self.assembly.add(batch)
+        for topic, (offset, appended_ms) in batch.last.items():
+            self.positions[topic] = offset + 1
+            self._last_ms[topic] = appended_ms
+        self._keep(outcome)
+        return outcome
+
+    def advance(self, now_ms: int, idle: frozenset[str]) -> Outcome:
+        """Let time pass: in `idle` topics everything up to now was read, in the others up to the last record."""
+        moments = [now_ms if topic in idle else self._last_ms.get(topic, 0) for topic in ROBOT_TOPICS]
+        outcome = self.assembly.advance(min(moments))
+        self._keep(outcome)
+        return outcome
+
+    def oldest_ms(self) -> int | None:
+        """Append time of the quietest open episode's last record; None when none is open."""
+        return min((episode.appended_ms for episode in self.assembly.open.values()), default=None)
+
+    def offsets(self) -> dict[Partition, CommittedOffset]:
+        """What to commit: the first offset of the oldest open episode by topic, and where a successor reads on."""
+        nexts = {topic: self.assembly.first_offset(topic, at) for topic, at in self.positions.items()}
+        training, dead = self.emitted.positions(nexts)
+        text = json.dumps({"training-episodes": training, "dead-letters": dead}, separators=(",", ":"))
+        return {(topic, self.number): CommittedOffset(offset, text) for topic, offset in nexts.items()}
+
+    def committed_now(self, offsets: Mapping[Partition, CommittedOffset]) -> None:
+        """The transaction with these offsets, and the whole outbox, is committed."""
+        self.committed = {topic: value.offset for (topic, _), value in offsets.items()}
+        self.outbox = Outbox()
+        self.emitted.forget_settled(self.committed)
+
+    def episodes(self) -> list[OpenEpisode]:
+        """Episodes that take memory: open ones, and sealed ones that are not stored yet."""
+        return [*self.assembly.open.values(), *(sealed.episode for sealed in self.outbox.sealed)]
+
+    def keep(self, stored: Stored) -> None:
+        """A sealed episode was stored: its announcement and dead letters go into the next transaction."""
+        for letter in stored.dead:
+            place = letter.origin
+            if not self.emitted.is_dead(place.topic, place.offset):
+                self.emitted.remember_dead(place.topic, place.offset, None)
+                self.outbox.dead.append(letter)
+        if stored.announcement is not None:
+            self.emitted.remember(stored.announcement, None)
+            self.outbox.announcements.append(stored.announcement)
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.outbox.sealed += outcome.sealed
+        self.outbox.dead += outcome.dead
+
+
+def resume_positions(metadata: str) -> tuple[int, int]:
+    """Where to begin to read training-episodes and dead-letters, from a committed offset's metadata.
+
+    Without metadata (first offsets, or an operator's) everything is read.
+    """
+    try:
+        found = json.loads(metadata)
+        return int(found["training-episodes"]), int(found["dead-letters"])
+    except (ValueError, KeyError, TypeError):
+        return 0, 0

@@ -1,0 +1,34 @@
+"""Waiting for a server that does not answer: growing pauses, until it does."""
+
+from __future__ import annotations
+
+from infra.clock import Clock
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+"""Seconds."""
+
+
+class Patience:
+    """When to try again. Pauses double from `FIRST_PAUSE` to `LONGEST_PAUSE` while attempts fail."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._retry_at = 0.0
+        self.pause = 0.0
+        """Seconds of the present pause; 0 while all is well."""
+
+    def failed(self) -> float:
+        """An attempt failed; the seconds to wait before the next."""
+        self.pause = min(max(self.pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self._retry_at = self._clock.monotonic() + self.pause
+        return self.pause
+
+    def succeeded(self) -> bool:
+        """An attempt succeeded; whether there had been failures before it."""
+        waited = self.pause > 0
+        self.pause = 0.0
+        return waited
+
+    def remaining(self) -> float:
+        """Seconds until the next attempt is due; 0 when it is."""
+        return max(0.0, self._retry_at - self._clock.monotonic()) if self.pause else 0.0

@@ -1,0 +1,87 @@
+"""Late events: the next revision of an episode is the union of what is stored and what came after."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from consumers import step_checks
+from consumers.dead_letters import DeadLetter, Reason
+from consumers.episode import OpenEpisode
+from consumers.payload import StoredPayload
+from consumers.ranges import RangeSet
+from consumers.records import origin
+from schemas.events import EpisodeBoundary
+
+
+def reopened(stored: StoredPayload) -> OpenEpisode:
+    """A stored episode as it was when it was sealed."""
+    facts = stored.facts
+    episode = OpenEpisode(facts.episode_id, facts.robot_id, facts.boot_epoch)
+    for event in facts.events:
+        episode.take(event)
+    episode.seen = RangeSet.of(facts.sequences)
+    episode.rejected = RangeSet.of(facts.rejected)
+    if len(stored.steps):
+        episode.steps.append(stored.steps)
+    episode.offsets = {part.topic: (part.first, part.last) for part in facts.source_offsets}
+    episode.partition = facts.source_offsets[0].partition
+    episode.appended_ms = round(facts.appended_at.timestamp() * 1000)
+    return episode
+
+
+def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None, list[DeadLetter]]:
+    """The union of a stored episode and events that came after it was sealed.
+
+    Sequences that are stored already are duplicates. Steps that came without their start are measured now.
+
+    Returns:
+        The episode, or None when the events add nothing; and records that do not fit it.
+    """
+    episode = reopened(stored)
+    known = episode.accounted()
+    fresh = RangeSet()
+    for low, high in late.accounted():
+        for sequence in range(low, high + 1):
+            if sequence not in known:
+                fresh.add(sequence)
+    if not fresh:
+        return None, []
+    dead = []
+    for event in (late.started, late.ended, *late.interventions):
+        if event is None or event.sequence not in fresh:
+            continue
+        if isinstance(event, EpisodeBoundary) and episode.contradicts(event):
+            # `late` did not know better; the first of two starts or ends counts, and the second is not lost.
+            late.seen.discard(event.sequence)
+            late.rejected.add(event.sequence)
+            place = late.others[event.sequence]
+            dead.append(DeadLetter(place, Reason.CONFLICT, "a second start or end of the episode"))
+        else:
+            episode.take(event)
+    dead += _add_steps(episode, late, known)
+    for low, high in fresh:
+        for sequence in range(low, high + 1):
+            (episode.rejected if sequence in late.rejected else episode.seen).add(sequence)
+    for topic, (low, high) in late.offsets.items():
+        first, last = episode.offsets.get(topic, (low, high))
+        episode.offsets[topic] = (min(first, low), max(last, high))
+    episode.appended_ms = max(episode.appended_ms, late.appended_ms)
+    return episode, dead
+
+
+def _add_steps(episode: OpenEpisode, late: OpenEpisode, known: RangeSet) -> list[DeadLetter]:
+    """Late steps that are new and fit the episode's features; dead letters for those that do not fit."""
+    dead = []
+    for steps, records in late.early.parts():
+        new = step_checks.without_announced(steps, known)
+        keep = np.ones(len(new), np.bool_)
+        for at, text in step_checks.misfits(new, episode):
+            keep[at] = False
+            sequence = int(new.sequence[at])
+            late.seen.discard(sequence)
+            late.rejected.add(sequence)
+            dead.append(DeadLetter(origin((records or [])[new.row[at]]), Reason.WRONG_LENGTH, text))
+        episode.steps.append(new.where(keep))
+    for steps in late.steps.steps():
+        episode.steps.append(step_checks.without_announced(steps, known))
+    return dead

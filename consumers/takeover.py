@@ -1,0 +1,79 @@
+"""Taking a partition number over: from its committed offsets, and from what was announced since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from consumers.dead_letters import place_of
+from consumers.emitted import EmittedLog
+from consumers.partition import OwnedPartition, resume_positions
+from infra.kafka import GroupConsumer, LogReader, Message, Partition
+from infra.registry import Registry
+from schemas import codec
+from schemas.errors import SchemaError
+from schemas.events import EpisodeMaterialized
+from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS, TRAINING_EPISODES
+
+_log = structlog.get_logger(__name__)
+
+READ_SILENCE = 60.0
+"""Seconds without progress; a killed member's open transaction (at most 10 s) is waited for."""
+
+
+def take_over(
+    number: int, consumer: GroupConsumer, reader: LogReader, registry: Registry, timeout: float
+) -> OwnedPartition:
+    """State of a partition number as its last owner left it.
+
+    The committed offsets are fetched first: that waits for every transaction that holds offsets open, so all that
+    such a transaction announced is on the topics when they are read.
+
+    Raises:
+        KafkaUnavailable, RegistryUnavailable: not now; try again.
+        OffsetsExpired: no offsets are committed.
+    """
+    partitions = [(topic, number) for topic in ROBOT_TOPICS]
+    epochs = {partition: consumer.epochs[partition] for partition in partitions}
+    committed = consumer.committed(partitions)
+    starts = [resume_positions(value.metadata) for value in committed.values()]
+    emitted = read_emitted(
+        reader,
+        registry,
+        {
+            (TRAINING_EPISODES, number): min(training for training, _ in starts),
+            (DEAD_LETTERS, number): min(dead for _, dead in starts),
+        },
+    )
+    offsets = {topic: value.offset for (topic, _), value in committed.items()}
+    for partition, value in committed.items():
+        consumer.seek(partition, value.offset)
+    _log.info("partition_taken_over", number=number, offsets=offsets, announced=len(emitted))
+    return OwnedPartition(number, epochs, offsets, emitted, timeout)
+
+
+def read_emitted(reader: LogReader, registry: Registry, starts: Mapping[Partition, int]) -> EmittedLog:
+    """Announcements and dead letters from the given positions to the end."""
+    emitted = EmittedLog()
+    ends = {topic: reader.bounds((topic, number))[1] for topic, number in starts}
+    for message in reader.read_to_end(starts, READ_SILENCE):
+        position = int(message.offset() or 0)
+        try:
+            if message.topic() == TRAINING_EPISODES:
+                emitted.remember(_announcement(message, registry), position)
+            else:
+                topic, _, offset = place_of(message)
+                emitted.remember_dead(topic, offset, position)
+        except (SchemaError, ValueError) as error:
+            # Somebody else wrote it: it says nothing about what this group announced.
+            _log.warning("not_ours", topic=message.topic(), offset=position, error=str(error))
+    emitted.end_of_training = max(emitted.end_of_training, ends[TRAINING_EPISODES])
+    emitted.end_of_dead_letters = max(emitted.end_of_dead_letters, ends[DEAD_LETTERS])
+    return emitted
+
+
+def _announcement(message: Message, registry: Registry) -> EpisodeMaterialized:
+    value = message.value()
+    schema_id, body = codec.unframe(value if isinstance(value, bytes) else None)
+    return codec.decode(EpisodeMaterialized, body, registry.schema_of(schema_id, EpisodeMaterialized.record))

@@ -1,0 +1,1 @@
+"""Complete programs built from the robot client, the learner and the servers; nothing imports them."""

@@ -1,0 +1,97 @@
+"""The demo's numbers, in one place: what the fleet plays, how long, and how it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter
+
+from examples.metaworld.expert import TakeoverRule
+from examples.metaworld.tasks import TASKS, Task
+from examples.metaworld.world import DEPLOYMENT, Disturbance
+
+POLICY = "metaworld"
+"""Name of the policy line."""
+
+# The layouts that judge every policy of every run: the same worlds whatever `--seed` says.
+EVALUATION_SEED = 777
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """One run of the demo; times in simulated minutes.
+
+    demonstrations_per_task: successful ones, undisturbed, by the whole fleet together.
+    minutes, interval_minutes: how long the fleet runs, and how often the learner publishes.
+    updates_per_interval: gradient steps between two versions, however many robots there are.
+    evaluations_per_task: episodes of the fixed set, disturbed as in deployment.
+    """
+
+    tasks: tuple[Task, ...] = TASKS
+    disturbance: Disturbance = DEPLOYMENT
+    rule: TakeoverRule = field(default_factory=TakeoverRule)
+    demonstrations_per_task: int = 3
+    minutes: float = 60.0
+    interval_minutes: float = 5.0
+    evaluations_per_task: int = 40
+    pretrain_steps: int = 1500
+    updates_per_interval: int = 400
+    batch_size: int = 128
+    online_share: float = 0.5
+    ema_half_life: float = 150.0
+    learning_rate: float = 1e-3
+    chunk: int = 2
+
+    def to_json(self) -> str:
+        """As `from_json` takes it; how the settings reach the robots' processes."""
+        return _adapter().dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> FleetSettings:
+        """Settings of a run; what the text leaves out is the demo's.
+
+        Raises:
+            pydantic.ValidationError: the text is no such settings.
+        """
+        return _adapter().validate_json(text)
+
+    @property
+    def intervals(self) -> int:
+        """How many versions follow the base."""
+        return round(self.minutes / self.interval_minutes)
+
+    @property
+    def interval_seconds(self) -> float:
+        """Simulated seconds between two versions."""
+        return self.interval_minutes * 60.0
+
+    @property
+    def evaluation_episodes(self) -> int:
+        """Size of the fixed set."""
+        return self.evaluations_per_task * len(self.tasks)
+
+    def learner_environment(self, robots: int, seed: int) -> dict[str, str]:
+        """The learner's settings (`infra.settings.LearnerSettings`) for a fleet of so many robots."""
+        values: dict[str, object] = {
+            "POLICY": POLICY,
+            "SEED": seed,
+            "BATCH_SIZE": self.batch_size,
+            "ONLINE_SHARE": self.online_share,
+            "EMA_HALF_LIFE": self.ema_half_life,
+            "LEARNING_RATE": self.learning_rate,
+            "CHUNK": self.chunk,
+            "PRETRAIN_EPISODES": self.demonstrations_per_task * len(self.tasks),
+            "PRETRAIN_STEPS": self.pretrain_steps,
+            "PUBLISH_EVERY": self.updates_per_interval,
+            "SIMULATED_INTERVAL": self.interval_seconds,
+            "SIMULATED_ROBOTS": robots,
+        }
+        return {f"SOP_LEARNER__{name}": str(value) for name, value in values.items()}
+
+
+def _adapter() -> TypeAdapter[FleetSettings]:
+    return TypeAdapter(FleetSettings)
+
+
+FLEET = FleetSettings()
+"""What `sop demo` runs."""

@@ -1,0 +1,99 @@
+"""Forward-only migrations: `migrations/NNNN_name.sql`, each applied once and remembered with its checksum.
+
+Statements end with a semicolon at a line's end. Each is written so that it may run twice (`IF NOT EXISTS`,
+`CREATE OR REPLACE VIEW`): a migration that was cut off is run again from its start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.clickhouse.client import Client, connect
+from infra.errors import DeploymentConflict
+from infra.settings import ClickHouseSettings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file: its number, name, and statements."""
+
+    number: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """Hex sha256 of the file's text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def statements(self) -> list[str]:
+        """The file's statements, comments left out."""
+        lines = [line for line in self.text.splitlines() if not line.lstrip().startswith("--")]
+        return [part.strip() for part in re.split(r";\s*$", "\n".join(lines), flags=re.M) if part.strip()]
+
+
+def load_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
+    """Migrations in order.
+
+    Raises:
+        ValueError: numbers are not 1, 2, 3, ...
+    """
+    found = sorted(folder.glob("*.sql"))
+    migrations = [Migration(int(path.name.split("_")[0]), path.stem, path.read_text()) for path in found]
+    if [m.number for m in migrations] != list(range(1, len(migrations) + 1)):
+        raise ValueError(f"migrations are not numbered 1..{len(migrations)}: {[m.name for m in migrations]}")
+    return migrations
+
+
+def migrate(settings: ClickHouseSettings, migrations: list[Migration] | None = None) -> list[str]:
+    """Apply what was not applied yet; the names of those.
+
+    Raises:
+        ClickHouseUnavailable: no answer in time.
+        DeploymentConflict: a migration that was applied has been changed since.
+    """
+    migrations = load_migrations() if migrations is None else migrations
+    client = connect(settings, database="default")
+    try:
+        database = settings.database
+        client.command(f"CREATE DATABASE IF NOT EXISTS {database}")
+        client.command(
+            f"CREATE TABLE IF NOT EXISTS {database}.schema_migrations ("
+            "number UInt32, name String, checksum String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3)"
+            ") ENGINE = ReplacingMergeTree ORDER BY number"
+        )
+    finally:
+        client.close()
+    client = connect(settings)
+    try:
+        applied = _applied(client)
+        done = []
+        for migration in migrations:
+            if migration.number in applied:
+                if applied[migration.number] != migration.checksum:
+                    raise DeploymentConflict(
+                        f"migration {migration.name} was changed after it was applied; add a new one instead"
+                    )
+                continue
+            for statement in migration.statements:
+                client.command(statement)
+            client.insert(
+                "schema_migrations",
+                [[migration.number, migration.name, migration.checksum]],
+                column_names=["number", "name", "checksum"],
+            )
+            done.append(migration.name)
+        return done
+    finally:
+        client.close()
+
+
+def _applied(client: Client) -> dict[int, str]:
+    rows = client.query("SELECT number, checksum FROM schema_migrations FINAL").result_rows
+    return {int(number): str(checksum) for number, checksum in rows}

@@ -1,0 +1,227 @@
+"""A member of a consumer group (KIP-848) that owns its partition numbers in all of its topics.
+
+The `range` assignor is the only incremental one that gives a member the same partition numbers of every
+topic; a partition number counts as owned only once that is so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from infra.errors import KafkaUnavailable, OffsetsExpired
+from infra.kafka.config import Partition, client_config
+from infra.kafka.transactions import CommittedOffset
+from infra.settings import KafkaSettings
+
+_log = structlog.get_logger(__name__)
+
+
+class GroupConsumer:
+    """Reads topics as a member of `group`; offsets are committed by the caller only.
+
+    `assigned` holds the partitions that are ours now. It changes inside `consume`, so a batch may hold records
+    of a partition that was taken away while it was collected: such records are left out. `epochs` counts how often
+    each was assigned: one that went away and came back is told from one that stayed.
+
+    Raises:
+        KafkaUnavailable: no answer in time, or a topic is missing.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, group: str, topics: Sequence[str], *, prefetch_kib: int = 65_536
+    ) -> None:
+        self.assigned: set[Partition] = set()
+        self.epochs: Counter[Partition] = Counter()
+        self._revocations = 0
+        self._timeout = kafka.request_timeout
+        self._failure: KafkaUnavailable | OffsetsExpired | None = None
+        self._consumer = Consumer(
+            {
+                **client_config(kafka, f"{group}-consumer"),
+                "group.id": group,
+                "group.protocol": "consumer",
+                "group.remote.assignor": "range",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                # Offsets of an open transaction are not stable; only this level waits for them.
+                "isolation.level": "read_committed",
+                "queued.max.messages.kbytes": prefetch_kib,
+                "fetch.queue.backoff.ms": 10,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        self._require(topics)
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def _require(self, topics: Sequence[str]) -> None:
+        # Under KIP-848 a member of a group is not told that a topic is missing: it would wait without a word.
+        try:
+            found = self._consumer.list_topics(timeout=self._timeout).topics
+        except KafkaException as error:
+            self._consumer.close()
+            raise KafkaUnavailable(error.args[0].str()) from error
+        if missing := sorted(set(topics) - found.keys()):
+            self._consumer.close()
+            raise KafkaUnavailable(f"no topic {', '.join(missing)}. Has `sop deploy` run against this cluster?")
+
+    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.assigned |= {(p.topic, p.partition) for p in partitions}
+        self.epochs.update((p.topic, p.partition) for p in partitions)
+        _log.info("partitions_assigned", partitions=sorted((p.topic, p.partition) for p in partitions))
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.assigned -= {(p.topic, p.partition) for p in partitions}
+        self._revocations += 1
+        _log.info("partitions_revoked", partitions=sorted((p.topic, p.partition) for p in partitions))
+
+    def consume(self, count: int, timeout: float) -> list[Message]:
+        """At most `count` records, waiting at most `timeout` seconds for the first.
+
+        Raises:
+            OffsetsExpired: retention deleted records that were not read yet.
+            KafkaUnavailable: a topic went away, or we may not read it.
+        """
+        if self._failure is None:
+            before = self.epochs.total() + self._revocations
+            records = self._consumer.consume(count, timeout)
+            unchanged = before == self.epochs.total() + self._revocations
+            if unchanged and all(message.error() is None for message in records):
+                return records
+            records = self._sifted(records)
+            # What came beside an error will not be delivered again: it goes first, the error with the next call.
+            if records or self._failure is None:
+                return records
+        failure, self._failure = self._failure, None
+        raise failure
+
+    def _sifted(self, messages: list[Message]) -> list[Message]:
+        """Records of partitions that are ours still; the first error is kept for later."""
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._failure = self._failure or self._failure_of(error, message)
+            elif (message.topic(), message.partition()) in self.assigned:
+                records.append(message)
+        return records
+
+    def _failure_of(self, error: KafkaError, message: Message) -> KafkaUnavailable | OffsetsExpired | None:
+        where = f"{message.topic()}[{message.partition()}]"
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            return OffsetsExpired(
+                f"{where}: {error.str()}. Records were deleted before they were read, or no first offsets were "
+                f"committed. Run `sop deploy`; if retention deleted data, an operator must decide where to go on."
+            )
+        if not error.retriable() and error.code() in (
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+        ):
+            return KafkaUnavailable(f"{where}: {error.str()}. Has `sop deploy` run against this cluster?")
+        _log.warning("consume_error", where=where, error=error.str())
+        return None
+
+    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, CommittedOffset]:
+        """The group's committed offsets, once no transaction holds them open.
+
+        Raises:
+            KafkaUnavailable: no answer in time.
+            OffsetsExpired: a partition has no committed offset.
+        """
+        try:
+            found = self._consumer.committed([TopicPartition(*p) for p in partitions], self._timeout)
+        except KafkaException as error:
+            raise KafkaUnavailable(error.args[0].str()) from error
+        result: dict[Partition, CommittedOffset] = {}
+        for position in found:
+            if position.error is not None:
+                raise KafkaUnavailable(f"{position.topic}[{position.partition}]: {position.error.str()}")
+            if position.offset < 0:
+                raise OffsetsExpired(
+                    f"{position.topic}[{position.partition}] has no committed offset. Run `sop deploy`."
+                )
+            result[(position.topic, position.partition)] = CommittedOffset(
+                position.offset, position.metadata or ""
+            )
+        return result
+
+    def commit(self, offsets: Mapping[Partition, CommittedOffset]) -> None:
+        """Commit next offsets outside of a transaction.
+
+        Raises:
+            KafkaUnavailable: not committed.
+        """
+        try:
+            self._consumer.commit(
+                offsets=[
+                    TopicPartition(topic, number, value.offset, value.metadata)
+                    for (topic, number), value in offsets.items()
+                ],
+                asynchronous=False,
+            )
+        except KafkaException as error:
+            raise KafkaUnavailable(error.args[0].str()) from error
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from `offset`.
+
+        Raises:
+            KafkaUnavailable: the partition is not ours at the moment.
+        """
+        try:
+            self._consumer.seek(TopicPartition(*partition, offset))
+        except KafkaException as error:
+            raise KafkaUnavailable(error.args[0].str()) from error
+
+    def pause(self, partitions: Sequence[Partition]) -> None:
+        """Stop delivering these partitions until `resume`; membership goes on."""
+        self._consumer.pause([TopicPartition(*p) for p in partitions])
+
+    def resume(self, partitions: Sequence[Partition]) -> None:
+        """Deliver these partitions again."""
+        self._consumer.resume([TopicPartition(*p) for p in partitions])
+
+    def end_offset(self, partition: Partition) -> int:
+        """The offset after the last record, asked of the broker now.
+
+        Raises:
+            KafkaUnavailable: no answer in time.
+        """
+        try:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), self._timeout)
+        except KafkaException as error:
+            raise KafkaUnavailable(error.args[0].str()) from error
+        return high
+
+    def lags(self) -> dict[Partition, int]:
+        """Records behind what was delivered, by partition, as the last fetches told; nobody is asked.
+
+        On topics that are written in transactions the marker at the end counts as one.
+
+        Raises:
+            KafkaUnavailable: a partition was lost just now.
+        """
+        found = {}
+        try:
+            for position in self._consumer.position([TopicPartition(*p) for p in self.assigned]):
+                high = (self._consumer.get_watermark_offsets(position, cached=True) or (-1, -1))[1]
+                if position.offset >= 0 and high >= 0:
+                    found[(position.topic, position.partition)] = max(0, high - position.offset)
+        except KafkaException as error:
+            raise KafkaUnavailable(error.args[0].str()) from error
+        return found
+
+    def group_metadata(self) -> Any:
+        """What fences the offsets in a transaction: member and generation. Opaque."""
+        return self._consumer.consumer_group_metadata()
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        self._consumer.close()

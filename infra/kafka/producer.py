@@ -1,0 +1,89 @@
+"""A producer for events: idempotent, acknowledged by all replicas, compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from infra.kafka.config import MESSAGE_BYTES, PARTITIONER, client_config
+from infra.settings import KafkaSettings
+
+Header = tuple[str, bytes]
+OnDelivery = Callable[[str | None, int], None]
+"""Takes an error or None, and the offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutRecord:
+    """A record to be written; without a partition its key decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = ()
+    partition: int = -1
+
+
+class EventProducer:
+    """Writes records in order and at most once per acknowledged send.
+
+    A delivery report says for each record whether it is stored; nothing is retried past
+    `delivery_timeout`, so whoever must not lose a record keeps it until its report came.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, client_id: str, *, linger_ms: int = 5, delivery_timeout: float = 120.0
+    ) -> None:
+        self._producer = Producer(
+            {
+                **client_config(kafka, client_id),
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "zstd",
+                "partitioner": PARTITIONER,
+                "message.max.bytes": MESSAGE_BYTES,
+                "linger.ms": linger_ms,
+                "delivery.timeout.ms": int(delivery_timeout * 1000),
+            }
+        )
+
+    def send(self, record: OutRecord, on_delivery: OnDelivery | None = None) -> bool:
+        """Queue a record; False when the queue is full (call `poll`, then try again).
+
+        `on_delivery(error, offset)` is called from `poll` or `flush`; error is None once the record is stored. It
+        is called at once for a record that cannot be sent, such as one that is too large.
+        """
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            if on_delivery is not None:
+                offset = message.offset()
+                on_delivery(error.str() if error else None, -1 if offset is None else offset)
+
+        try:
+            self._producer.produce(
+                record.topic,
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+                partition=record.partition,
+                on_delivery=report,
+            )
+        except BufferError:
+            return False
+        except KafkaException as error:
+            if on_delivery is not None:
+                on_delivery(error.args[0].str(), -1)
+        return True
+
+    def poll(self, timeout: float = 0.0) -> None:
+        """Serve delivery reports, waiting at most `timeout` seconds for one."""
+        self._producer.poll(timeout)
+
+    def flush(self, timeout: float) -> int:
+        """Wait at most `timeout` seconds; the number of records that are still on their way."""
+        return int(self._producer.flush(timeout))
+
+    def __len__(self) -> int:
+        return len(self._producer)

@@ -1,0 +1,277 @@
+"""One query from its body to its answer, in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import structlog
+
+from infra.local.clickhouse.compression import Encoder, decoder
+from infra.local.clickhouse.engine import Engine, Handle, identifier, literal
+from infra.local.clickhouse.errors import READONLY, SYNTAX_ERROR, QueryError, describe, http_status
+from infra.local.clickhouse.exchange import DisconnectedError, Exchange
+from infra.local.clickhouse.policy import Policy
+from infra.local.clickhouse.request import Request, User
+from infra.local.clickhouse.statement import IncompleteError, InsertHeader, Statement, insert_header
+
+# Formats whose output is the sum of its blocks' outputs; others have a head or a foot and are made whole.
+_STREAMED = frozenset({"native", "tabseparated", "tsv", "csv", "rowbinary", "jsoneachrow"})
+
+# A query's text; an INSERT's data in a format are not counted.
+_LONGEST_QUERY_BYTES = 64 << 20
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all queries share. `database` is the current one of who names none, if it exists."""
+
+    engine: Engine
+    users: Mapping[str, User]
+    database: str
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The rules for this engine."""
+        return Policy(self.engine.table_functions)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is still to send: everything, or the end of a stream that has started (`status` 0)."""
+
+    status: int
+    body: bytes
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Execution:
+    """Runs one request; `run` never raises for what a client did."""
+
+    def __init__(self, service: Service, request: Request, exchange: Exchange) -> None:
+        self._service, self._request, self._exchange = service, request, exchange
+        self._policy = service.policy
+        self._encoder = Encoder(request.accept_encoding)
+        self._tag = uuid.uuid4().hex[:16]
+        self._begun = time.perf_counter()
+
+    def run(self) -> None:
+        """Answer the request."""
+        try:
+            try:
+                answer = self._perform()
+            except DisconnectedError:
+                return
+            except Exception as error:  # noqa: BLE001 - the client is told, whatever it is
+                answer = self._failure(error)
+                self._exchange.drain()
+            self._finish(answer)
+        except DisconnectedError:
+            return
+
+    def _perform(self) -> _Answer:
+        user = self._request.user(self._service.users)
+        body = self._body()
+        if self._request.is_multipart:
+            self._request.read_form(b"".join(_bounded(body)))
+            body = iter(())
+        text, header = self._split(body)
+        statement = None if header else Statement.parse(text)
+        reads_only = user.reader or self._request.method != "POST"
+        if statement:
+            self._policy.check(statement, reader=reads_only)
+        elif reads_only:
+            raise QueryError(READONLY, "Cannot execute query in readonly mode", "READONLY")
+        with self._handle(user) as handle, self._prepared(handle):
+            # The handle is back before the last byte goes out: the client may use its session again at once.
+            if header:
+                return self._insert(handle, header, text[header.data_start :], body)
+            assert statement is not None  # noqa: S101
+            try:
+                with self._exchange.cancellable(lambda: self._service.engine.cancel(handle)):
+                    return self._query(handle, statement)
+            finally:
+                if statement.keyword in ("set", "use", "create", "drop") and not self._request.url.get(
+                    "session_id"
+                ):
+                    handle.spoilt = True  # what it set, or made for the session, is not for the next client
+                if statement.keyword == "use":
+                    handle.database = ""
+
+    def _body(self) -> Iterator[bytes]:
+        decode = decoder(self._request.headers.get("content-encoding", ""))
+        while (piece := self._exchange.read()) is not None:
+            if data := decode(piece):
+                yield data
+
+    def _split(self, body: Iterator[bytes]) -> tuple[bytes, InsertHeader | None]:
+        """Read until it is clear whether this is an INSERT with data; return the text so far and its header."""
+        text = self._request.query + b"\n" if self._request.query else b""
+        pieces = _bounded(body)
+        while True:
+            try:
+                header = insert_header(text, whole=False)
+            except IncompleteError:
+                piece = next(pieces, None)
+                if piece is None:
+                    return text, insert_header(text, whole=True)
+                text += piece
+            else:
+                return (text, header) if header else (text + b"".join(pieces), None)
+
+    def _handle(self, user: User) -> AbstractContextManager[Handle]:
+        engine, name = self._service.engine, self._request.url.get("session_id")
+        if name:
+            return engine.session(user.name, name, reader=user.reader, timeout=self._request.session_timeout)
+        return engine.pooled(reader=user.reader)
+
+    @contextmanager
+    def _prepared(self, handle: Handle) -> Iterator[None]:
+        """Give the handle the request's database, settings and tables, and take the latter two away after it."""
+        undo: list[str] = []
+        try:
+            if self._request.database:
+                handle.use(self._request.database)
+            elif handle.database is None or not self._request.url.get("session_id"):
+                handle.use_default(self._service.database)
+            settings = self._request.settings(self._service.engine.settings)
+            if settings:
+                undo.append(self._former(handle, settings))
+                handle.run("SET " + ", ".join(f"{name} = {literal(value)}" for name, value in settings.items()))
+            for table in self._request.external_tables():
+                self._policy.check_structure(table.structure)
+                handle.run(f"CREATE TEMPORARY TABLE {identifier(table.name)} ({table.structure})")
+                undo.append(f"DROP TEMPORARY TABLE {identifier(table.name)}")
+                insert = handle.connection.send_insert(f"INSERT INTO {identifier(table.name)}", table.format)
+                insert.append(table.data)
+                insert.finish()
+            yield
+        finally:
+            for statement in reversed(undo):
+                try:
+                    handle.run(statement)
+                except Exception:  # noqa: BLE001 - the query's own result matters more
+                    handle.spoilt = True
+                    _log.warning("handle_not_restored", exc_info=True)
+
+    def _former(self, handle: Handle, settings: Mapping[str, str]) -> str:
+        """Return the statement that sets the settings back: in a session some were changed before."""
+        former: dict[str, str] = {}
+        if self._request.url.get("session_id"):
+            names = ", ".join(literal(name) for name in settings)
+            rows = handle.run(f"SELECT name, value FROM system.settings WHERE changed AND name IN ({names})")  # noqa: S608
+            former = {name: literal(value) for name, value in rows}
+        return "SET " + ", ".join(f"{name} = {former.get(name, 'DEFAULT')}" for name in settings)
+
+    def _insert(self, handle: Handle, header: InsertHeader, first: bytes, body: Iterator[bytes]) -> _Answer:
+        insert = handle.connection.send_insert(header.sql, header.format)
+        try:
+            if first:
+                insert.append(first)
+            for data in body:
+                insert.append(data)
+            result = insert.finish()
+        except BaseException:
+            insert.cancel()
+            raise
+        return self._whole(b"", {"written_rows": result.rows_written, "written_bytes": result.bytes_written})
+
+    def _query(self, handle: Handle, statement: Statement) -> _Answer:
+        asked = self._request.headers.get("x-clickhouse-format") or self._request.url.get("default_format")
+        wanted = statement.format or asked or "TabSeparated"
+        encoding = [("Content-Encoding", self._encoder.name)] if self._encoder.name else []
+        headers = [("X-ClickHouse-Format", wanted), ("Content-Type", "application/octet-stream")]
+        if wanted.lower() in _STREAMED and statement.keyword in ("select", "with"):
+            return self._stream(handle, statement, wanted, [*headers, *encoding])
+        result = handle.connection.query(statement.sql, wanted, params=self._request.parameters)
+        counts = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()}
+        body = bytes(result.bytes() or b"")
+        if not body:
+            return self._whole(b"", counts, headers)
+        return self._whole(self._encoder.encode(body) + self._encoder.finish(), counts, [*headers, *encoding])
+
+    def _stream(
+        self, handle: Handle, statement: Statement, format_: str, headers: list[tuple[str, str]]
+    ) -> _Answer:
+        stream = handle.connection.send_query(statement.sql, format_, params=self._request.parameters)
+        try:
+            for block in stream:
+                if self._exchange.gone.is_set():
+                    raise DisconnectedError
+                data = self._encoder.encode(block.bytes())
+                if not self._exchange.started:
+                    self._exchange.start(200, [*self._common(), *headers])
+                if data:
+                    self._exchange.send(data, more=True)
+        except BaseException:
+            stream.cancel()
+            raise
+        stream.close()
+        if not self._exchange.started:
+            self._exchange.start(200, [*self._common(), *headers])
+        return _Answer(0, self._encoder.finish())
+
+    def _failure(self, error: Exception) -> _Answer:
+        code, text = describe(error)
+        message = text.encode() + b"\n"
+        if not self._exchange.started:
+            headers = [("X-ClickHouse-Exception-Code", str(code)), ("Content-Type", "text/plain; charset=UTF-8")]
+            return _Answer(
+                http_status(code), message, [*self._common(), *headers, ("Content-Length", str(len(message)))]
+            )
+        # The status is out already. This is the server's own form, by which clients tell an error from data.
+        tag, mark = self._tag.encode(), b"__exception__\r\n"
+        tail = b"\r\n" + mark + tag + b"\r\n" + message + b"%d " % len(message) + tag + b"\r\n" + mark
+        return _Answer(0, self._encoder.encode(tail) + self._encoder.finish())
+
+    def _whole(
+        self, body: bytes, counts: Mapping[str, int], headers: list[tuple[str, str]] | None = None
+    ) -> _Answer:
+        names = (
+            "read_rows",
+            "read_bytes",
+            "written_rows",
+            "written_bytes",
+            "total_rows_to_read",
+            "result_rows",
+            "result_bytes",
+        )
+        summary = {name: str(counts.get(name, 0)) for name in names}
+        summary["elapsed_ns"] = str(int((time.perf_counter() - self._begun) * 1e9))
+        about = [("X-ClickHouse-Summary", json.dumps(summary)), ("Content-Length", str(len(body)))]
+        return _Answer(200, body, [*self._common(), *(headers or []), *about])
+
+    def _common(self) -> list[tuple[str, str]]:
+        return [
+            ("X-ClickHouse-Query-Id", self._request.url.get("query_id") or str(uuid.uuid4())),
+            ("X-ClickHouse-Timezone", self._service.engine.timezone),
+            ("X-ClickHouse-Server-Display-Name", "sop"),
+            ("X-ClickHouse-Exception-Tag", self._tag),
+        ]
+
+    def _finish(self, answer: _Answer) -> None:
+        if answer.status:
+            self._exchange.start(answer.status, answer.headers)
+        self._exchange.send(answer.body, more=False)
+
+
+def _bounded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pass on the pieces of a query's text.
+
+    Raises:
+        QueryError: it is too long.
+    """
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > _LONGEST_QUERY_BYTES:
+            message = f"The query is longer than {_LONGEST_QUERY_BYTES} bytes; send data as INSERT … FORMAT"
+            raise QueryError(SYNTAX_ERROR, message, "SYNTAX_ERROR")
+        yield piece

@@ -1,0 +1,1 @@
+"""versitygw, the S3 server."""

@@ -1,0 +1,173 @@
+"""Settings of every process, validated once at the edge.
+
+They come from the environment (`SOP_KAFKA__BOOTSTRAP_SERVERS`, ...) or from a dotenv file: the one that
+`SOP_ENV_FILE` names, else `.sop/stack.env`, which `sop stack up` writes. The environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+DEFAULT_ENV_FILE = ".sop/stack.env"
+NOT_SETTINGS = {"SOP_ENV_FILE", "SOP_DATA_DIR"}
+"""Variables of ours that are options of commands and not settings."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(_Section):
+    """How to reach Kafka; times in seconds."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca_location: Path | None = None
+    ssl_certificate_location: Path | None = None
+    ssl_key_location: Path | None = None
+    replication_factor: int = Field(1, ge=1, description="of topics that `sop deploy` makes")
+    request_timeout: float = Field(10.0, gt=0)
+
+
+class S3Settings(_Section):
+    """How to reach the object store; times in seconds. Without an endpoint: AWS."""
+
+    endpoint_url: str | None = None
+    bucket: str = Field("sop", min_length=3)
+    region: str = "us-east-1"
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    timeout: float = Field(30.0, gt=0, description="bound of one request, whatever the server does")
+
+
+class ClickHouseSettings(_Section):
+    """How to reach ClickHouse's HTTP interface; times in seconds. The analyst may only read."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8123, ge=1, le=65535)
+    database: str = Field("sop", pattern=r"^\w+$")
+    username: str = "default"
+    password: SecretStr = SecretStr("")
+    analyst_username: str | None = None
+    analyst_password: SecretStr = SecretStr("")
+    secure: bool = False
+    timeout: float = Field(30.0, gt=0)
+
+
+class RegistrySettings(_Section):
+    """How to reach the schema registry (Confluent's API); times in seconds."""
+
+    url: str = "http://127.0.0.1:8081"
+    timeout: float = Field(10.0, gt=0)
+
+
+class MaterializerSettings(_Section):
+    """`sop materialize`; times in seconds."""
+
+    group: str = "materializer"
+    batch_size: int = Field(20_000, ge=1, description="records taken from Kafka at once")
+    poll_timeout: float = Field(0.1, gt=0)
+    commit_interval: float = Field(0.2, gt=0, description="longest wait of a sealed episode for its transaction")
+    offsets_interval: float = Field(5.0, gt=0, description="between commits when nothing was sealed")
+    episode_timeout: float = Field(600.0, gt=0, description="silence after which an open episode is sealed")
+    transaction_timeout: float = Field(10.0, gt=0, le=10.0)
+    max_buffer_bytes: int = Field(256 * 2**20, ge=2**20, description="memory of open episodes; beyond, they spill")
+    spill_dir: Path = Field(
+        default_factory=lambda: Path(f"/var/tmp/sop-spill-{os.getuid()}"),  # noqa: S108
+        description="on a disk, not in memory; only its owner may look into it",
+    )
+
+
+class IndexSettings(_Section):
+    """`sop index`; times in seconds."""
+
+    group: str = "index"
+    batch_size: int = Field(5_000, ge=1)
+    flush_interval: float = Field(0.3, gt=0, description="longest wait of a record for its insert")
+
+
+class LearnerSettings(_Section):
+    """`sop learn`. The demo's simulation sets `simulated_*`; a real fleet leaves them alone."""
+
+    policy: str = Field("default", pattern=r"^[\w-]+$", description="name of the policy line")
+    algorithm: Literal["hg-dagger"] = "hg-dagger"
+    seed: int = 0
+    batch_size: int = Field(256, ge=1)
+    online_share: float = Field(0.5, ge=0, le=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    pretrain_learning_rate: float = Field(1e-3, gt=0)
+    ema_half_life: float = Field(50.0, ge=0, description="gradient steps; of the weights that are published")
+    hidden: tuple[int, ...] = (256, 256, 256)
+    chunk: int = Field(4, ge=1, description="actions that the policy plans at once")
+    pretrain_episodes: int = Field(1, ge=1, description="demonstrations to wait for before the base is trained")
+    pretrain_steps: int = Field(1500, ge=1)
+    publish_every: int = Field(200, ge=1, description="gradient steps between versions")
+    max_updates_per_online_step: float = Field(1.0, gt=0, description="so that a quiet fleet is not overfitted")
+    checkpoints_kept: int = Field(3, ge=1)
+    simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")
+    simulated_robots: int = Field(0, ge=0, description="robots that the barrier waits for")
+    simulated_patience: float = Field(30.0, gt=0, description="wall seconds of silence that end the wait")
+
+
+class Settings(BaseSettings):
+    """Everything that differs between one machine and a production cluster."""
+
+    model_config = SettingsConfigDict(env_prefix="SOP_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    kafka: KafkaSettings = KafkaSettings()
+    s3: S3Settings = S3Settings()
+    clickhouse: ClickHouseSettings = ClickHouseSettings()
+    registry: RegistrySettings = RegistrySettings()
+    materializer: MaterializerSettings = MaterializerSettings()
+    index: IndexSettings = IndexSettings()
+    learner: LearnerSettings = LearnerSettings()
+    startup_timeout: float = Field(60.0, gt=0, description="seconds to wait for a server that is down at start")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="/health, /ready and /metrics; none: not served, 0: any free port"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that they are served on; in a container 0.0.0.0")
+
+
+class UnknownSettings(ValueError):
+    """A variable looks like a setting, and is none, or is none that can be read."""
+
+
+def load_settings(env_file: Path | None = None) -> Settings:
+    """Settings from the environment and one dotenv file.
+
+    Raises:
+        pydantic.ValidationError: a setting is not valid, or its section has none of that name.
+        UnknownSettings: a variable begins with SOP_ and names no section, most likely a slip of the pen; the file
+            holds what is no setting; a section or a list is not written as JSON.
+    """
+    chosen = env_file or Path(os.environ.get("SOP_ENV_FILE", DEFAULT_ENV_FILE))
+    if env_file is None and "SOP_ENV_FILE" in os.environ and not chosen.is_file():
+        raise UnknownSettings(f"SOP_ENV_FILE names {chosen}, which is no file")
+    ours = [name for name in os.environ if name.upper().startswith("SOP_") and name not in NOT_SETTINGS]
+    _refuse_unknown(ours, "")
+    if chosen.is_file():
+        _refuse_unknown(dotenv_values(chosen), f" in {chosen}")
+    try:
+        return Settings(_env_file=chosen if chosen.is_file() else None)
+    except SettingsError as error:
+        raise UnknownSettings(
+            f"{error}: a section is set field by field (SOP_KAFKA__BOOTSTRAP_SERVERS), a list as JSON ([256, 256])"
+        ) from error
+
+
+def _refuse_unknown(names: Iterable[str], where: str) -> None:
+    for name in names:
+        prefix, _, section = name.upper().split("__")[0].partition("_")
+        if prefix != "SOP" or section.lower() not in Settings.model_fields:
+            known = ", ".join(f"SOP_{field.upper()}" for field in Settings.model_fields)
+            raise UnknownSettings(f"{name}{where} is no setting; they begin with {known}")

@@ -1,0 +1,1 @@
+"""From episodes to policies: replay buffer, algorithms, publication."""

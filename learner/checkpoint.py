@@ -1,0 +1,138 @@
+"""Checkpoints: all that a learner needs to go on, in one object that is either there or not.
+
+`checkpoints/<policy>/<step>-<version>-<sha256>.safetensors` is written before its version is announced. So a
+version is never announced without a checkpoint to continue from, and a checkpoint whose version was not announced
+says exactly what is to be announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from infra.errors import ObjectMissing
+from infra.object_store import ObjectStore
+from learner.episodes import EpisodeRecord
+from learner.errors import CheckpointMissing, InvalidArtifact
+from learner.patience import Patience
+from learner.policies.artifact import Arrays, pack_json, unpack_json
+from schemas.events import PolicyVersion
+
+_FORMAT = 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One moment of a learner's life.
+
+    announcement: the version that this moment was published as; its `offsets` are where to read on.
+    core, tensors: what `TrainingCore.snapshot` returned. set_aside: episodes that were refused.
+    """
+
+    announcement: PolicyVersion
+    core: dict[str, Any]
+    tensors: Arrays
+    set_aside: tuple[EpisodeRecord, ...]
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Next offset to read by partition of training-episodes."""
+        return {position.partition: position.offset for position in self.announcement.offsets}
+
+    def pack(self) -> bytes:
+        """As one safetensors file."""
+        document = {
+            "format": _FORMAT,
+            "announcement": self.announcement.model_dump(mode="json"),
+            "core": self.core,
+            "set_aside": [record.model_dump(mode="json") for record in self.set_aside],
+        }
+        return pack_json(document, self.tensors)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Checkpoint:
+        """Read such a file.
+
+        Raises:
+            InvalidArtifact: it is none, or of another format.
+        """
+        document, tensors = unpack_json(data)
+        try:
+            if document["format"] != _FORMAT:
+                raise InvalidArtifact(f"checkpoint format {document['format']} is not known here")
+            return cls(
+                announcement=PolicyVersion.model_validate(document["announcement"]),
+                core=document["core"],
+                tensors=tensors,
+                set_aside=tuple(EpisodeRecord.model_validate(item) for item in document["set_aside"]),
+            )
+        except (KeyError, TypeError, ValidationError) as error:
+            raise InvalidArtifact(f"not a checkpoint: {error!r}") from error
+
+
+class CheckpointStore:
+    """The checkpoints of one policy line; the newest `keep` are kept."""
+
+    def __init__(self, store: ObjectStore, policy: str, patience: Patience, *, keep: int) -> None:
+        self._store = store
+        self._prefix = f"checkpoints/{policy}/"
+        self._patience = patience
+        self._keep = keep
+
+    def save(self, checkpoint: Checkpoint) -> str:
+        """Store it, in one PUT; its key."""
+        version = checkpoint.announcement
+        name = f"{version.learner_step:012d}-{version.version:08d}-{version.sha256}.safetensors"
+        data = checkpoint.pack()
+        self._patience.call("object store", lambda: self._store.put(self._prefix + name, data))
+        return self._prefix + name
+
+    def prune(self) -> None:
+        """Delete all but the newest."""
+        for key in self._keys()[: -self._keep]:
+            self._patience.call("object store", partial(self._store.delete, key))
+
+    def newest_first(self) -> Iterator[Checkpoint]:
+        """Every checkpoint that can be read."""
+        for key in reversed(self._keys()):
+            try:
+                data = self._patience.call("object store", partial(self._store.get, key))
+                yield Checkpoint.unpack(data)
+            except (InvalidArtifact, ObjectMissing) as error:
+                _log.error("checkpoint_passed_over", key=key, error=str(error))
+
+    def _keys(self) -> list[str]:
+        return self._patience.call("object store", lambda: self._store.list(self._prefix))
+
+
+def choose(checkpoints: Iterator[Checkpoint], published: Mapping[int, PolicyVersion]) -> Checkpoint | None:
+    """The checkpoint to continue from: the newest whose version was announced, or is the next to announce.
+
+    Others were written by a learner that had been taken over: their content never became a version.
+
+    Args:
+        checkpoints: newest first.
+        published: announcements of the line by version.
+
+    Raises:
+        CheckpointMissing: versions were published, and none of these belongs to one.
+    """
+    newest = max(published, default=0)
+    for checkpoint in checkpoints:
+        ours = checkpoint.announcement
+        theirs = published.get(ours.version)
+        if ours.version == newest + 1 or (theirs is not None and theirs.sha256 == ours.sha256):
+            return checkpoint
+    if newest:
+        raise CheckpointMissing(
+            f"version {newest} was published, and no checkpoint of the line is left to continue from; "
+            "restore the bucket, or train another policy line (SOP_LEARNER__POLICY)"
+        )
+    return None

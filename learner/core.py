@@ -1,0 +1,179 @@
+"""The pure core of the learner: episodes in, gradient steps, weights out. No Kafka, no S3, no clock.
+
+With the same settings, the same admissions in the same order and the same calls of `update`, the weights are the
+same bit for bit; `snapshot` and `restore` continue such a run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from infra.settings import LearnerSettings
+from learner.algorithms import make_algorithm
+from learner.episodes import Episode, EpisodeRecord
+from learner.policies.artifact import Arrays, pack
+from learner.policies.base import ACTION, STATE, PolicySpec, feature
+from learner.policies.chunked import ARCHITECTURE
+from learner.replay import ReplayBuffer
+from learner.sampler import FixedMixing, GroupLosses, Sampler
+from schemas.events import EpisodeMaterialized, EpisodeSource, Feature
+
+# Added to each standard deviation: an element that hardly moved in the demonstrations would else be divided by
+# next to nothing, and drown all others once it moves in deployment. Among metres and radians 0.01 is more than a
+# sensor's noise and less than a movement that matters.
+_STD_FLOOR = 1e-2
+
+
+class TrainingCore:
+    """One policy in training with all that decides its future."""
+
+    def __init__(self, settings: LearnerSettings, spec: PolicySpec) -> None:
+        """Start with random weights."""
+        self.spec = spec
+        self.algorithm = make_algorithm(settings, spec)
+        self.sampler: Sampler = FixedMixing(len(spec.tasks), settings.online_share)
+        self.random = np.random.default_rng(settings.seed)
+        self.learner_step = 0
+        self.online_updates = 0
+        self.online_steps = 0
+        self.episodes: dict[str, EpisodeRecord] = {}
+        self._buffer = ReplayBuffer(spec, settings.batch_size)
+        self._updates_per_online_step = settings.max_updates_per_online_step
+
+    @property
+    def steps_admitted(self) -> int:
+        """Steps of all admitted episodes."""
+        return sum(record.step_count for record in self.episodes.values())
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is any frame to draw."""
+        return bool(self._buffer.sizes().any())
+
+    def admit(self, episode: Episode) -> None:
+        """Make an episode available to training, in the place of its earlier revision if there was one.
+
+        Raises:
+            UnknownTask: the policy does not know its task.
+            ValueError: the episode is an evaluation, or older than what was admitted of it.
+        """
+        self._fill(episode)
+        before = self.episodes.pop(episode.record.episode_id, None)
+        if episode.record.online:
+            self.online_steps += episode.record.step_count - (before.step_count if before else 0)
+        self.episodes[episode.record.episode_id] = episode.record
+
+    def refill(self, episode: Episode) -> None:
+        """After `restore`, bring the frames of an admitted episode back; in the order of `episodes`."""
+        self._fill(episode)
+
+    def forget(self, episode_id: str) -> None:
+        """Drop an episode whose payload can no longer be read."""
+        self._buffer.remove(episode_id)
+        self.episodes.pop(episode_id, None)
+
+    def begin_phase(self, learning_rate: float, decay_over: int | None = None) -> None:
+        """A new phase of training; see `Algorithm.begin_phase`."""
+        self.algorithm.begin_phase(learning_rate, decay_over)
+
+    def update(self, *, online: bool) -> GroupLosses:
+        """One gradient step; `online` ones are charged to what the fleet has brought.
+
+        Raises:
+            ValueError: there is nothing to draw.
+        """
+        batch = self._buffer.sample(self.random, self.sampler.online_shares())
+        metrics = self.algorithm.update(batch)
+        losses = GroupLosses.of(batch.tasks, batch.online, metrics.losses, task_count=len(self.spec.tasks))
+        self.sampler.observe(losses)
+        self.learner_step += 1
+        self.online_updates += online
+        return losses
+
+    def updates_allowed(self) -> int:
+        """Online updates that the fleet's steps so far still allow, so that a quiet fleet is not overfitted."""
+        return max(0, int(self.online_steps * self._updates_per_online_step) - self.online_updates)
+
+    def artifact(self) -> bytes:
+        """The policy to publish; the same weights give the same bytes."""
+        return pack(self.spec, self.algorithm.weights())
+
+    def snapshot(self) -> tuple[dict[str, Any], Arrays]:
+        """JSON document and tensors from which `restore` continues bit for bit, once the episodes are refilled."""
+        document = {
+            "spec": self.spec.model_dump(mode="json"),
+            "learner_step": self.learner_step,
+            "online_updates": self.online_updates,
+            "online_steps": self.online_steps,
+            "random": self.random.bit_generator.state,
+            "sampler": self.sampler.state(),
+            "episodes": [record.model_dump(mode="json") for record in self.episodes.values()],
+        }
+        return document, self.algorithm.state()
+
+    @classmethod
+    def restore(cls, settings: LearnerSettings, document: dict[str, Any], tensors: Arrays) -> TrainingCore:
+        """The core of a snapshot, with an empty buffer: `refill` it with `episodes`, in their order.
+
+        Raises:
+            InvalidArtifact: the tensors are another policy's.
+        """
+        core = cls(settings, PolicySpec.model_validate(document["spec"]))
+        core.algorithm.load_state(tensors)
+        core.learner_step = document["learner_step"]
+        core.online_updates = document["online_updates"]
+        core.online_steps = document["online_steps"]
+        core.random.bit_generator.state = document["random"]
+        core.sampler.load_state(document["sampler"])
+        records = [EpisodeRecord.model_validate(item) for item in document["episodes"]]
+        core.episodes = {record.episode_id: record for record in records}
+        return core
+
+    def _fill(self, episode: Episode) -> None:
+        record = episode.record
+        if record.source is EpisodeSource.EVALUATION:
+            raise ValueError(f"episode {record.episode_id} is an evaluation: never trained on")
+        known = self.episodes.get(record.episode_id)
+        if known is not None and known.revision > record.revision:
+            raise ValueError(f"episode {record.episode_id} is known in revision {known.revision}")
+        self._buffer.add(episode, self.algorithm.select(episode))
+
+
+def kind_of(event: EpisodeMaterialized) -> tuple[Feature, Feature, float]:
+    """What one policy line is for: layout of the state, layout of the action, steps per second.
+
+    Episodes of one kind fit the same policy (`PolicySpec.require_fit`), those of different kinds never do.
+
+    Raises:
+        UnfitEpisode: the episode declares no state or no action.
+    """
+    return feature(event.features, STATE), feature(event.features, ACTION), event.fps
+
+
+def base_spec(settings: LearnerSettings, first: EpisodeMaterialized, demonstrations: list[Episode]) -> PolicySpec:
+    """Spec of a new policy line.
+
+    Args:
+        settings: chunk and hidden layers.
+        first: the announcement whose features and control rate the line is for.
+        demonstrations: all of that kind; their tasks are the policy's, their states its normalisation.
+    """
+    spec = PolicySpec(
+        architecture=ARCHITECTURE,
+        hidden=settings.hidden,
+        features=first.features,
+        chunk=settings.chunk,
+        fps=first.fps,
+        tasks=tuple(sorted({episode.record.task for episode in demonstrations})),
+        state_mean=(),
+        state_std=(),
+    )
+    states = np.concatenate([episode.frames.states for episode in demonstrations]).astype(np.float64)
+    mean, std = states.mean(axis=0), states.std(axis=0) + _STD_FLOOR
+    normalisation = {
+        "state_mean": tuple(float(value) for value in mean.astype(np.float32)),
+        "state_std": tuple(float(value) for value in std.astype(np.float32)),
+    }
+    return spec.model_copy(update=normalisation)

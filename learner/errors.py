@@ -1,0 +1,35 @@
+"""What can go wrong in learning, besides the servers (`infra.errors`).
+
+LearnerError
+├── UnknownTask         a policy was asked about a task that it never saw
+├── InvalidArtifact     the bytes are no policy, or no checkpoint, of ours
+├── BadPayload          an episode's payload is missing, altered, or not what its announcement says
+├── UnfitEpisode        an episode of another robot kind, rate or task than the policy's
+└── CheckpointMissing   versions were published, and nothing to continue from is left
+"""
+
+from infra.errors import InfraError
+
+
+class LearnerError(Exception):
+    """Base of everything that can go wrong in learning, besides the servers."""
+
+
+class UnknownTask(LearnerError):
+    """The policy never saw this task; the text names those that it knows."""
+
+
+class InvalidArtifact(LearnerError):
+    """The bytes are no safetensors file of ours, or one of another format or architecture."""
+
+
+class BadPayload(LearnerError):
+    """An episode's payload is missing, altered, or not what its announcement says. It is set aside."""
+
+
+class UnfitEpisode(LearnerError):
+    """An episode whose features, control rate or task the policy does not know. It is set aside."""
+
+
+class CheckpointMissing(LearnerError, InfraError):
+    """Versions of the line were published, and no checkpoint of them is left. Fatal: an operator must decide."""

@@ -1,0 +1,129 @@
+"""From announcements to episodes that can be admitted: newest revisions, fetched ahead, bad ones set aside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from infra.clock import Clock
+from learner.episodes import Episode, EpisodeRecord
+from learner.errors import BadPayload, LearnerError, UnfitEpisode
+from learner.payloads import PayloadFetcher
+from learner.policies.base import ACTION, STATE, feature
+from learner.stream import EventStream
+from schemas.events import EpisodeMaterialized, EpisodeSource, Position
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An announcement that was read at `seen_at`, and where it lies in training-episodes."""
+
+    event: EpisodeMaterialized
+    record: EpisodeRecord
+    partition: int
+    offset: int
+    seen_at: datetime
+
+
+class Intake:
+    """Announced episodes that wait to be admitted. Evaluation episodes never get in here."""
+
+    def __init__(self, stream: EventStream[EpisodeMaterialized], payloads: PayloadFetcher, clock: Clock) -> None:
+        self.payloads = payloads
+        self.waiting: dict[str, Seen] = {}
+        self.set_aside: dict[str, EpisodeRecord] = {}
+        self._stream = stream
+        self._clock = clock
+        self._revisions: dict[str, int] = {}
+
+    def start(
+        self,
+        positions: dict[int, int] | None = None,
+        admitted: Iterable[EpisodeRecord] = (),
+        set_aside: Iterable[EpisodeRecord] = (),
+    ) -> None:
+        """Read on from `positions`, knowing what was decided before."""
+        self.set_aside = {record.episode_id: record for record in set_aside}
+        for record in (*admitted, *self.set_aside.values()):
+            self._know(record)
+        self._stream.seek(positions)
+
+    def poll(self, timeout: float) -> list[EpisodeMaterialized]:
+        """Read announcements, waiting at most `timeout` seconds; all of them, also those of no use to training."""
+        received = self._stream.poll(timeout)
+        now = self._clock.now()
+        for item in received:
+            record = EpisodeRecord.of(item.event)
+            if record.source is EpisodeSource.EVALUATION:
+                continue
+            if self._revisions.get(record.episode_id, -1) >= record.revision:
+                continue  # read before (after a restart), or overtaken by a newer revision
+            superseded = self.waiting.pop(record.episode_id, None)
+            if superseded is not None:
+                self.payloads.drop(superseded.record)
+            self._know(record)
+            self.waiting[record.episode_id] = Seen(item.event, record, item.partition, item.offset, now)
+            self.payloads.prefetch(record)
+        return [item.event for item in received]
+
+    def ready(self) -> list[Seen]:
+        """Those whose payload is here, in the order of their announcement, up to the first that is not."""
+        found = []
+        for seen in self.waiting.values():
+            if not self.payloads.ready(seen.record):
+                break
+            found.append(seen)
+        return found
+
+    def take(self, seen: Seen) -> Episode | None:
+        """The episode, no longer waiting; None if it is not what was announced, and then it is set aside."""
+        try:
+            episode = self.payloads.take(seen.record)
+            _require_declared(episode, seen.event)
+        except LearnerError as error:
+            self.reject(seen, error)
+            return None
+        self.waiting.pop(seen.record.episode_id, None)
+        self.set_aside.pop(seen.record.episode_id, None)
+        return episode
+
+    def reject(self, seen: Seen, reason: LearnerError) -> None:
+        """Set an episode aside: training goes on without it, and does not ask again."""
+        self.waiting.pop(seen.record.episode_id, None)
+        self.set_aside[seen.record.episode_id] = seen.record
+        _log.error(
+            "episode_set_aside",
+            episode_id=seen.record.episode_id,
+            revision=seen.record.revision,
+            reason=str(reason),
+            set_aside=len(self.set_aside),
+        )
+
+    def records(self) -> list[EpisodeRecord]:
+        """Of all episodes that were announced and not admitted: waiting, or set aside."""
+        return [*(seen.record for seen in self.waiting.values()), *self.set_aside.values()]
+
+    def positions(self) -> tuple[Position, ...]:
+        """Where to read on after a restart: everything before was admitted or set aside."""
+        offsets = self._stream.positions
+        for seen in self.waiting.values():
+            offsets[seen.partition] = min(offsets[seen.partition], seen.offset)
+        return tuple(Position(partition=number, offset=offset) for number, offset in sorted(offsets.items()))
+
+    def _know(self, record: EpisodeRecord) -> None:
+        self._revisions[record.episode_id] = max(record.revision, self._revisions.get(record.episode_id, -1))
+
+
+def _require_declared(episode: Episode, event: EpisodeMaterialized) -> None:
+    if not math.isfinite(event.fps):
+        raise UnfitEpisode(f"control rate is {event.fps} Hz")
+    for name, rows in ((STATE, episode.frames.states), (ACTION, episode.frames.actions)):
+        declared, found = feature(event.features, name).size, rows.shape[1]
+        if declared != found:
+            raise BadPayload(f"{event.payload_uri}: {name!r} has {found} elements, announced were {declared}")

@@ -1,0 +1,91 @@
+"""Waiting on servers: every call has an end, every outage is waited out, and a stop is heard at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from infra.errors import Unavailable
+from infra.health import Health
+from infra.telemetry import UNAVAILABLE
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 5.0
+_LOOK_SECONDS = 0.1
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+class Stopped(Exception):
+    """The process was asked to stop; unwinds to `learner.train.run`, which returns."""
+
+
+class Patience:
+    """Calls servers until they answer, or until `stop` is set."""
+
+    def __init__(self, stop: threading.Event, health: Health | None = None) -> None:
+        self._stop = stop
+        self._health = health or Health()
+
+    def check(self) -> None:
+        """Go on, unless a stop was asked for.
+
+        Raises:
+            Stopped: it was.
+        """
+        self._health.beat()
+        if self._stop.is_set():
+            raise Stopped
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raises Stopped as soon as a stop is asked for."""
+        if self._stop.wait(seconds):
+            raise Stopped
+
+    def call(self, server: str, action: Callable[[], T]) -> T:
+        """Result of `action`, tried with growing pauses while it raises Unavailable; other errors pass.
+
+        It runs on a thread of its own, so that a server that hangs (its request has a bound of up to 30 s) does
+        not hold up a stop. After a stop that thread is left to end by itself: nothing may rely on its outcome.
+
+        Raises:
+            Stopped: a stop was asked for.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                result = self._on_thread(action)
+                self._health.set_ready(True)
+                return result
+            except Unavailable as error:
+                UNAVAILABLE.labels(server).inc()
+                self._health.set_ready(False, str(error))
+                _log.warning("waiting_for_server", server=server, error=str(error), retry_in=pause)
+                self.pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _on_thread(self, action: Callable[[], T]) -> T:
+        self.check()
+        done = threading.Event()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                results.append(action())
+            except BaseException as error:  # noqa: BLE001 - carried to the thread that asked
+                errors.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=work, name="learner-call", daemon=True).start()
+        while not done.wait(_LOOK_SECONDS):
+            self.check()
+        if errors:
+            raise errors[0]
+        return results[0]

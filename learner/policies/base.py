@@ -1,0 +1,129 @@
+"""What a policy is: to a robot (`Policy`), and to a training algorithm (`TrainablePolicy`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from learner.errors import UnfitEpisode, UnknownTask
+from schemas.events import Feature
+
+if TYPE_CHECKING:
+    import torch
+
+    from learner.replay import Batch
+
+Floats = npt.NDArray[np.float32]
+
+STATE, ACTION = "state", "action"
+"""Names of the two features that every policy here reads and writes."""
+
+
+class PolicySpec(BaseModel):
+    """Everything about a policy but its weights; it travels in the artifact's metadata.
+
+    architecture: which loader understands the weights; hidden: widths of its hidden layers.
+    features: layout of `state` and `action`, as episodes declare them.
+    chunk: actions planned at once. fps: control rate, steps per second. tasks: names, in one-hot order.
+    state_mean, state_std: float32 values, one for each element of the state, from the demonstrations.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    architecture: str
+    hidden: tuple[int, ...]
+    features: tuple[Feature, ...]
+    chunk: int
+    fps: float
+    tasks: tuple[str, ...]
+    state_mean: tuple[float, ...]
+    state_std: tuple[float, ...]
+
+    @property
+    def state_size(self) -> int:
+        """Number of elements of the state."""
+        return feature(self.features, STATE).size
+
+    @property
+    def action_size(self) -> int:
+        """Number of elements of one action."""
+        return feature(self.features, ACTION).size
+
+    def task_index(self, task: str) -> int:
+        """Place of a task in the one-hot.
+
+        Raises:
+            UnknownTask: the policy never saw it.
+        """
+        try:
+            return self.tasks.index(task)
+        except ValueError:
+            raise UnknownTask(f"no task {task!r} in this policy; it knows {', '.join(self.tasks)}") from None
+
+    def require_fit(self, features: tuple[Feature, ...], fps: float) -> None:
+        """Refuse a robot, or an episode, whose vectors or control rate differ from the policy's.
+
+        Raises:
+            UnfitEpisode: the text says what differs.
+        """
+        for name in (STATE, ACTION):
+            ours, theirs = feature(self.features, name), feature(features, name)
+            if ours != theirs:
+                raise UnfitEpisode(f"feature {name!r} is {theirs}, the policy was trained with {ours}")
+        if fps != self.fps:
+            raise UnfitEpisode(f"control rate is {fps} Hz, the policy was trained at {self.fps} Hz")
+
+
+def feature(features: tuple[Feature, ...], name: str) -> Feature:
+    """The feature of that name.
+
+    Raises:
+        UnfitEpisode: there is none.
+    """
+    for candidate in features:
+        if candidate.name == name:
+            return candidate
+    raise UnfitEpisode(f"no feature {name!r}; there are {', '.join(f.name for f in features) or 'none'}")
+
+
+class Policy(Protocol):
+    """What a robot runs."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Features, control rate, chunk length and tasks."""
+        ...
+
+    def act(self, state: Floats, task: str) -> Floats:
+        """Plan the next actions: `state` float32[d] to float32[chunk, a]; the first one is for now.
+
+        Raises:
+            UnknownTask: the policy never saw the task.
+            ValueError: the state has another shape.
+        """
+        ...
+
+
+class TrainablePolicy(Protocol):
+    """What an algorithm trains. Which network it is stays its own business."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Features, control rate, chunk length and tasks."""
+        ...
+
+    def losses(self, batch: Batch) -> torch.Tensor:
+        """Imitation loss of each sample, float32[B], differentiable."""
+        ...
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Leaves that an optimizer changes, always in the same order."""
+        ...
+
+    def names(self) -> list[str]:
+        """Their names in the artifact, in the order of `parameters`."""
+        ...

@@ -1,0 +1,88 @@
+"""Telling training-progress what the learner does: losses, draws, admissions, positions."""
+
+from __future__ import annotations
+
+import structlog
+
+from infra.clock import Clock
+from infra.kafka import EventProducer, OutRecord
+from infra.registry import Registry
+from infra.settings import KafkaSettings
+from infra.telemetry import LEARNER_STEP
+from learner.core import TrainingCore
+from learner.intake import Seen
+from learner.patience import Patience
+from learner.sampler import ONLINE, GroupLosses
+from learner.wire import Encoder
+from schemas.events import Admission, Position, TrainingGroup, TrainingProgress
+from schemas.topics import TRAINING_PROGRESS
+
+_FLUSH_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class ProgressReporter:
+    """Gathers what happened since the last report. Nothing waits for reports to be delivered."""
+
+    def __init__(
+        self, kafka: KafkaSettings, registry: Registry, policy: str, patience: Patience, clock: Clock
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._encoder = Encoder(registry, TRAINING_PROGRESS, TrainingProgress, patience)
+        self._producer = EventProducer(kafka, f"learner-progress-{policy}")
+        self._losses: GroupLosses | None = None
+        self._admitted: list[Admission] = []
+
+    def note_losses(self, losses: GroupLosses) -> None:
+        """One update was made."""
+        self._losses = losses if self._losses is None else self._losses + losses
+
+    def note_admission(self, seen: Seen) -> None:
+        """An episode became available to training."""
+        record = seen.record
+        self._admitted.append(
+            Admission(episode_id=record.episode_id, revision=record.revision, seen_at=seen.seen_at)
+        )
+
+    def report(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> None:
+        """Send what was noted since the last report, if anything was; loss and share are 0 without draws."""
+        if self._losses is None and not self._admitted:
+            return
+        losses = self._losses or GroupLosses.none(len(core.spec.tasks))
+        event = TrainingProgress(
+            policy=self._policy,
+            learner_step=core.learner_step,
+            reported_at=self._clock.now(),
+            loss=losses.mean,
+            groups=groups(core.spec.tasks, losses),
+            online_share=losses.online_share,
+            episodes_admitted=len(core.episodes),
+            steps_admitted=core.steps_admitted,
+            admitted=tuple(self._admitted),
+            offsets=offsets,
+            simulated_seconds=simulated_seconds,
+        )
+        record = OutRecord(TRAINING_PROGRESS, self._policy.encode(), self._encoder.encode(event))
+        if not self._producer.send(record):
+            _log.warning("progress_dropped", learner_step=core.learner_step)
+        self._producer.poll()
+        LEARNER_STEP.set(core.learner_step)
+        self._losses, self._admitted = None, []
+
+    def close(self) -> None:
+        """Send what is on its way, within a second."""
+        self._producer.flush(_FLUSH_SECONDS)
+
+
+def groups(tasks: tuple[str, ...], losses: GroupLosses) -> tuple[TrainingGroup, ...]:
+    """Draws and mean losses by task and source, of those that were drawn."""
+    found = []
+    for index, task in enumerate(tasks):
+        for source in range(losses.draws.shape[1]):
+            draws = int(losses.draws[index, source])
+            if draws:
+                mean = float(losses.sums[index, source]) / draws
+                found.append(TrainingGroup(task=task, online=source == ONLINE, draws=draws, loss=mean))
+    return tuple(found)

@@ -1,0 +1,118 @@
+"""Events of a topic in the order of its partitions, from offsets that we keep ourselves (in the checkpoint)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+import structlog
+
+from infra.errors import KafkaUnavailable
+from infra.kafka import LogReader, Message
+from infra.kafka.log_reader import BEGINNING
+from infra.registry import Registry
+from infra.settings import KafkaSettings
+from infra.telemetry import RECORDS_CONSUMED, UNAVAILABLE
+from learner.patience import FIRST_PAUSE, Patience
+from learner.wire import Decoder
+from schemas.errors import SchemaError
+from schemas.events import Event
+
+E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+
+_BATCH = 1_000
+_CATCH_UP_SECONDS = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[E]):
+    """An event and where it lies; `appended_at` is the broker's time, aware UTC."""
+
+    event: E
+    partition: int
+    offset: int
+    appended_at: datetime
+
+
+class EventStream(Generic[E]):
+    """Follows all partitions of one topic and sees committed records only.
+
+    What cannot be decoded is logged and passed over. Raises OffsetsExpired when retention was faster.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, registry: Registry, topic: str, event_type: type[E], patience: Patience
+    ) -> None:
+        self.topic = topic
+        self._patience = patience
+        self._decoder = Decoder(registry, event_type, patience)
+        self._reader = LogReader(kafka, f"learner-{topic}")
+        self._positions: dict[int, int] = {}
+        self._idle = True
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Next offset by partition, of those where anything was read."""
+        return {partition: offset for partition, offset in self._positions.items() if offset != BEGINNING}
+
+    def seek(self, positions: Mapping[int, int] | None = None) -> None:
+        """Read on from these offsets; partitions that are not named from their beginning."""
+        found = self._call(lambda: self._reader.partitions(self.topic))
+        self._positions = {number: (positions or {}).get(number, BEGINNING) for _, number in found}
+        self._assign()
+
+    def poll(self, timeout: float) -> list[Received[E]]:
+        """What arrived, waiting at most `timeout` seconds; empty, after a pause, while Kafka does not answer."""
+        self._patience.check()
+        try:
+            messages = self._reader.consume(_BATCH, timeout)
+        except KafkaUnavailable as error:
+            UNAVAILABLE.labels("Kafka").inc()
+            _log.warning("waiting_for_server", server="Kafka", error=str(error), retry_in=FIRST_PAUSE)
+            self._patience.pause(FIRST_PAUSE)
+            self._assign()  # what the failed call had taken is read again
+            return []
+        return list(self._decode(messages))
+
+    def read_to_end(self) -> list[Received[E]]:
+        """Everything from the beginning to what is the end now; waits while Kafka does not answer."""
+
+        def read() -> list[Message]:
+            offsets = dict.fromkeys(self._reader.partitions(self.topic), BEGINNING)
+            return list(self._reader.read_to_end(offsets, _CATCH_UP_SECONDS))
+
+        return list(self._decode(self._call(read)))
+
+    def close(self) -> None:
+        """Let go of the connection, unless a call that was cut off by a stop still uses it."""
+        if self._idle:
+            self._reader.close()
+
+    def _call(self, action: Callable[[], T]) -> T:
+        self._idle = False
+        result = self._patience.call("Kafka", action)
+        self._idle = True
+        return result
+
+    def _assign(self) -> None:
+        self._reader.assign({(self.topic, number): offset for number, offset in self._positions.items()})
+
+    def _decode(self, messages: list[Message]) -> Iterator[Received[E]]:
+        RECORDS_CONSUMED.labels(self.topic).inc(len(messages))
+        for message in messages:
+            partition, offset = int(message.partition() or 0), int(message.offset() or 0)
+            try:
+                event = self._decoder.decode(message.value())
+            except SchemaError as error:
+                _log.error(
+                    "record_passed_over", topic=self.topic, partition=partition, offset=offset, error=str(error)
+                )
+            else:
+                appended_at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+                yield Received(event, partition, offset, appended_at)
+            self._positions[partition] = offset + 1

@@ -1,0 +1,146 @@
+"""`sop learn`: a base from demonstrations, then one version after another from what the fleet experiences.
+
+The loop of SOP (paper, Algorithm 1). `learner.line` says what each step does to Kafka and S3.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+
+import structlog
+
+from infra.clock import Clock, SystemClock
+from infra.health import Health
+from infra.settings import Settings
+from learner.barrier import Barrier, due, in_order
+from learner.episodes import Episode
+from learner.intake import Seen
+from learner.line import Line
+from learner.patience import Stopped
+from schemas.events import EpisodeSource, Heartbeat
+from schemas.topics import ROBOT_STATUS
+
+_IDLE_SECONDS = 0.2
+_BARRIER_SECONDS = 0.05
+# Between two looks at the stream: about 25 ms of training, so that an episode is admitted soon after it is seen.
+_UPDATES_BETWEEN_LOOKS = 10
+
+_log = structlog.get_logger(__name__)
+
+
+def run(
+    settings: Settings, stop: threading.Event, health: Health | None = None, clock: Clock | None = None
+) -> None:
+    """Train and publish one policy line until `stop` is set.
+
+    Raises:
+        CheckpointMissing: versions of the line were published, and nothing to go on from is left.
+        ProducerFenced: another learner took the line over.
+        OffsetsExpired: episodes were deleted by retention before they were read.
+    """
+    try:
+        with Line(settings, stop, clock or SystemClock(), health or Health()) as line:
+            line.take_over()
+            if not line.started:
+                train_base(line)
+            if settings.learner.simulated_interval is None:
+                follow_fleet(line)
+            else:
+                follow_simulated_fleet(line, settings.learner.simulated_interval)
+    except Stopped:
+        _log.info("learner_stopped")
+
+
+def train_base(line: Line) -> None:
+    """Train the first version from demonstrations, as soon as there are enough."""
+    settings = line.settings
+    line.simulated_seconds = None if settings.simulated_interval is None else 0.0
+    gathered = gather_demonstrations(line, settings.pretrain_episodes)
+    while not line.start(_ordered(gathered)):
+        gathered |= gather_demonstrations(line, 1)
+    _log.info("base_training_begins", demonstrations=len(line.core.episodes), tasks=line.core.spec.tasks)
+    line.core.begin_phase(settings.pretrain_learning_rate, decay_over=settings.pretrain_steps)
+    for _ in range(settings.pretrain_steps):
+        line.update(online=False)
+    line.core.begin_phase(settings.learning_rate)
+    line.publish()
+
+
+def gather_demonstrations(line: Line, count: int) -> dict[str, tuple[Seen, Episode]]:
+    """Wait for `count` demonstrations whose payloads are good; all that are there then, by episode_id."""
+    gathered: dict[str, tuple[Seen, Episode]] = {}
+    _log.info("learner_waits", demonstrations=count)
+    while len(gathered) < count:
+        line.intake.poll(_IDLE_SECONDS)
+        waiting = [s for s in line.intake.waiting.values() if s.record.source is EpisodeSource.DEMONSTRATION]
+        if len(gathered) + len(waiting) < count:
+            continue
+        for seen in waiting:
+            episode = line.intake.take(seen)
+            if episode is not None:
+                gathered[seen.record.episode_id] = seen, episode
+    return gathered
+
+
+def follow_fleet(line: Line) -> None:
+    """Train on what arrives, as it arrives, and publish every `publish_every` steps."""
+    core, publish_every = line.core, line.settings.publish_every
+    while True:
+        line.intake.poll(0.0 if core.updates_allowed() else _IDLE_SECONDS)
+        line.admit(line.intake.ready())
+        published = line.newest.learner_step if line.newest else 0
+        left = published + publish_every - core.learner_step
+        for _ in range(min(core.updates_allowed(), left, _UPDATES_BETWEEN_LOOKS)):
+            line.update(online=True)
+        if core.learner_step >= published + publish_every:
+            line.publish()
+
+
+def follow_simulated_fleet(line: Line, interval: float) -> None:
+    """Train at the boundaries of simulated time, where fleet and learner wait for each other."""
+    core, settings = line.core, line.settings
+    barrier = _barrier(line, interval)
+    status = line.follow(ROBOT_STATUS, Heartbeat)
+    while True:
+        for event in line.intake.poll(_BARRIER_SECONDS):
+            barrier.see(event)
+        for item in status.poll(_BARRIER_SECONDS):
+            if item.event.policy in {"", settings.policy}:
+                barrier.hear(item.event, _age(line.clock.now(), item.appended_at))
+        opening = barrier.decide()
+        if opening is None:
+            continue
+        _log.info(
+            "boundary_opens",
+            simulated_seconds=opening.simulated_seconds,
+            left=opening.left,
+            missing=dict(opening.missing),
+        )
+        line.simulated_seconds = opening.simulated_seconds
+        line.admit(due(line.intake.waiting.values(), opening.simulated_seconds))
+        for _ in range(min(settings.publish_every, core.updates_allowed())):
+            line.update(online=True)
+        line.publish()
+
+
+def _ordered(gathered: dict[str, tuple[Seen, Episode]]) -> list[tuple[Seen, Episode]]:
+    return [gathered[seen.record.episode_id] for seen in in_order([seen for seen, _ in gathered.values()])]
+
+
+def _barrier(line: Line, interval: float) -> Barrier:
+    settings = line.settings
+    barrier = Barrier(
+        interval=interval,
+        robots=settings.simulated_robots,
+        patience=settings.simulated_patience,
+        clock=line.clock,
+        boundary=round((line.simulated_seconds or 0.0) / interval) + 1,
+    )
+    for record in (*line.core.episodes.values(), *line.intake.records()):
+        barrier.see(record)
+    return barrier
+
+
+def _age(now: datetime, appended_at: datetime) -> float:
+    return (now - appended_at).total_seconds()

@@ -1,0 +1,56 @@
+"""Events as Kafka carries them: Avro in a Confluent frame, with schemas from the registry."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from infra.registry import Registry
+from learner.patience import Patience
+from schemas import codec
+from schemas.codec import AvroSchema
+from schemas.events import Event
+
+E = TypeVar("E", bound=Event)
+
+
+class Decoder(Generic[E]):
+    """Reads one kind of event, whatever version of its schema it was written with."""
+
+    def __init__(self, registry: Registry, event_type: type[E], patience: Patience) -> None:
+        self._registry = registry
+        self._event_type = event_type
+        self._patience = patience
+        self._writers: dict[int, AvroSchema] = {}
+
+    def decode(self, value: bytes | None) -> E:
+        """The event in a record's value; waits while the registry is down.
+
+        Raises:
+            SchemaError: the bytes are no such event.
+            Stopped: a stop was asked for.
+        """
+        schema_id, body = codec.unframe(value)
+        if schema_id not in self._writers:
+            record = self._event_type.record
+            self._writers[schema_id] = self._patience.call(
+                "schema registry", lambda: self._registry.schema_of(schema_id, record)
+            )
+        return codec.decode(self._event_type, body, self._writers[schema_id])
+
+
+class Encoder:
+    """Writes the events of one topic with the newest schema of its record."""
+
+    def __init__(self, registry: Registry, topic: str, event_type: type[Event], patience: Patience) -> None:
+        """Look the schema's id up; waits while the registry is down.
+
+        Raises:
+            UnknownSchema: it was never registered for the topic; `sop deploy` must run.
+            Stopped: a stop was asked for.
+        """
+        schema = codec.latest(event_type.record)
+        self._id = patience.call("schema registry", lambda: registry.id_of(topic, schema))
+
+    def encode(self, event: Event) -> bytes:
+        """Value of a record."""
+        return codec.frame(self._id, codec.encode(event))

@@ -1,0 +1,1 @@
+"""The robot's side: records episodes and follows the policy."""

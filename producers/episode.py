@@ -1,0 +1,277 @@
+"""Recording one episode: steps, interventions, and its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import uuid_utils
+from numpy.typing import ArrayLike
+
+from infra.telemetry import new_traceparent
+from producers.errors import EpisodeClosed
+from producers.event_log import EventLog
+from producers.vectors import ACTION, STATE, Layout
+from schemas.events import (
+    Actor,
+    EpisodeBoundary,
+    EpisodeEnd,
+    EpisodeEnded,
+    EpisodeSource,
+    EpisodeStarted,
+    Intervention,
+    InterventionPhase,
+    Step,
+)
+from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
+
+
+class Episode:
+    """One open episode; made by `RobotClient.episode`.
+
+    Leaving its `with` block without `end` makes it TRUNCATED, leaving it by an exception ABORTED.
+
+    Attributes:
+        episode_id: UUIDv7.
+        start: what its first event says.
+        step_count, intervention_count: recorded so far.
+        ended: what its last event says; None while it is open.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        start: EpisodeStarted,
+        policy_version: int,
+        on_end: Callable[[Episode], None],
+    ) -> None:
+        self.start = start
+        self.episode_id = str(uuid_utils.uuid7())
+        self.step_count = 0
+        self.intervention_count = 0
+        self.ended: EpisodeEnded | None = None
+        self._log = log
+        self._layout = Layout(start.features)
+        self._policy_version = policy_version
+        self._on_end = on_end
+        self._intervention: InterventionRecording | None = None
+        self._traceparent = new_traceparent()
+        first = log.write(
+            ROBOT_EPISODES,
+            EpisodeBoundary,
+            episode_id=self.episode_id,
+            traceparent=self._traceparent,
+            body=start,
+        )
+        self._first_sequence = first.sequence
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts now: HUMAN inside an intervention and throughout a demonstration."""
+        demonstrated = self.start.source is EpisodeSource.DEMONSTRATION
+        return Actor.HUMAN if demonstrated or self._intervention is not None else Actor.POLICY
+
+    def step(
+        self,
+        *,
+        state: ArrayLike,
+        action: ArrayLike,
+        reward: float = 0.0,
+        policy_version: int | None = None,
+        proposed_action: ArrayLike | None = None,
+        frames: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        """Record one control step. Does not wait for the network.
+
+        Args:
+            state: float32, shaped as the feature `state` says: what was seen before acting.
+            action: float32, shaped as the feature `action` says: what was executed.
+            reward: of this step.
+            policy_version: that was loaded; by default the active one.
+            proposed_action: shaped like `action`: what the policy would have done while a human acted.
+            frames: images by camera; no camera is recorded by this version.
+
+        Raises:
+            ValueError: a value does not fit its feature, or is not finite; nothing was recorded.
+            EpisodeClosed: the episode has ended.
+            SpoolFull, Undelivered: nothing was recorded.
+        """
+        self._require_open()
+        if frames:
+            raise ValueError(f"no feature describes the frames {sorted(frames)}; this version records no cameras")
+        if proposed_action is not None and self.actor is Actor.POLICY:
+            raise ValueError(
+                "proposed_action is what the policy proposed while a human acted; the policy acts now"
+            )
+        if not math.isfinite(reward):
+            raise ValueError(f"reward is not finite: {reward}")
+        version = self._policy_version if policy_version is None else policy_version
+        if version < 0:
+            raise ValueError(f"policy_version must not be negative, got {version}")
+        self._log.write(
+            ROBOT_STEPS,
+            Step,
+            episode_id=self.episode_id,
+            traceparent=self._traceparent,
+            index=self.step_count,
+            actor=self.actor,
+            policy_version=version,
+            state=self._layout.pack(STATE, state),
+            action=self._layout.pack(ACTION, action),
+            proposed_action=(
+                None if proposed_action is None else self._layout.pack(ACTION, proposed_action, "proposed_action")
+            ),
+            reward=float(reward),
+        )
+        self.step_count += 1
+
+    def intervention(self, *, operator: str, reason: str) -> InterventionRecording:
+        """A human takes over for the length of a `with` block; steps inside are the human's.
+
+        It may raise what `InterventionRecording.begin` says when the block is entered.
+
+        Args:
+            operator: who takes over.
+            reason: why, in a few words.
+        """
+        return InterventionRecording(self, operator, reason)
+
+    def end(
+        self,
+        *,
+        success: bool | None = None,
+        terminated: bool = False,
+        truncated: bool = False,
+        final_state: ArrayLike | None = None,
+        simulated_at: float | None = None,
+    ) -> None:
+        """Record the end; an intervention that is still open ends first.
+
+        Args:
+            success: whether the task was achieved; None when nobody knows.
+            terminated: the task reached an end of its own (also when neither is given).
+            truncated: time ran out.
+            final_state: float32, shaped as the feature `state` says: what is seen after the last step.
+            simulated_at: simulated seconds, where time is simulated.
+
+        Raises:
+            ValueError: both ends are given, or a value does not fit; the episode stays open.
+            EpisodeClosed: it has ended already.
+            SpoolFull, Undelivered: nothing was recorded.
+        """
+        if terminated and truncated:
+            raise ValueError("an episode is terminated or truncated, not both")
+        if simulated_at is not None and not math.isfinite(simulated_at):
+            raise ValueError(f"simulated_at is not finite: {simulated_at}")
+        packed = None if final_state is None else self._layout.pack(STATE, final_state, "final_state")
+        how = EpisodeEnd.TRUNCATED if truncated else EpisodeEnd.TERMINATED
+        self._end(how, success, packed, simulated_at)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self.ended is None:
+            self._end(EpisodeEnd.TRUNCATED if kind is None else EpisodeEnd.ABORTED, None, None, None)
+
+    def _end(self, how: EpisodeEnd, success: bool | None, final: bytes | None, simulated_at: float | None) -> None:
+        self._require_open()
+        if self._intervention is not None:
+            self._intervention.close()
+        ended = EpisodeEnded(
+            first_sequence=self._first_sequence,
+            end=how,
+            success=success,
+            final_state=final,
+            step_count=self.step_count,
+            intervention_count=self.intervention_count,
+            simulated_at=simulated_at,
+        )
+        self._log.write(
+            ROBOT_EPISODES,
+            EpisodeBoundary,
+            episode_id=self.episode_id,
+            traceparent=self._traceparent,
+            closing=True,
+            body=ended,
+        )
+        self.ended = ended
+        self._on_end(self)
+
+    def _require_open(self) -> None:
+        if self.ended is not None:
+            raise EpisodeClosed(f"episode {self.episode_id} ended {self.ended.end}; open the next one")
+
+    def _write_edge(self, recording: InterventionRecording, phase: InterventionPhase, last: int | None) -> None:
+        self._log.write(
+            ROBOT_INTERVENTIONS,
+            Intervention,
+            episode_id=self.episode_id,
+            traceparent=self._traceparent,
+            closing=phase is InterventionPhase.END,
+            intervention_id=recording.intervention_id,
+            phase=phase,
+            operator=recording.operator,
+            reason=recording.reason,
+            first_step=recording.first_step,
+            last_step=last,
+        )
+
+    def _begin(self, recording: InterventionRecording) -> None:
+        self._require_open()
+        if self._intervention is not None:
+            raise ValueError(f"{self._intervention.operator} has taken over already; interventions do not nest")
+        self._write_edge(recording, InterventionPhase.BEGIN, None)
+        self._intervention = recording
+        self.intervention_count += 1
+
+    def _finish(self, recording: InterventionRecording) -> None:
+        if self._intervention is recording:
+            self._write_edge(recording, InterventionPhase.END, self.step_count - 1)
+            self._intervention = None
+
+
+class InterventionRecording:
+    """A human in control, from entering the `with` block to leaving it, or from `begin` to `close`.
+
+    The episode's end ends it too. `begin` and `close` are for control loops that learn in each step who acts.
+
+    Attributes:
+        intervention_id: UUIDv7, the same at both edges.
+        first_step: index of the first step under human control, once entered.
+    """
+
+    def __init__(self, episode: Episode, operator: str, reason: str) -> None:
+        self.operator = operator
+        self.reason = reason
+        self.intervention_id = str(uuid_utils.uuid7())
+        self.first_step = 0
+        self._episode = episode
+
+    def begin(self) -> Self:
+        """Take over; once only.
+
+        Raises:
+            ValueError: a human is in control already.
+            EpisodeClosed: the episode has ended.
+            SpoolFull, Undelivered: nothing was recorded, and the policy stays in control.
+        """
+        self.first_step = self._episode.step_count
+        self._episode._begin(self)
+        return self
+
+    def __enter__(self) -> Self:
+        return self.begin()
+
+    def close(self) -> None:
+        """Give control back to the policy; nothing happens if that was done."""
+        self._episode._finish(self)
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,40 @@
+"""What a robot's client can refuse, and what the caller should do.
+
+RobotClientError
+├── DataDirBusy       another process records with this data directory: stop it, or take another directory
+├── EpisodeOpen       an episode is open: end it first
+├── EpisodeClosed     the episode is over: open the next one
+├── SpoolFull         no room for more events: wait until the network has taken some, nothing was recorded
+├── Undelivered       events that were recorded are not known to be in Kafka
+└── PolicyRefused     an artifact is not what was announced: keep the policy that is active
+
+A vector that does not fit its feature is a ValueError, and nothing is recorded.
+"""
+
+
+class RobotClientError(Exception):
+    """Base of everything that the robot's client refuses."""
+
+
+class DataDirBusy(RobotClientError):
+    """Another process holds this data directory; two would share boot epochs."""
+
+
+class EpisodeOpen(RobotClientError):
+    """Not possible while an episode is open."""
+
+
+class EpisodeClosed(RobotClientError):
+    """The episode has ended."""
+
+
+class SpoolFull(RobotClientError):
+    """There is no room for the event; it was not recorded and used no sequence number."""
+
+
+class Undelivered(RobotClientError):
+    """Recorded events were not acknowledged by Kafka."""
+
+
+class PolicyRefused(RobotClientError):
+    """An artifact differs from its announcement."""

@@ -1,0 +1,285 @@
+"""The robot's side: record episodes, follow a policy line, tell how one is doing.
+
+    with RobotClient(load_settings(), "arm-7", Path("/var/lib/sop")) as client:
+        with client.episode(task="fold", instruction="Fold the shirt.", features=features, fps=30) as episode:
+            episode.step(state=state, action=action, reward=0.0)
+            episode.end(success=True)
+
+Recording never waits for the network, and never loses an event silently.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from infra.clock import Clock, SystemClock
+from infra.kafka import EventProducer
+from infra.registry import Registry
+from infra.settings import Settings
+from infra.telemetry import new_traceparent
+from producers.boot import DataDir
+from producers.episode import Episode
+from producers.errors import EpisodeOpen
+from producers.event_log import EventLog
+from producers.outbox import KafkaOutbox, Outbox, item
+from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
+from producers.policy_inbox import PolicyInbox
+from producers.policy_store import PolicyFile, PolicyStore
+from producers.vectors import Layout
+from schemas.events import EpisodeSource, EpisodeStarted, Feature, Heartbeat, PolicyActivated
+from schemas.topics import POLICY_ACTIVATIONS, ROBOT_STATUS
+
+# Room for an episode's start and end. Ends, an intervention's too, also have room of their own (outbox.py).
+_BOUNDARIES = 2
+
+_log = structlog.get_logger(__name__)
+
+
+class RobotClient:
+    """One robot's connection to the fleet, for one thread; a context manager that closes itself.
+
+    Attributes:
+        robot_id: name of the robot, and the key of everything it sends.
+        boot_epoch: this start of the client.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        robot_id: str,
+        data_dir: Path,
+        *,
+        clock: Clock | None = None,
+        outbox: Outbox | None = None,
+        heartbeat_interval: float | None = 1.0,
+        close_timeout: float = 30.0,
+    ) -> None:
+        """Take the data directory and begin a new boot epoch.
+
+        Args:
+            settings: how to reach the servers.
+            robot_id: letters, digits, `_`, `.` and `-`, at most 100.
+            data_dir: this robot's own directory: boot epoch, policies.
+            clock: the robot's clocks.
+            outbox: where events go; by default Kafka.
+            heartbeat_interval: seconds between reports on robot-status; None: only on demand.
+            close_timeout: seconds that leaving the `with` block waits for Kafka.
+
+        Raises:
+            ValueError: not a robot_id.
+            DataDirBusy: another process records with this directory.
+            RegistryUnavailable, UnknownSchema: schema ids cannot be looked up.
+        """
+        if not re.fullmatch(r"[\w.-]{1,100}", robot_id, re.ASCII):
+            raise ValueError(f"{robot_id!r} is not a robot_id: letters, digits, '_', '.' and '-', at most 100")
+        self.robot_id = robot_id
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._close_timeout = close_timeout
+        self._data_dir = DataDir(data_dir)
+        try:
+            self._outbox = outbox or KafkaOutbox(
+                EventProducer(settings.kafka, robot_id), Registry(settings.registry), self._clock
+            )
+            self.boot_epoch = self._data_dir.next_boot_epoch(self._clock)
+        except BaseException:
+            self._data_dir.release()
+            raise
+        self._log = EventLog(robot_id, self.boot_epoch, self._outbox, self._clock)
+        self._episode: Episode | None = None
+        self._active: PolicyFile | None = None
+        self._online_episodes_ended = 0
+        self._inboxes: list[PolicyInbox] = []
+        self._traceparent = new_traceparent()
+        self._status = threading.Lock()
+        self._simulated_seconds: float | None = None
+        self._waiting = False
+        self._closed = threading.Event()
+        self._beats: threading.Thread | None = None
+        if heartbeat_interval is not None:
+            self._beats = threading.Thread(
+                target=self._beat, args=(heartbeat_interval,), name="heartbeat", daemon=True
+            )
+            self._beats.start()
+
+    @property
+    def active_policy(self) -> PolicyFile | None:
+        """The policy that was activated last; None before the first."""
+        return self._active
+
+    def episode(
+        self,
+        *,
+        task: str,
+        instruction: str,
+        features: Sequence[Feature],
+        source: EpisodeSource = EpisodeSource.ONLINE,
+        fps: float,
+        embodiment: str = "",
+        policy: str | None = None,
+        max_steps: int = 10_000,
+    ) -> Episode:
+        """Begin an episode; use it in a `with` block.
+
+        Args:
+            task: short name by which episodes are grouped.
+            instruction: what the robot was told, in words.
+            features: layout of the vectors `state` and `action`, both float32.
+            source: ONLINE, DEMONSTRATION (a human acts throughout), or EVALUATION (never trained on).
+            fps: control steps per second.
+            embodiment: which kind of robot body this is.
+            policy: policy line that drives the robot; by default the active one's, none in a demonstration.
+            max_steps: room is kept for so many.
+
+        Raises:
+            EpisodeOpen: the episode before has not ended.
+            ValueError: the features or fps make no sense.
+            SpoolFull: there is no room for `max_steps` steps; wait until Kafka has taken some.
+            Undelivered: earlier events were given up; the client must be started anew.
+        """
+        if self._episode is not None:
+            raise EpisodeOpen(f"episode {self._episode.episode_id} is open; end it before the next one begins")
+        if not task:
+            raise ValueError("an episode needs a task, by which episodes are grouped")
+        if not (math.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps is steps per second and above 0, got {fps}")
+        layout = Layout(features)
+        self._outbox.reserve(max_steps + _BOUNDARIES)
+        demonstrated = source is EpisodeSource.DEMONSTRATION
+        active = self._active
+        if policy is None:
+            policy = active.policy if active is not None and not demonstrated else ""
+        start = EpisodeStarted(
+            task=task,
+            instruction=instruction,
+            embodiment=embodiment,
+            features=layout.features,
+            fps=fps,
+            source=source,
+            policy=policy,
+        )
+        version = active.version if active is not None and active.policy == policy else 0
+        self._episode = Episode(self._log, start, version, self._episode_ended)
+        return self._episode
+
+    def follow(self, policy: str, *, feed: PolicyFeed | None = None) -> PolicyInbox:
+        """Follow a policy line: its newest version is downloaded and verified in the background.
+
+        The inbox closes with the client; what it refuses is told in heartbeats.
+        """
+        inbox = PolicyInbox(
+            policy,
+            feed or KafkaPolicyFeed(self._settings, self.robot_id),
+            PolicyStore(self._data_dir.path / "policies" / policy),
+        )
+        self._inboxes.append(inbox)
+        return inbox
+
+    def activate(self, file: PolicyFile) -> None:
+        """Announce that this policy drives the robot from now on; load it before (`file.read()`).
+
+        Raises:
+            EpisodeOpen: policies change between episodes only.
+            SpoolFull, Undelivered: not recorded, and the policy before stays active.
+        """
+        if self._episode is not None:
+            raise EpisodeOpen(f"episode {self._episode.episode_id} is open; policies change between episodes only")
+        event = PolicyActivated(
+            robot_id=self.robot_id,
+            boot_epoch=self.boot_epoch,
+            policy=file.policy,
+            version=file.version,
+            sha256=file.announcement.sha256,
+            activated_at=self._clock.now(),
+        )
+        self._outbox.append(item(POLICY_ACTIVATIONS, self.robot_id, event, self._traceparent))
+        self._active = file
+        _log.info("policy_activated", policy=file.policy, version=file.version)
+
+    def heartbeat(self, *, simulated_seconds: float | None = None, waiting: bool = False) -> None:
+        """Tell now how the robot is doing; the background's reports repeat what was said last.
+
+        Args:
+            simulated_seconds: the robot's clock where time is simulated; None leaves it as it was.
+            waiting: it holds still at a boundary of simulated time.
+        """
+        with self._status:
+            if simulated_seconds is not None:
+                self._simulated_seconds = simulated_seconds
+            self._waiting = waiting
+            self._report()
+
+    def close(self, timeout: float | None = None) -> None:
+        """End an open episode as TRUNCATED, deliver everything, let go of the directory. Once is enough.
+
+        Args:
+            timeout: seconds to wait for Kafka; by default the constructor's.
+
+        Raises:
+            Undelivered: events were not acknowledged in time; the text says how many.
+        """
+        if self._closed.is_set():
+            return
+        try:
+            if self._episode is not None:
+                self._episode.__exit__(None, None, None)
+        finally:
+            self._closed.set()
+            self._shut(self._close_timeout if timeout is None else timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _shut(self, timeout: float) -> None:
+        closers: list[Callable[[], object]] = [inbox.close for inbox in self._inboxes]
+        if self._beats is not None:
+            closers.append(self._beats.join)
+        closers.append(lambda: self.heartbeat(waiting=False))
+        try:
+            for close in closers:
+                close()
+        finally:
+            try:
+                self._outbox.close(timeout)
+            finally:
+                self._data_dir.release()
+
+    def _episode_ended(self, episode: Episode) -> None:
+        self._episode = None
+        if episode.start.source is EpisodeSource.ONLINE:
+            self._online_episodes_ended += 1
+
+    def _beat(self, interval: float) -> None:
+        while not self._closed.wait(interval):
+            with self._status:
+                self._report()
+
+    def _report(self) -> None:
+        active = self._active
+        event = Heartbeat(
+            robot_id=self.robot_id,
+            boot_epoch=self.boot_epoch,
+            reported_at=self._clock.now(),
+            spool_depth=self._outbox.depth(),
+            spool_age_seconds=self._outbox.age_seconds(),
+            policy=active.policy if active else "",
+            policy_version=active.version if active else 0,
+            episodes_ended=self._online_episodes_ended,
+            errors=(*self._outbox.errors(), *(error for inbox in self._inboxes for error in inbox.errors())),
+            simulated_seconds=self._simulated_seconds,
+            waiting=self._waiting,
+        )
+        self._outbox.offer(item(ROBOT_STATUS, self.robot_id, event, self._traceparent))

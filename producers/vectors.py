@@ -1,0 +1,65 @@
+"""A robot's vectors, checked against the features of the episode and turned into what travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from schemas.events import Feature
+
+STATE = "state"
+ACTION = "action"
+
+
+class Layout:
+    """The vectors of one episode: which there are, and how long each is."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        """Check the features.
+
+        Raises:
+            ValueError: `state` or `action` is missing, a name is given twice or unknown, a dtype is not float32,
+                a shape is empty or has a dimension below 1, or names do not match the number of elements.
+        """
+        self.features = tuple(features)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for feature in self.features:
+            if feature.name in self._shapes:
+                raise ValueError(f"feature {feature.name!r} is given twice")
+            if feature.name not in (STATE, ACTION):
+                raise ValueError(
+                    f"unknown feature {feature.name!r}: this version records {STATE!r} and {ACTION!r}, no cameras"
+                )
+            if feature.dtype != "float32":
+                raise ValueError(f"feature {feature.name!r} has dtype {feature.dtype!r}; vectors are float32")
+            if not feature.shape or min(feature.shape) < 1:
+                raise ValueError(f"feature {feature.name!r} has the impossible shape {feature.shape}")
+            if feature.names and len(feature.names) != feature.size:
+                raise ValueError(
+                    f"feature {feature.name!r} has {feature.size} elements and {len(feature.names)} names"
+                )
+            self._shapes[feature.name] = feature.shape
+        for name in (STATE, ACTION):
+            if name not in self._shapes:
+                raise ValueError(f"feature {name!r} is missing")
+
+    def pack(self, name: str, value: ArrayLike, argument: str | None = None) -> bytes:
+        """Little-endian float32 bytes of a vector of feature `name`; `argument` names it in errors.
+
+        Raises:
+            ValueError: it has another shape, or holds NaN, infinity, or a number beyond float32.
+        """
+        argument = argument or name
+        try:
+            with np.errstate(over="ignore"):
+                vector = np.asarray(value, dtype="<f4")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{argument} is not a vector of numbers: {error}") from error
+        if vector.shape != self._shapes[name]:
+            raise ValueError(f"{argument} has shape {vector.shape}; feature {name!r} says {self._shapes[name]}")
+        if not np.isfinite(vector).all():
+            worst = int(np.flatnonzero(~np.isfinite(vector))[0])
+            raise ValueError(f"{argument} is not finite: element {worst} is {vector.flat[worst]}")
+        return vector.tobytes()

@@ -1,0 +1,1 @@
+"""What travels between the processes: events, their Avro schemas, and the topics that carry them."""

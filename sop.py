@@ -1,0 +1,259 @@
+"""The command line: one sub-command for each process, and nothing else.
+
+Exit codes: 0 good, 1 failed (a server is away, data would be lost, ...), 2 wrong use (an option, a setting).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import structlog
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infra.clock import SystemClock
+from infra.errors import InfraError, SettingMissing
+from infra.health import Health, HealthServer
+from infra.lifecycle import stop_on_signals
+from infra.local.cli import app as stack_app
+from infra.settings import Settings, UnknownSettings, load_settings
+from infra.telemetry import configure_logging
+from schemas.errors import SchemaError
+
+app = typer.Typer(
+    name="sop",
+    help="Scalable online post-training: robots, Kafka, episodes, learner, new policies.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(stack_app, name="stack")
+
+Run = Callable[[Settings, threading.Event, Health], None]
+ALL_SERVERS = ["Kafka", "schema registry", "object store", "ClickHouse"]
+
+
+@app.command()
+def deploy() -> None:
+    """Make the servers agree with this repository: topics, schemas, first offsets, bucket, tables. Idempotent."""
+    from infra.deploy import deploy as apply  # noqa: PLC0415 - each command loads what it needs, no more
+
+    settings = _settings()
+    _ready(settings, ALL_SERVERS, threading.Event())
+    try:
+        done = apply(settings)
+    except (InfraError, SchemaError) as error:
+        _fail(str(error))
+    table = Table(title="deployed", show_header=False)
+    table.add_row("topics created", ", ".join(done.topics_created) or "none")
+    table.add_row("schemas", ", ".join(f"{subject}={number}" for subject, number in done.schema_ids.items()))
+    table.add_row("first offsets", ", ".join(f"{group}: {count}" for group, count in done.first_offsets.items()))
+    table.add_row("bucket", f"{settings.s3.bucket} {'created' if done.bucket_created else 'was there'}")
+    table.add_row("migrations", ", ".join(done.migrations) or "none")
+    Console().print(table)
+
+
+@app.command()
+def materialize() -> None:
+    """Turn robot events into episodes: payloads on S3, announcements on training-episodes, exactly once."""
+    from consumers.materializer import run  # noqa: PLC0415
+
+    _serve("materialize", run, ["Kafka", "schema registry", "object store"])
+
+
+@app.command()
+def index() -> None:
+    """Keep ClickHouse up to date with the committed topics."""
+    from consumers.index import run  # noqa: PLC0415
+
+    _serve("index", run, ["Kafka", "schema registry", "ClickHouse"])
+
+
+@app.command()
+def learn() -> None:
+    """Train on the stream of episodes, and publish policy versions."""
+    from learner.train import run  # noqa: PLC0415
+
+    _serve("learn", run, ["Kafka", "schema registry", "object store"])
+
+
+@app.command()
+def reconcile(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every object, and compare its sha256.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="Judge what came since: 24h, 7d, or 2026-01-31T08:00 (UTC).")
+    ] = None,
+    grace: Annotated[
+        str, typer.Option(help="Age from which an object that nobody announced is an orphan.")
+    ] = "24h",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
+) -> None:
+    """Compare robot topics, training stream, objects and rows; exit code 1 if anything is missing or too much."""
+    from consumers.audit.present import duration, moment, show_report  # noqa: PLC0415
+    from consumers.audit.progress import Stages  # noqa: PLC0415
+    from consumers.audit.reconcile import Options, reconcile  # noqa: PLC0415
+    from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
+
+    settings = _settings()
+    try:
+        from_when = moment(since, SystemClock().now()) if since else None
+        options = Options(from_when, duration(grace), deep=deep, repair=repair)
+    except ValueError as error:
+        _fail(str(error), code=2)
+    _ready(settings, ALL_SERVERS, threading.Event())
+    try:
+        report = reconcile(settings, options, Stages(Console(stderr=True)))
+        show_report(report, Console(), json_file)
+    except (InfraError, SchemaError, ClickHouseError, OSError) as error:
+        _fail(str(error))
+    raise typer.Exit(0 if report.clean else 1)
+
+
+@app.command()
+def reindex(
+    source: Annotated[
+        Literal["stream", "s3"], typer.Option("--from", help="The committed topics, or the object store alone.")
+    ] = "stream",
+) -> None:
+    """Rebuild ClickHouse. Safe to run again, and beside `sop index`."""
+    from consumers.audit.present import show_rebuilt  # noqa: PLC0415
+    from consumers.audit.progress import Stages  # noqa: PLC0415
+    from consumers.audit.reindex import reindex_from_objects, reindex_from_stream  # noqa: PLC0415
+
+    settings = _settings()
+    kafka = source == "stream"
+    _ready(settings, ["Kafka", "schema registry"] if kafka else ["object store"], threading.Event())
+    _ready(settings, ["ClickHouse"], threading.Event())
+    try:
+        rebuild = reindex_from_stream if kafka else reindex_from_objects
+        show_rebuilt(rebuild(settings, Stages(Console(stderr=True))), Console())
+    except (InfraError, SchemaError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def gc(
+    grace: Annotated[
+        str, typer.Option(help="What was still needed this long ago stays: 90s, 30m, 24h, 7d.")
+    ] = "24h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, remove nothing.")] = False,
+) -> None:
+    """Remove objects that no newest revision, announced policy or checkpoint names."""
+    from consumers.audit.gc import collect  # noqa: PLC0415
+    from consumers.audit.present import duration, show_collected  # noqa: PLC0415
+    from consumers.audit.progress import Stages  # noqa: PLC0415
+
+    settings = _settings()
+    try:
+        age = duration(grace)
+    except ValueError as error:
+        _fail(str(error), code=2)
+    _ready(settings, ["Kafka", "schema registry", "object store"], threading.Event())
+    try:
+        done = collect(settings, age, dry_run=dry_run, stages=Stages(Console(stderr=True)))
+    except (InfraError, SchemaError) as error:
+        _fail(str(error))
+    show_collected(done, Console(), dry_run=dry_run)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A query; it runs as the user who may only read.")],
+) -> None:
+    """Ask ClickHouse, and print a table; tab-separated values where the output is no terminal."""
+    from infra.clickhouse.client import ClickHouseError, connect  # noqa: PLC0415
+
+    settings = _settings()
+    try:
+        result = connect(settings.clickhouse, analyst=True).query(sql)
+    except SettingMissing as error:
+        _fail(str(error), code=2)
+    except (InfraError, ClickHouseError) as error:
+        _fail(str(error))
+    if not sys.stdout.isatty():
+        for values in (result.column_names, *result.result_rows):
+            typer.echo("\t".join(str(value).replace("\t", " ").replace("\n", " ") for value in values))
+        return
+    table = Table(*(Text(name) for name in result.column_names), caption=f"{len(result.result_rows)} rows")
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in result.result_rows:
+        table.add_row(*(Text(str(value)) for value in row))
+    Console().print(table)
+
+
+def _mount_demo() -> None:
+    """The demo needs the simulator's packages; without them the other commands still work."""
+    try:
+        from examples.metaworld.cli import demo  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        missing = error.name
+
+        @app.command(name="demo")
+        def without_packages() -> None:
+            """See a fleet get better (needs the packages that `make setup` installs)."""
+            _fail(f"{missing} is not installed; run `make setup`", code=2)
+    else:
+        app.command(name="demo")(demo)
+
+
+_mount_demo()
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "SOP_" + "__".join(str(part).upper() for part in first["loc"])
+        _fail(f"setting {name}: {first['msg']}", code=2)
+    except UnknownSettings as error:
+        _fail(str(error), code=2)
+
+
+def _ready(settings: Settings, servers: list[str], stop: threading.Event) -> None:
+    from infra.readiness import probes, wait_for  # noqa: PLC0415
+
+    available = probes(settings)
+    try:
+        wait_for({name: available[name] for name in servers}, timeout=settings.startup_timeout, stop=stop)
+    except InfraError as error:
+        _fail(str(error))
+
+
+def _serve(process: str, run: Run, servers: list[str]) -> None:
+    """Run one process until a signal stops it, once its servers answer."""
+    settings = _settings()
+    configure_logging(process)
+    stop, health = stop_on_signals(), Health()
+    try:
+        if settings.metrics_port is not None:
+            server = HealthServer(health, settings.metrics_port, settings.metrics_host)
+            structlog.get_logger(__name__).info("health_served", host=settings.metrics_host, port=server.port)
+        _ready(settings, servers, stop)
+        health.set_ready(True)
+        if not stop.is_set():
+            run(settings, stop, health)
+    except (InfraError, SchemaError, OSError) as error:
+        _fail(f"{process}: {error}")
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the `sop` command."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

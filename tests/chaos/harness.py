@@ -1,0 +1,101 @@
+"""The servers, the door in front of the object store, and the clients that many runs share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from infra.local.stack import Stack
+from tests.chaos.processes import ROOT, Fleet, Process
+from tests.chaos.proxy import Proxy
+from tests.chaos.readings import OUTPUTS, PARTITIONS, Offsets, Reader, patiently
+from tests.chaos.wire import TOPICS, Schemas, Wire
+
+EPISODE_TIMEOUT = 3.0
+"""Seconds instead of ten minutes, so that hours can pass in a test."""
+TUNING = {
+    "SOP_MATERIALIZER__EPISODE_TIMEOUT": str(EPISODE_TIMEOUT),
+    "SOP_MATERIALIZER__OFFSETS_INTERVAL": "1",
+    "SOP_MATERIALIZER__TRANSACTION_TIMEOUT": "6",
+    "SOP_S3__TIMEOUT": "6",
+    "SOP_CLICKHOUSE__TIMEOUT": "6",
+}
+
+
+class Harness:
+    """One stack for many runs; topics stay, robots and episodes are each run's own."""
+
+    def __init__(self, stack: Stack, logs: Path) -> None:
+        self.stack = stack
+        self._logs = logs
+        direct = stack.environment()
+        self._plain = {name: value for name, value in os.environ.items() if not name.startswith("SOP_")}
+        self._deploy({**self._plain, **direct})
+        door = urlsplit(direct["SOP_S3__ENDPOINT_URL"])
+        self.proxy = Proxy(str(door.hostname), int(door.port or 80))
+        self._environment = {**self._plain, **direct, **TUNING, "SOP_S3__ENDPOINT_URL": self.proxy.url}
+        self._schemas = Schemas(direct["SOP_REGISTRY__URL"])
+        self.reader = Reader(direct, self._schemas)
+        self.wire = Wire(direct["SOP_KAFKA__BOOTSTRAP_SERVERS"], self._schemas)
+        self._bootstrap = direct["SOP_KAFKA__BOOTSTRAP_SERVERS"]
+        self._runs = 0
+        self.index: Process | None = None
+
+    def fleet(self, mutation: str = "") -> Fleet:
+        """Processes of one run, with a folder of their own for their logs."""
+        self._runs += 1
+        logs = self._logs / f"run-{self._runs}{'-' + mutation if mutation else ''}"
+        logs.mkdir(parents=True)
+        return Fleet(self._environment, logs, mutation, self.index)
+
+    def progress(self) -> tuple[Offsets, Offsets]:
+        """Ends of the robot topics, and what the materializer's group has committed."""
+        return self.reader.ends(TOPICS), self._committed("materializer", TOPICS)
+
+    def index_lag(self) -> Offsets:
+        """How many offsets the index has not committed, by partition that it has to read."""
+        committed = self._committed("index", OUTPUTS)
+        lasts = self.reader.lasts(OUTPUTS)
+        return {place: last + 1 - committed[place] for place, last in lasts.items() if last >= committed[place]}
+
+    def _committed(self, group: str, topics: tuple[str, ...]) -> Offsets:
+        places = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+        request = [ConsumerGroupTopicPartitions(group, places)]
+
+        def ask() -> Offsets:
+            # A client of its own: one that saw the broker die may wait for the dead connection's answer.
+            admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 2})
+            [answer] = admin.list_consumer_group_offsets(request, request_timeout=10).values()
+            return {(p.topic, p.partition): p.offset for p in answer.result(30).topic_partitions}
+
+        return patiently(ask)
+
+    def close(self) -> None:
+        """End what outlives a run."""
+        if self.index is not None:
+            self.index.kill()
+        self.proxy.close()
+
+    @staticmethod
+    def _deploy(environment: dict[str, str]) -> None:
+        command = [str(Path(sys.executable).with_name("sop")), "deploy"]
+        subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=180)
+
+
+@contextmanager
+def harness_on(data_dir: Path) -> Iterator[Harness]:
+    """A fresh stack under `data_dir`, deployed."""
+    with Stack.start(data_dir) as stack:
+        harness = Harness(stack, data_dir / "chaos-logs")
+        try:
+            yield harness
+        finally:
+            harness.close()

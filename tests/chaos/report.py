@@ -1,0 +1,95 @@
+"""What a run of many seeds found, as JSON and as a line for each seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.kinds import KINDS
+from tests.chaos.run import Outcome
+
+SHOWN = 20
+"""Anomalies of a seed that are spelled out; the others are counted."""
+
+
+@dataclass
+class Report:
+    """Adds outcomes up."""
+
+    seeds: list[int]
+    events_per_seed: int
+    robots: int
+    unavailable: dict[str, str]
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    @property
+    def clean(self) -> bool:
+        return not any(outcome.verdict.anomalies for outcome in self.outcomes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report; `faults` counts what was really injected."""
+        faults: Counter[str] = Counter()
+        for outcome in self.outcomes:
+            faults += outcome.faults
+        return {
+            "events": sum(outcome.events for outcome in self.outcomes),
+            "runs": len(self.outcomes),
+            "lost": sum(outcome.verdict.lost for outcome in self.outcomes),
+            "doubled": sum(outcome.verdict.doubled for outcome in self.outcomes),
+            "faults": {kind: faults[kind] for kind in KINDS},
+            "anomalies": sum(len(outcome.verdict.anomalies) for outcome in self.outcomes),
+            "unavailable": self.unavailable,
+            "whole_episodes": sum(outcome.verdict.whole for outcome in self.outcomes),
+            "announcements": dict(sum((o.verdict.revisions for o in self.outcomes), Counter())),
+            "seconds": round(sum(outcome.seconds for outcome in self.outcomes), 1),
+            "machine": f"{os.cpu_count()} CPUs, {platform.platform(terse=True)}",
+            "command": "python -m tests.chaos " + " ".join(sys.argv[1:]),
+            "seeds": [self._seed(outcome) for outcome in self.outcomes],
+        }
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+
+    def _seed(self, outcome: Outcome) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "seed": outcome.schedule.seed,
+            "events": outcome.events,
+            "seconds": round(outcome.seconds, 1),
+            "faults": dict(outcome.faults),
+        }
+        if outcome.verdict.anomalies:
+            found["anomalies"] = dict(Counter(kind for kind, _ in outcome.verdict.anomalies))
+            found["details"] = [f"{kind}: {what}" for kind, what in outcome.verdict.anomalies[:SHOWN]]
+            found["repeat"] = repeat(outcome)
+        return found
+
+
+def repeat(outcome: Outcome) -> str:
+    """The command that runs this seed again."""
+    schedule = outcome.schedule
+    size = f"--events {schedule.events} --robots {schedule.robots}"
+    return f"python -m tests.chaos --seeds {schedule.seed}..{schedule.seed} {size} --report repeat.json"
+
+
+def progress(outcome: Outcome) -> None:
+    """One line for a seed, and what was wrong with it."""
+    verdict = outcome.verdict
+    injected = ", ".join(kind for kind in KINDS if outcome.faults[kind])
+    state = "ok  " if not verdict.anomalies else "FAIL"
+    line = (
+        f"seed {outcome.schedule.seed:>4} {state} {outcome.events:>6} events {outcome.seconds:5.1f} s  {injected}"
+    )
+    print(line, flush=True)  # noqa: T201 - a command's output
+    for kind, what in verdict.anomalies[:SHOWN]:
+        print(f"     {kind}: {what}", flush=True)  # noqa: T201
+    if verdict.anomalies:
+        print(f"     {len(verdict.anomalies)} anomalies; again: {repeat(outcome)}", flush=True)  # noqa: T201

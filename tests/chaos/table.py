@@ -1,0 +1,39 @@
+"""A report as the tables of docs/reliability.md: python -m tests.chaos.table chaos.json"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.kinds import KINDS
+
+
+def tables(report: dict[str, Any]) -> str:
+    """Markdown: what was run and found, then how often each fault was injected."""
+    failed = [str(seed["seed"]) for seed in report["seeds"] if "anomalies" in seed]
+    first, last = report["seeds"][0]["seed"], report["seeds"][-1]["seed"]
+    facts = {
+        "machine": report["machine"],
+        "command": f"`{report['command']}`",
+        "seeds": f"{first} to {last} ({report['runs']} runs, {report['seconds'] / 60:.0f} minutes)",
+        "events acknowledged": f"{report['events']:,}",
+        "episodes that arrived whole": f"{report['whole_episodes']:,}",
+        "announcements": ", ".join(f"{name} {count:,}" for name, count in sorted(report["announcements"].items())),
+        "**lost**": f"**{report['lost']}**",
+        "**doubled**": f"**{report['doubled']}**",
+        "other anomalies": str(report["anomalies"] - report["lost"] - report["doubled"]),
+        "seeds that failed": ", ".join(failed) or "none",
+    }
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    lines += ["| fault | injected | what it is |", "|---|---|---|"]
+    for kind, text in KINDS.items():
+        number = report["faults"].get(kind, 0)
+        shown = "not yet" if kind in report["unavailable"] else f"{number:,}"
+        lines.append(f"| {kind} | {shown} | {text} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(tables(json.loads(Path(sys.argv[1]).read_text())))  # noqa: T201 - a command's output

@@ -1,0 +1,82 @@
+"""A seed is a schedule: pure, and together seeds reach every kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tests.chaos.kinds import KINDS, STAGES
+from tests.chaos.poison import poisons
+from tests.chaos.robot import LISTED
+from tests.chaos.schedule import ROUNDS, Schedule, schedule_of
+from tests.chaos.traffic import Traffic, traffic_of
+
+SEEDS = range(1, 101)
+
+
+def flat(traffic: Traffic) -> list[object]:
+    return [[(e.topic, e.key, e.datum, e.spoil, e.fate) for e in events] for events in traffic.rounds] + [
+        [(e.topic, e.key, e.datum, e.spoil, e.fate) for e in traffic.afterwards]
+    ]
+
+
+def small(seed: int) -> Schedule:
+    return schedule_of(seed, events=600, robots=3)
+
+
+def test_the_same_seed_gives_the_same_schedule_and_the_same_traffic() -> None:
+    for seed in (1, 7, 23):
+        assert small(seed) == small(seed)
+        # repr, because NaN is not equal to itself
+        assert repr(flat(traffic_of(small(seed)))) == repr(flat(traffic_of(small(seed))))
+    assert small(1) != small(2)
+
+
+def test_another_salt_sends_other_robots() -> None:
+    names = [{e.line for events in traffic_of(small(1), salt).rounds for e in events} for salt in ("a", "b")]
+    assert not names[0] & names[1]
+
+
+def test_a_hundred_seeds_reach_every_kind_and_every_stage() -> None:
+    planned: Counter[str] = Counter()
+    for seed in SEEDS:
+        schedule = schedule_of(seed)
+        planned.update({fault.kind for fault in schedule.faults})
+        planned.update(f"kill-{plan.die_at}" for plan in schedule.members if plan.die_at)
+    expected = KINDS.keys() - {"kill-with-open-episode", "spill-full"}
+    assert {kind for kind in expected if planned[kind] < 3} == set()
+    assert all(planned[f"kill-{stage}"] >= 8 for stage in STAGES)
+
+
+def test_a_choice_of_kinds_is_kept_to() -> None:
+    for seed in SEEDS:
+        schedule = schedule_of(seed, kinds=("s3-kill", "resend"))
+        assert {fault.kind for fault in schedule.faults} <= {"s3-kill", "resend"}
+        assert schedule.members == ()
+
+
+def test_faults_begin_and_end_within_the_run() -> None:
+    for seed in SEEDS:
+        assert all(0 <= fault.at < fault.until <= ROUNDS for fault in schedule_of(seed).faults)
+
+
+def test_sequences_are_gapless_for_each_robot_and_boot_unless_something_is_missing() -> None:
+    traffic = traffic_of(schedule_of(5, events=900, robots=3, kinds=("resend", "clone")))
+    by_line: dict[str, set[int]] = {}
+    for events in traffic.rounds:
+        for event in events:
+            assert event.fate == LISTED
+            by_line.setdefault(event.line, set()).add(event.sequence)
+    assert all(found == set(range(len(found))) for found in by_line.values())
+    assert "c-5-0@1" in by_line or not schedule_of(5).has("clone")
+
+
+def test_every_kind_of_poison_gets_into_some_traffic() -> None:
+    sent = [e for seed in range(1, 12) for events in traffic_of(schedule_of(seed)).rounds for e in events]
+    spoiled = {event.spoil for event in sent}
+    assert {poison.name for poison in poisons() if poison.name in _SPOILED} <= spoiled
+    reasons = {reason for event in sent if event.fate != LISTED for reason in event.reasons}
+    assert reasons >= {"foreign_key", "bad_id", "foreign_episode", "conflict", "not_finite", "wrong_length"}
+    assert reasons >= {"bad_features", "never_started", "undecodable", "unknown_schema"}
+
+
+_SPOILED = {"empty", "nothing", "short", "magic", "unknown-schema", "cut", "longer", "noise", "huge"}

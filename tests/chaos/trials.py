@@ -1,0 +1,45 @@
+"""Two schedules made by hand: what one of them does not show of a broken materializer, the other does."""
+
+from __future__ import annotations
+
+from tests.chaos.schedule import ROUNDS, Fault, MemberPlan, Schedule
+
+
+def _traffic(*kinds: str) -> tuple[Fault, ...]:
+    return tuple(Fault(kind, 0, ROUNDS) for kind in kinds)
+
+
+# An even number: a member that commits offsets on their own dies between them and their announcements.
+KILLED = Schedule(
+    seed=-1,
+    events=2_500,
+    robots=6,
+    members=(MemberPlan(die_at="before-commit", nth=4),),
+    faults=_traffic("resend"),
+    pace=0.3,
+)
+"""A member dies just before it commits, while older episodes are open and newer ones were announced."""
+
+DISTURBED = Schedule(
+    seed=-2,
+    events=2_500,
+    robots=6,
+    members=(),
+    faults=(
+        *_traffic("resend", "late", "poison"),
+        Fault("reorder", 0, ROUNDS, "robot-steps"),
+        Fault("dead-letter-failure", 0, ROUNDS),
+    ),
+    pace=0.2,
+)
+"""Nobody dies: records come again, too late, behind those of other topics, or unusable; dead-letters fails."""
+
+CAUGHT_BY = {
+    "commit-too-early": KILLED,
+    "no-forward-read": KILLED,
+    "no-union": DISTURBED,
+    "skip-on-dead-letter-failure": DISTURBED,
+    "no-dedupe": DISTURBED,
+    "truncate-on-a-later-start": DISTURBED,
+}
+"""Mutation to the schedule that must show it. KILLED shows forget-open-episodes too, which the tests leave out."""

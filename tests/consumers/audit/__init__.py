@@ -1,0 +1,1 @@
+"""Audit, rebuilding and collection."""

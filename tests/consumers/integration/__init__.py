@@ -1,0 +1,1 @@
+"""The consumers against real servers, as processes of their own."""

@@ -1,0 +1,112 @@
+"""A member of the group without its servers: the pure parts of the materializer, over logs that are lists.
+
+Kafka's promises are taken as given here (what is in a transaction becomes visible at once, with its offsets); the
+real servers are asked elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from consumers.emitted import EmittedLog
+from consumers.partition import OwnedPartition, resume_positions
+from consumers.storing import store
+from infra.clock import ManualClock
+from infra.errors import ObjectMissing
+from infra.kafka import CommittedOffset, Partition
+from schemas.events import EpisodeMaterialized
+from schemas.topics import ROBOT_TOPICS
+from tests.consumers.robots import Log, decoded
+
+TIMEOUT = 600.0
+
+
+class Shelf:
+    """Objects in memory, with the store's interface as far as the materializer uses it."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put(self, key: str, data: bytes) -> str:
+        assert self.objects.get(key, data) == data, "one key, two contents"
+        self.objects[key] = data
+        return f"s3://sop/{key}"
+
+    def get(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise ObjectMissing(key)
+        return self.objects[key]
+
+    def key(self, uri: str) -> str:
+        return uri.removeprefix("s3://sop/")
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(key for key in self.objects if key.startswith(prefix))
+
+
+@dataclass
+class Cluster:
+    """What outlives a member: the logs, the objects, and the group's committed offsets."""
+
+    log: Log = field(default_factory=Log)
+    shelf: Shelf = field(default_factory=Shelf)
+    training: list[EpisodeMaterialized] = field(default_factory=list)
+    dead: list[tuple[str, int]] = field(default_factory=list)
+    committed: dict[Partition, CommittedOffset] = field(
+        default_factory=lambda: {(topic, 0): CommittedOffset(0) for topic in ROBOT_TOPICS}
+    )
+    clock: ManualClock = field(default_factory=ManualClock)
+
+    def now_ms(self) -> int:
+        return int(self.clock.now().timestamp() * 1000)
+
+
+class Member:
+    """Owns the one partition number. `stale` members are refused by the commit, as the group's fence does."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.read = 0
+        starts = [resume_positions(value.metadata) for value in cluster.committed.values()]
+        emitted = EmittedLog()
+        for position in range(min(training for training, _ in starts), len(cluster.training)):
+            emitted.remember(cluster.training[position], position)
+        for position in range(min(dead for _, dead in starts), len(cluster.dead)):
+            emitted.remember_dead(*cluster.dead[position], position)
+        emitted.end_of_training, emitted.end_of_dead_letters = len(cluster.training), len(cluster.dead)
+        offsets = {topic: value.offset for (topic, _), value in cluster.committed.items()}
+        self.owned = OwnedPartition(0, {}, offsets, emitted, TIMEOUT)
+
+    def consume(self, topic: str, count: int) -> None:
+        """Read on in one topic, at most `count` records."""
+        at = self.owned.positions[topic]
+        places = self.cluster.log.records[topic][at : at + count]
+        if places:
+            self.owned.add(decoded(places))
+
+    def let_time_pass(self) -> None:
+        """Notice what fell silent."""
+        log = self.cluster.log.records
+        idle = frozenset(t for t in ROBOT_TOPICS if self.owned.positions[t] >= len(log[t]))
+        self.owned.advance(self.cluster.now_ms(), idle)
+
+    def store(self) -> None:
+        """Put sealed episodes on the shelf."""
+        outbox, emitted = self.owned.outbox, self.owned.emitted
+        for sealed in outbox.sealed:
+            self.owned.keep(store(sealed, emitted, self.owned.committed, self.cluster.shelf, self.cluster.clock))  # type: ignore[arg-type]
+        outbox.sealed = []
+
+    def commit(self) -> None:
+        """Store, then make everything visible at once."""
+        self.store()
+        offsets, outbox, cluster = self.owned.offsets(), self.owned.outbox, self.cluster
+        for event in outbox.announcements:
+            self.owned.emitted.remember(event, len(cluster.training))
+            cluster.training.append(event)
+        for letter in outbox.dead:
+            place = (letter.origin.topic, letter.origin.offset)
+            self.owned.emitted.remember_dead(*place, len(cluster.dead))
+            cluster.dead.append(place)
+        cluster.committed = offsets
+        self.owned.committed_now(offsets)

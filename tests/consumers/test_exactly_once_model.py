@@ -1,0 +1,162 @@
+"""Whatever the order, the repetitions, the crashes and the pauses: every event ends in exactly one place.
+
+A rule-based state machine drives the pure parts of the materializer. Words for what could go wrong are Jepsen's:
+lost write, duplicate, non-monotonic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from consumers.payload import read_payload
+from consumers.ranges import RangeSet
+from schemas.events import RobotEvent, Step
+from schemas.topics import ROBOT_TOPICS
+from tests.consumers.member import TIMEOUT, Cluster, Member
+from tests.consumers.robots import TOPIC_OF, Log, Robot
+
+robots = st.integers(0, 2)
+topics = st.sampled_from(ROBOT_TOPICS)
+
+
+class ExactlyOnce(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster = Cluster()
+        self.member = Member(self.cluster)
+        self.robots = [Robot(f"robot-{n}") for n in range(3)]
+        self.waiting: dict[tuple[int, str], list[RobotEvent]] = defaultdict(list)
+        self.sent: list[RobotEvent] = []
+        self.resent: dict[str, set[int]] = defaultdict(set)
+
+    @rule(
+        robot=robots, steps=st.integers(0, 4), intervene=st.booleans(), ends=st.sampled_from([True, True, False])
+    )
+    def record(self, robot: int, steps: int, intervene: bool, ends: bool) -> None:
+        """A robot records an episode; its events wait to be sent, in order within each topic."""
+        for event in self.robots[robot].episode(steps, intervene_at=0 if intervene else None, ends=ends):
+            self.waiting[(robot, TOPIC_OF[type(event)])].append(event)
+
+    @rule(robot=robots, topic=topics, count=st.integers(1, 4))
+    def deliver(self, robot: int, topic: str, count: int) -> None:
+        """Some of them reach Kafka; topics overtake one another."""
+        queue = self.waiting[(robot, topic)]
+        for event in queue[:count]:
+            self.cluster.log.append(event, self.cluster.now_ms())
+            self.sent.append(event)
+        del queue[:count]
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def resend(self, data: st.DataObject) -> None:
+        """A producer sends again what Kafka has: its delivery report was lost, or its whole spool is replayed."""
+        first = data.draw(st.integers(0, len(self.sent) - 1))
+        for event in self.sent[first : first + data.draw(st.integers(1, 12))]:
+            self.cluster.log.append(event, self.cluster.now_ms())
+            self.resent[event.episode_id].add(event.sequence)
+
+    @rule(topic=topics, count=st.integers(1, 8))
+    def consume(self, topic: str, count: int) -> None:
+        self.member.consume(topic, count)
+
+    @rule()
+    def commit(self) -> None:
+        self.member.commit()
+
+    @rule(stored=st.booleans())
+    def crash(self, stored: bool) -> None:
+        """kill -9, perhaps after payloads were stored and before the transaction."""
+        if stored:
+            self.member.store()
+        self.member = Member(self.cluster)
+
+    @rule(seconds=st.sampled_from([1.0, TIMEOUT / 2, TIMEOUT + 1.0]))
+    def wait(self, seconds: float) -> None:
+        self.cluster.clock.advance(seconds)
+        self.member.let_time_pass()
+
+    @invariant()
+    def each_revision_is_announced_once(self) -> None:
+        counts = Counter((event.episode_id, event.revision) for event in self.cluster.training)
+        assert max(counts.values(), default=1) == 1, "duplicate"
+
+    @invariant()
+    def revisions_grow_and_lose_nothing(self) -> None:
+        newest: dict[str, tuple[int, int]] = {}
+        for event in self.cluster.training:
+            size = RangeSet.of(event.sequences).count()
+            before = newest.get(event.episode_id, (0, 0))
+            assert event.revision > before[0], "non-monotonic"
+            assert size > before[1], "a revision that adds nothing"
+            newest[event.episode_id] = (event.revision, size)
+
+    def teardown(self) -> None:
+        for (_, topic), queue in self.waiting.items():
+            for event in queue:
+                self.cluster.log.append(event, self.cluster.now_ms())
+                self.sent.append(event)
+            assert topic in ROBOT_TOPICS
+        for _ in range(3):  # late events make a pass of their own
+            for topic in ROBOT_TOPICS:
+                self.member.consume(topic, 10_000)
+            self.cluster.clock.advance(TIMEOUT + 1)
+            self.member.let_time_pass()
+            self.member.commit()
+        self.each_revision_is_announced_once()
+        self.revisions_grow_and_lose_nothing()
+        self.every_event_is_in_one_place()
+
+    def every_event_is_in_one_place(self) -> None:
+        dead_places = set(self.cluster.dead)
+        assert len(dead_places) == len(self.cluster.dead), "a record was buried twice"
+        newest = {event.episode_id: event for event in self.cluster.training}
+        dead = {
+            (event.episode_id, event.sequence)
+            for event, place in self.placed()
+            if (place[0], place[1]) in dead_places
+        }
+        for event in self.sent:
+            announced = newest.get(event.episode_id)
+            there = announced is not None and event.sequence in RangeSet.of(announced.sequences)
+            buried = (event.episode_id, event.sequence) in dead
+            assert there or buried, "lost write"
+            # Steps whose start did not come in time are buried. If robot and member both forget that (the robot
+            # sends them again, the member was restarted), they join the episode once its start is there.
+            assert not (there and buried) or event.sequence in self.resent[event.episode_id], "in two places"
+        for announced in newest.values():
+            stored = read_payload(self.cluster.shelf.get(self.cluster.shelf.key(announced.payload_uri)))
+            sent = {e.sequence for e in self.sent if e.episode_id == announced.episode_id and isinstance(e, Step)}
+            listed = RangeSet.of(announced.sequences)
+            wanted = [sequence for sequence in sorted(sent) if sequence in listed]
+            assert sorted(stored.steps.sequence.tolist()) == wanted, "the payload is not what it lists"
+            assert stored.facts.revision == announced.revision
+
+    def placed(self) -> list[tuple[RobotEvent, tuple[str, int]]]:
+        """Sent events with every place where they lie."""
+        by_value = {(e.robot_id, e.boot_epoch, e.sequence): e for e in self.sent}
+        log: Log = self.cluster.log
+        out = []
+        for place in log.all():
+            for event in by_value.values():
+                if place.topic == TOPIC_OF[type(event)] and place.value == _framed(event):
+                    out.append((event, (place.topic, place.offset)))
+        return out
+
+
+def _framed(event: RobotEvent) -> bytes:
+    from tests.consumers.robots import frame  # noqa: PLC0415
+
+    return frame(event)
+
+
+ExactlyOnce.TestCase.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestExactlyOnce = ExactlyOnce.TestCase

@@ -1,0 +1,135 @@
+"""Open episodes go to disk when memory is wanted back, and come back as they were."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import consumers.step_buffer
+from consumers.assembly import Assembly, Sealed, never_started
+from consumers.emitted import EmittedLog
+from consumers.payload import build_payload
+from consumers.spill_folder import SpillFolder
+from infra.errors import DiskFull
+from schemas.events import RobotEvent
+from tests.consumers.robots import STATE, Log, Robot, decoded, vector
+
+
+def nbytes(assembly: Assembly) -> int:
+    return sum(episode.nbytes for episode in assembly.open.values())
+
+
+def sealed_with_spills(events: list[RobotEvent], spill_after: set[int], folder: Path) -> Sealed:
+    """The episode of these events, one record at a time, with everything moved to disk at some of them."""
+    log, assembly, out = Log(), Assembly(EmittedLog(), 10.0), []
+    for at, event in enumerate(events):
+        out += assembly.add(decoded([log.append(event)])).sealed
+        if at in spill_after:
+            for episode in assembly.open.values():
+                episode.spill(folder)
+                assert episode.nbytes == 0
+    [only] = out
+    return only
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.sets(st.integers(0, 14)), st.booleans())
+def test_a_spilled_episode_has_the_same_payload(
+    tmp_path_factory: pytest.TempPathFactory, spills: set[int], late_start: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("spill")
+    events = Robot().episode(12, intervene_at=4)
+    if late_start:
+        events = [*events[1:], events[0]]
+    plain = sealed_with_spills(events, set(), folder)
+    spilled = sealed_with_spills(events, spills, folder)
+    reference = build_payload(plain.episode, plain.closed_by, 1)
+    assert build_payload(spilled.episode, spilled.closed_by, 1).data == reference.data
+    del spilled
+    assert list(folder.iterdir()) == [], "a file outlives its episode"
+
+
+def test_a_misfit_that_was_on_disk_is_buried_with_its_own_bytes(tmp_path: Path) -> None:
+    events = Robot().episode(4)
+    events[2] = events[2].model_copy(update={"state": vector(STATE + 1, 1.0)})
+    log, assembly = Log(), Assembly(EmittedLog(), 10.0)
+    places = [log.append(event) for event in events[1:]]
+    assembly.add(decoded(places))
+    for episode in assembly.open.values():
+        episode.spill(tmp_path)
+    outcome = assembly.add(decoded([log.append(events[0])]))
+    assert [letter.origin for letter in outcome.dead] == [places[1]]
+
+
+def test_events_on_disk_whose_start_never_comes_are_buried_with_their_own_bytes(tmp_path: Path) -> None:
+    events = Robot().episode(4)[1:-1]
+    log, assembly = Log(), Assembly(EmittedLog(), 10.0)
+    places = [log.append(event) for event in events]
+    assembly.add(decoded(places))
+    [episode] = assembly.open.values()
+    episode.spill(tmp_path)
+    assert [letter.origin for letter in never_started(episode)] == places
+
+
+def test_the_largest_go_first_until_half_of_the_limit_is_free(tmp_path: Path) -> None:
+    assembly, log = Assembly(EmittedLog(), 10.0), Log()
+    for n, steps in enumerate((400, 10, 300)):
+        assembly.add(decoded([log.append(event) for event in Robot(f"robot-{n}").episode(steps, ends=False)]))
+    large, small, middle = assembly.open.values()
+    folder = SpillFolder(tmp_path)
+    held = nbytes(assembly)
+    assert folder.make_room(assembly.open.values(), held) == 0
+    assert folder.make_room(assembly.open.values(), held - 1) > 0
+    assert large.nbytes == 0
+    assert small.nbytes > 0
+    assert middle.nbytes > 0
+    assert nbytes(assembly) <= held // 2
+    assert folder.nbytes() > 0
+    folder.close()
+    assert list(tmp_path.glob("materializer-*")) == []
+
+
+def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, assembly = Log(), Assembly(EmittedLog(), 10.0)
+    events = Robot().episode(50, ends=False)
+    assembly.add(decoded([log.append(event) for event in events[:30]]))
+    folder = SpillFolder(tmp_path)
+    assert folder.make_room(assembly.open.values(), 1) > 0
+    assembly.add(decoded([log.append(event) for event in events[30:]]))
+    held = nbytes(assembly)
+
+    def full(_part: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumers.step_buffer, "_table_of", full)
+        with pytest.raises(DiskFull, match="No space left"):
+            folder.make_room(assembly.open.values(), 1)
+    assert nbytes(assembly) == held
+    folder.make_room(assembly.open.values(), 1)
+    [episode] = assembly.open.values()
+    assert [s for part in episode.steps.steps() for s in part.sequence.tolist()] == list(range(1, 51))
+    folder.close()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_is_not(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from consumers.spill_folder import SpillFolder;"
+        "folder = SpillFolder(Path(sys.argv[1])); (folder.path / 'x.arrow').write_bytes(b'1');"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    assert len(list(tmp_path.glob("materializer-*/x.arrow"))) == 1
+    live = SpillFolder(tmp_path)
+    other = SpillFolder(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(
+        [live.path.name, other.path.name]
+    )
+    live.close()
+    other.close()

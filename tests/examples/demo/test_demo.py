@@ -1,0 +1,104 @@
+"""The whole thing, small: real servers, real processes, and every worker killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from examples.metaworld.demo.report import Report, broken_equalities
+
+ROOT = Path(__file__).resolve().parents[3]
+FLEET = {"minutes": 20, "interval_minutes": 5, "evaluations_per_task": 2, "pretrain_steps": 300}
+DEADLINE = 240.0
+
+
+def demo(data_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SOP_")}
+    command = [sys.executable, "-m", "sop", "demo", "--data-dir", str(data_dir), *arguments]
+    command += ["--plot", str(data_dir.parent / "plot.png"), "--fleet", json.dumps(FLEET)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def processes(data_dir: Path, *words: str) -> list[int]:
+    """Processes of this demo (by the data directory in their command or environment) whose command has `words`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        ours = str(data_dir).encode() in environment or any(str(data_dir) in word for word in command)
+        if ours and all(word in command for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def wait_until_ledgers_hold(data_dir: Path, word: str) -> None:
+    until = time.monotonic() + DEADLINE
+    while not any(word in path.read_text() for path in data_dir.glob("robots/*/ledger.jsonl")):
+        assert time.monotonic() < until, f"no ledger says {word!r}"
+        time.sleep(0.1)
+
+
+def nothing_left(data_dir: Path) -> bool:
+    until = time.monotonic() + 20
+    while processes(data_dir):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.slow
+def test_every_episode_is_accounted_for_although_each_worker_was_killed(tmp_path: Path) -> None:
+    data_dir, report = tmp_path / "sop", tmp_path / "report.json"
+    running = demo(data_dir, "--robots", "2", "--seed", "1", "--report", str(report))
+    try:
+        wait_until_ledgers_hold(data_dir, '"version":1')
+        for worker in ("materialize", "index", "learn"):
+            for pid in processes(data_dir, worker):
+                os.kill(pid, signal.SIGKILL)
+        output, _ = running.communicate(timeout=DEADLINE)
+    finally:
+        running.kill()
+    assert running.returncode == 0, output
+    assert output.count("had died and was started again") >= 3
+    outcome = Report.model_validate_json(report.read_text())
+    assert list(broken_equalities(outcome)) == []
+    assert outcome.policy_versions.published == outcome.policy_versions.activated_by_every_robot == 5
+    assert outcome.success.evaluation_episodes == 8
+    assert (tmp_path / "plot.png").stat().st_size > 0
+    assert nothing_left(data_dir)
+    assert not data_dir.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_demo_that_is_ended_early_leaves_nothing_running(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    data_dir = tmp_path / "sop"
+    running = demo(data_dir, "--robots", "2")
+    try:
+        wait_until_ledgers_hold(data_dir, "DEMONSTRATION")
+        if number == signal.SIGINT:
+            second = demo(data_dir)
+            assert second.wait(timeout=60) == 2  # refused, and the first one is not disturbed
+        running.send_signal(number)
+        running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == code
+    assert nothing_left(data_dir)

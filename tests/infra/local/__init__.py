@@ -1,0 +1,1 @@
+"""Tests of the servers on one machine, and of their set-up."""

@@ -1,0 +1,172 @@
+"""Settings: where they come from, which one wins, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from infra.settings import NOT_SETTINGS, Settings, UnknownSettings, load_settings
+
+SECTIONS: dict[str, tuple[str, Callable[[Settings], object], object]] = {
+    "SOP_KAFKA__REQUEST_TIMEOUT": ("2.5", lambda s: s.kafka.request_timeout, 2.5),
+    "SOP_S3__BUCKET": ("robots", lambda s: s.s3.bucket, "robots"),
+    "SOP_CLICKHOUSE__PORT": ("9000", lambda s: s.clickhouse.port, 9000),
+    "SOP_REGISTRY__URL": ("http://r:1", lambda s: s.registry.url, "http://r:1"),
+    "SOP_MATERIALIZER__BATCH_SIZE": ("7", lambda s: s.materializer.batch_size, 7),
+    "SOP_INDEX__GROUP": ("i", lambda s: s.index.group, "i"),
+    "SOP_LEARNER__HIDDEN": ("[16, 8]", lambda s: s.learner.hidden, (16, 8)),
+    "SOP_STARTUP_TIMEOUT": ("3", lambda s: s.startup_timeout, 3.0),
+    "SOP_METRICS_PORT": ("0", lambda s: s.metrics_port, 0),
+    "SOP_METRICS_HOST": ("10.0.0.1", lambda s: s.metrics_host, "10.0.0.1"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("SOP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_table_below_covers_every_section() -> None:
+    assert {name.removeprefix("SOP_").split("__")[0].lower() for name in SECTIONS} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_section_is_set_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, read, value = SECTIONS[name]
+    assert read(load_settings()) != value, "a default would prove nothing"
+    monkeypatch.setenv(name, text)
+    assert read(load_settings()) == value
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_section_is_set_from_a_file(name: str, tmp_path: Path) -> None:
+    text, read, value = SECTIONS[name]
+    file = tmp_path / "any.env"
+    file.write_text(f"{name}={text}\n")
+    assert read(load_settings(file)) == value
+
+
+def test_the_environment_wins_field_by_field_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "any.env"
+    file.write_text("SOP_S3__BUCKET=from-file\nSOP_S3__REGION=from-file\n")
+    monkeypatch.setenv("SOP_S3__BUCKET", "from-environment")
+    found = load_settings(file).s3
+    assert (found.bucket, found.region) == ("from-environment", "from-file")
+
+
+def test_the_stack_file_is_read_when_no_other_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".sop").mkdir()
+    (tmp_path / ".sop" / "stack.env").write_text("SOP_S3__BUCKET=of-the-stack\n")
+    (tmp_path / "named.env").write_text("SOP_S3__REGION=named\n")
+    assert load_settings().s3.bucket == "of-the-stack"
+    monkeypatch.setenv("SOP_ENV_FILE", "named.env")
+    assert (load_settings().s3.bucket, load_settings().s3.region) == (Settings().s3.bucket, "named")
+
+
+def test_a_named_file_that_is_missing_is_an_error_and_the_default_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings() == Settings()
+    monkeypatch.setenv("SOP_ENV_FILE", "none.env")
+    with pytest.raises(UnknownSettings, match=r"SOP_ENV_FILE names none\.env"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["SOP_KAFAK__BOOTSTRAP_SERVERS", "SOP_BUCKET", "sop_bucket", "SOP_"])
+def test_a_variable_that_names_no_section_is_refused_by_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(UnknownSettings, match=f"^{name} is no setting"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["SOP_KAFAK__BOOTSTRAP_SERVERS", "OTHER"])
+def test_a_line_of_the_file_that_is_no_setting_is_refused_by_name_and_file(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "any.env"
+    file.write_text(f"{name}=hush\n")
+    with pytest.raises(UnknownSettings, match=rf"^{name} in .*any\.env is no setting") as refused:
+        load_settings(file)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "where"),
+    [
+        ("SOP_KAFKA__BOOTSTRAP", "x", ("kafka", "bootstrap")),
+        ("SOP_KAFKA__REPLICATION_FACTOR", "0", ("kafka", "replication_factor")),
+        ("SOP_KAFKA__SECURITY_PROTOCOL", "TLS", ("kafka", "security_protocol")),
+        ("SOP_CLICKHOUSE__DATABASE", "a; DROP TABLE b", ("clickhouse", "database")),
+        ("SOP_MATERIALIZER__TRANSACTION_TIMEOUT", "60", ("materializer", "transaction_timeout")),
+        ("SOP_LEARNER__ONLINE_SHARE", "1.1", ("learner", "online_share")),
+        ("SOP_STARTUP_TIMEOUT", "", ("startup_timeout",)),
+    ],
+)
+def test_a_wrong_value_is_refused_at_its_place(
+    name: str, value: str, where: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as refused:
+        load_settings()
+    assert [error["loc"] for error in refused.value.errors()] == [where]
+
+
+@pytest.mark.parametrize(("name", "value"), [("SOP_KAFKA", "localhost:9092"), ("SOP_LEARNER__HIDDEN", "256,256")])
+def test_a_section_or_list_that_is_not_json_is_refused_with_the_way_to_write_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UnknownSettings, match=r"set field by field .* a list as JSON"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", sorted(NOT_SETTINGS - {"SOP_ENV_FILE"}))
+def test_options_of_commands_are_let_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "elsewhere")
+    assert load_settings() == Settings()
+
+
+def test_secrets_show_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        f"SOP_{section.upper()}__{field.upper()}"
+        for section, part in Settings.model_fields.items()
+        for field, info in getattr(part.annotation, "model_fields", {}).items()
+        if "SecretStr" in repr(info.annotation)
+    ]
+    assert len(names) == 4
+    for name in names:
+        monkeypatch.setenv(name, "hush-hush")
+    found = load_settings()
+    assert found.kafka.sasl_password == SecretStr("hush-hush")
+    for text in (
+        repr(found),
+        str(found),
+        found.model_dump_json(),
+        repr(found.model_dump()),
+        repr(found.clickhouse),
+    ):
+        assert "hush" not in text
+
+
+def test_whatever_sounds_secret_is_typed_as_a_secret() -> None:
+    for section in Settings.model_fields.values():
+        for name, field in getattr(section.annotation, "model_fields", {}).items():
+            if "password" in name or "secret" in name:
+                assert "SecretStr" in repr(field.annotation), name
+
+
+def test_settings_cannot_be_changed() -> None:
+    found = load_settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        found.startup_timeout = 1.0  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        found.kafka.request_timeout = 1.0  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""The learner, without and with the real servers."""

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from infra.settings import LearnerSettings
+from learner.algorithms import ALGORITHMS
+from learner.algorithms.descent import Descent
+from learner.algorithms.hg_dagger import HgDagger
+from learner.errors import InvalidArtifact
+from learner.policies.chunked_network import ChunkedNetwork
+from learner.replay import Batch
+from schemas.events import EpisodeSource
+from tests.learner.synthetic import ACTION, STATE, make_episode
+from tests.learner.test_replay import SPEC
+
+
+def test_settings_allow_the_algorithms_that_there_are() -> None:
+    allowed = LearnerSettings.model_fields["algorithm"].annotation
+    assert set(get_args(allowed)) == set(ALGORITHMS)
+
+
+def algorithm(half_life: float = 0.0) -> HgDagger:
+    return HgDagger(ChunkedNetwork(SPEC, seed=1), seed=1, ema_half_life=half_life)
+
+
+def batch(seed: int = 0, size: int = 16) -> Batch:
+    random = np.random.default_rng(seed)
+    mask = np.ones((size, SPEC.chunk), np.float32)
+    mask[::2, 2:] = 0
+    return Batch(
+        states=random.normal(size=(size, STATE)).astype(np.float32),
+        tasks=random.integers(2, size=size),
+        online=random.random(size) < 0.5,
+        actions=random.normal(size=(size, SPEC.chunk, ACTION)).astype(np.float32),
+        mask=mask,
+    )
+
+
+def test_online_frames_are_training_data_where_a_human_acts() -> None:
+    selected = algorithm().select(make_episode(1, steps=10, human=(3, 6)).episode)
+    assert np.flatnonzero(selected).tolist() == [3, 4, 5]
+
+
+def test_demonstrations_are_training_data_unless_they_are_known_to_have_failed() -> None:
+    for success, expected in ((True, True), (None, True), (False, False)):
+        made = make_episode(1, source=EpisodeSource.DEMONSTRATION, success=success)
+        assert algorithm().select(made.episode).all() == expected
+
+
+def test_masked_targets_have_no_part_in_the_loss() -> None:
+    one, other = batch(), batch()
+    other.actions[other.mask == 0] = 1e6
+    np.testing.assert_array_equal(algorithm().update(one).losses, algorithm().update(other).losses)
+
+
+def test_loss_falls_and_is_the_mean_of_the_samples() -> None:
+    trained = algorithm()
+    trained.begin_phase(1e-2)
+    first = trained.update(batch())
+    assert first.loss == pytest.approx(float(first.losses.mean()), rel=1e-5)
+    for _ in range(300):
+        last = trained.update(batch())
+    assert last.loss < 0.5 * first.loss
+
+
+def test_published_weights_lag_by_the_half_life() -> None:
+    following, lagging = algorithm(half_life=0.0), algorithm(half_life=1.0)
+    start = lagging.weights()
+    for trained in (following, lagging):
+        trained.update(batch())
+    for name, now in following.weights().items():
+        np.testing.assert_allclose(lagging.weights()[name], (start[name] + now) / 2, atol=1e-6)
+
+
+def test_learning_rate_falls_to_a_tenth_over_the_phase() -> None:
+    trained = algorithm()
+    trained.begin_phase(1e-3, decay_over=10)
+    rates = []
+    for _ in range(15):
+        rates.append(trained._descent.learning_rate)
+        trained.update(batch())
+    assert rates[0] == 1e-3
+    assert rates[-1] == pytest.approx(1e-4)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_continuing_from_a_saved_state_gives_the_same_bits() -> None:
+    whole, first, second = algorithm(20.0), algorithm(20.0), algorithm(20.0)
+    for trained in (whole, first):
+        trained.begin_phase(1e-3, decay_over=30)
+        for step in range(10):
+            trained.update(batch(step))
+    second.update(batch(99))
+    second.load_state(first.state())
+    for step in range(10, 20):
+        one, other = whole.update(batch(step)), second.update(batch(step))
+        np.testing.assert_array_equal(one.losses, other.losses)
+    for name, weights in whole.state().items():
+        np.testing.assert_array_equal(weights, second.state()[name])
+
+
+def test_adam_takes_the_steps_that_torch_takes() -> None:
+    network, reference = (ChunkedNetwork(SPEC, seed=1) for _ in range(2))
+    descent = Descent(network, seed=1, ema_half_life=0.0)
+    descent.begin_phase(1e-2, None)
+    adam = torch.optim.Adam(reference.parameters(), 1e-2)
+    for step in range(20):
+        descent.step(network.losses(batch(step)).mean())
+        adam.zero_grad()
+        reference.losses(batch(step)).mean().backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_state_of_another_policy_is_refused() -> None:
+    other = HgDagger(ChunkedNetwork(SPEC.model_copy(update={"hidden": (9,)}), 1), seed=1, ema_half_life=0.0)
+    with pytest.raises(InvalidArtifact):
+        other.load_state(algorithm().state())
+    with pytest.raises(InvalidArtifact):
+        other.load_state({"schedule": torch.zeros(3).numpy()})

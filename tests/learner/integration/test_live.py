@@ -1,0 +1,116 @@
+"""A learner of a real fleet: no simulated time, data as it comes."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import numpy as np
+import pytest
+
+from infra.object_store import sha256_hex
+from learner.policies import load_policy
+from schemas.events import EpisodeSource, PolicyVersion
+from tests.learner.integration.site import Site, terminate, wait_for
+from tests.learner.synthetic import STATE, Synthetic, make_episode
+
+pytestmark = pytest.mark.slow
+
+STOP_SECONDS = 8.0
+"""It stops within 0.2 s; the interpreter then takes 0.5 s to let go of torch, and much longer on busy cores."""
+
+DEMONSTRATIONS = [
+    make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=20)
+    for n, task in enumerate(("lift", "push"))
+]
+
+
+def online(first: int, count: int) -> list[Synthetic]:
+    return [make_episode(n, steps=30, human=(5, 25), robot=f"robot-{n % 3}") for n in range(first, first + count)]
+
+
+def test_learner_stops_when_told_while_it_waits_for_demonstrations(site: Site) -> None:
+    with site.learner("waiting") as process:
+        wait_for(lambda: "learner_waits" in site.log("waiting"))
+        assert terminate(process, within=STOP_SECONDS) == 0
+    assert site.versions("waiting") == []
+
+
+def test_learner_killed_at_any_time_goes_on_without_gap_or_double_and_samples_no_evaluation(site: Site) -> None:
+    evaluations = [make_episode(n, source=EpisodeSource.EVALUATION, human=(0, 12)) for n in range(100, 110)]
+    missing, altered = make_episode(200), make_episode(201)
+    site.put(DEMONSTRATIONS)
+    site.put(evaluations)
+    site.put([missing], payload=False)
+    site.put([altered])
+    site.store.put(site.store.key(altered.event.payload_uri), b"altered")
+    chance = random.Random(1)
+    settings = {"PRETRAIN_EPISODES": "2"}
+    for round_ in range(4):
+        with site.learner("live", settings):
+            before = len(site.versions("live"))
+            site.put(online(10 + 5 * round_, 5))
+            site.wait_for_version("live", before + 1)
+            time.sleep(chance.random() * 0.3)  # the kill falls anywhere
+    with site.learner("live", settings) as process:
+        site.put(online(30, 5))
+        versions = wait_for(lambda: caught_up(site, "live"))
+        assert terminate(process, within=STOP_SECONDS) == 0
+    assert [version.version for version in versions] == list(range(1, len(versions) + 1))
+    assert [version.parent_version for version in versions] == [None, *range(1, len(versions))]
+    for version in versions:
+        data = site.store.get(site.store.key(version.artifact_uri))
+        assert sha256_hex(data) == version.sha256
+        assert len(data) == version.size_bytes
+        assert load_policy(data).act(np.zeros(STATE, np.float32), "lift").shape == (4, 3)
+    told = site.progress("live")
+    admitted = {admission.episode_id for event in told for admission in event.admitted}
+    assert admitted == {item.event.episode_id for item in (*DEMONSTRATIONS, *online(10, 25))}
+    assert site.log("live").count("episode_set_aside") >= 2
+    assert all(group.draws > 0 for event in told for group in event.groups)
+    assert len(site.store.list("checkpoints/live/")) == 3
+
+
+def caught_up(site: Site, policy: str) -> list[PolicyVersion]:
+    """Every update that 25 online episodes of 30 steps allow was made, one for each; 740 fill versions of 20."""
+    versions = site.versions(policy)
+    return versions if versions[-1].learner_step == 40 + 740 else []
+
+
+def test_older_learner_of_a_line_is_fenced_and_says_so(site: Site) -> None:
+    settings = {"PRETRAIN_EPISODES": "2"}
+    with site.learner("fenced", settings) as older:
+        site.wait_for_version("fenced", 2)
+        with site.learner("fenced", settings):
+            wait_for(lambda: "learner_resumes" in site.log("fenced"))
+            site.put(online(300, 3))
+            assert older.wait(30.0) == 1
+            newest = site.versions("fenced")[-1].version
+            site.put(online(310, 3))
+            versions = site.wait_for_version("fenced", newest + 1)
+    assert [version.version for version in versions] == list(range(1, len(versions) + 1))
+
+
+def test_outages_of_the_object_store_and_the_broker_are_waited_out(site: Site) -> None:
+    with site.learner("patient", {"PRETRAIN_EPISODES": "2"}) as process:
+        site.wait_for_version("patient", 2)
+        for server, first in (("object_store", 400), ("broker", 420)):
+            before = site.versions("patient")[-1].version
+            arrived = online(first, 4)
+            if server == "object_store":
+                site.stack.kill(server)
+                with pytest.raises(AssertionError):
+                    wait_for(lambda: process.poll() is not None, timeout=2.0)
+                site.stack.restart(server)
+                site.put(arrived)
+            else:
+                site.put(arrived)
+                site.stack.kill(server)
+                with pytest.raises(AssertionError):
+                    wait_for(lambda: process.poll() is not None, timeout=2.0)
+                site.stack.restart(server)
+                site.put(online(first + 10, 4))
+            site.wait_for_version("patient", before + 2)
+        assert terminate(process, within=STOP_SECONDS) == 0
+    versions = site.versions("patient")
+    assert [version.version for version in versions] == list(range(1, len(versions) + 1))

@@ -1,0 +1,108 @@
+"""Two learners of one line, one of which was held up: the younger announces, whoever connects last."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from infra.errors import KafkaUnavailable, ProducerFenced
+from infra.kafka import TransactionalProducer
+from infra.registry import Registry
+from learner.patience import Patience
+from learner.publisher import Publisher
+from schemas.events import PolicyVersion
+from tests.learner.integration.site import Site
+from tests.producers.fakes import announcement
+
+pytestmark = pytest.mark.slow
+
+
+def publisher(site: Site, policy: str) -> Publisher:
+    registry = Registry(site.settings.registry)
+    return Publisher(site.settings.kafka, registry, site.store, policy, Patience(threading.Event()))
+
+
+def version(policy: str, number: int, weights: bytes) -> PolicyVersion:
+    return announcement(number, weights, policy=policy)
+
+
+def unanswered(monkeypatch: pytest.MonkeyPatch, *, committed: bool, meanwhile: Callable[[], object]) -> None:
+    """Kafka's answer to the next commit is lost, and `meanwhile` happens before that is noticed."""
+    commit = TransactionalProducer.commit
+
+    def lose_answer(producer: TransactionalProducer, *args: object) -> list[int]:
+        monkeypatch.setattr(TransactionalProducer, "commit", commit)
+        if committed:
+            commit(producer, *args)  # type: ignore[arg-type]
+        meanwhile()
+        raise KafkaUnavailable("no answer")
+
+    monkeypatch.setattr(TransactionalProducer, "commit", lose_answer)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_version_whose_commit_was_not_answered_is_announced_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    line = f"alone-{committed}"
+    only = publisher(site, line)
+    only.take_over()
+    unanswered(monkeypatch, committed=committed, meanwhile=lambda: None)
+    only.announce(version(line, 1, b"one"))
+    only.announce(version(line, 2, b"two"))
+    assert [found.version for found in site.versions(line)] == [1, 2]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_an_older_learner_that_wakes_gives_up_and_does_not_fence_the_younger(
+    site: Site, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    line = f"woken-{committed}"
+    older, younger = publisher(site, line), publisher(site, line)
+    older.take_over()
+    unanswered(monkeypatch, committed=committed, meanwhile=younger.take_over)
+    with pytest.raises(ProducerFenced, match="younger learner"):
+        older.announce(version(line, 1, b"older"))
+    connections: list[object] = []
+    monkeypatch.setattr(younger, "_connect", lambda: connections.append("again"))
+    number = max((found.version for found in site.versions(line)), default=0) + 1
+    younger.announce(version(line, number, b"younger"))
+    assert [found.version for found in site.versions(line)] == list(range(1, number + 1))
+    assert connections == [], "nobody has fenced it"
+
+
+def test_a_learner_fenced_by_an_older_one_that_was_about_to_connect_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, younger = publisher(site, "crossed"), publisher(site, "crossed")
+    older.take_over()
+    connect = older._connect
+
+    def connect_late() -> TransactionalProducer:
+        younger.take_over()
+        return connect()
+
+    monkeypatch.setattr(older, "_connect", connect_late)
+    unanswered(monkeypatch, committed=False, meanwhile=lambda: None)
+    with pytest.raises(ProducerFenced, match="younger learner"):
+        older.announce(version("crossed", 1, b"older"))
+    younger.announce(version("crossed", 1, b"younger"))
+    younger.announce(version("crossed", 2, b"younger still"))
+    (first, second) = site.versions("crossed")
+    assert first == version("crossed", 1, b"younger")
+    assert second.version == 2
+
+
+def test_an_older_learner_is_fenced_at_its_next_announcement_and_only_the_newest_claim_is_kept(site: Site) -> None:
+    older, younger = publisher(site, "plain"), publisher(site, "plain")
+    older.take_over()
+    older.announce(version("plain", 1, b"one"))
+    assert list(younger.take_over()) == [1]
+    with pytest.raises(ProducerFenced, match="younger learner"):
+        older.announce(version("plain", 2, b"older"))
+    younger.announce(version("plain", 2, b"younger"))
+    assert site.versions("plain")[-1] == version("plain", 2, b"younger")
+    (claim,) = site.store.list("learners/plain/")
+    assert claim.startswith("learners/plain/00000002-")

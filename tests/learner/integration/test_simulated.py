@@ -1,0 +1,75 @@
+"""A learner in simulated time: what it publishes depends on the episodes and on nothing else."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from schemas.events import EpisodeSource
+from tests.learner.integration.site import Site, wait_for
+from tests.learner.synthetic import make_episode
+
+pytestmark = pytest.mark.slow
+
+INTERVAL, BOUNDARIES, ROBOTS = 100.0, 4, 2
+SETTINGS = {
+    "PRETRAIN_EPISODES": "2",
+    "SIMULATED_INTERVAL": str(INTERVAL),
+    "SIMULATED_ROBOTS": str(ROBOTS),
+    "SIMULATED_PATIENCE": "300",
+}
+CRASH = "tests.learner.integration.crash"
+CRASHES = (("announcement", 1), ("checkpoint", 1), ("announcement", 2), ("pruning", 1))
+
+
+@pytest.fixture(scope="module")
+def unbroken(site: Site) -> list[str]:
+    """Hashes of the versions of a learner that nothing happened to."""
+    site.put(
+        make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=20)
+        for n, task in enumerate(("lift", "push"))
+    )
+    episodes = [
+        make_episode(
+            10 + n, robot=f"robot-{n % ROBOTS}", steps=30, human=(5, 25), simulated_ended_at=20.0 * (n + 1)
+        )
+        for n in range(BOUNDARIES * 5)
+    ]
+    random.Random(3).shuffle(episodes)
+    site.put(episodes)
+    for robot in range(ROBOTS):
+        site.beat(f"robot-{robot}", BOUNDARIES * INTERVAL + 5.0, ended=len(episodes) // ROBOTS)
+    with site.learner("unbroken", SETTINGS):
+        versions = site.wait_for_version("unbroken", 1 + BOUNDARIES)
+    assert [version.version for version in versions] == list(range(1, 2 + BOUNDARIES))
+    assert [version.simulated_seconds for version in versions] == [k * INTERVAL for k in range(1 + BOUNDARIES)]
+    assert [version.episodes_admitted for version in versions] == [2 + 5 * k for k in range(1 + BOUNDARIES)]
+    assert len({version.sha256 for version in versions}) == len(versions)
+    return [version.sha256 for version in versions]
+
+
+def test_learner_killed_inside_publications_publishes_the_same_versions_bit_for_bit(
+    site: Site, unbroken: list[str]
+) -> None:
+    for call, count in CRASHES:
+        with site.learner("broken", SETTINGS, command=(CRASH, call, str(count))) as process:
+            assert process.wait(60.0) == -9
+    with site.learner("broken", SETTINGS):
+        versions = site.wait_for_version("broken", 1 + BOUNDARIES)
+    assert [version.version for version in versions] == list(range(1, 2 + BOUNDARIES))
+    assert [version.sha256 for version in versions] == unbroken
+    told = site.progress("broken")
+    assert {event.simulated_seconds for event in told} <= {k * INTERVAL for k in range(1 + BOUNDARIES)}
+
+
+def test_learner_waits_at_the_boundary_until_the_fleet_arrives(site: Site, unbroken: list[str]) -> None:
+    assert unbroken
+    with site.learner("waits", SETTINGS):
+        site.wait_for_version("waits", 1 + BOUNDARIES)
+        site.put([make_episode(90, robot="robot-0", steps=30, simulated_ended_at=INTERVAL * BOUNDARIES + 50.0)])
+        site.beat("robot-0", INTERVAL * (BOUNDARIES + 1), ended=11)
+        with pytest.raises(AssertionError):
+            wait_for(lambda: len(site.versions("waits")) > 1 + BOUNDARIES, timeout=2.0)
+        site.beat("robot-1", INTERVAL * (BOUNDARIES + 1), ended=10)
+        assert site.wait_for_version("waits", 2 + BOUNDARIES)[-1].episodes_admitted == 2 + 5 * BOUNDARIES + 1

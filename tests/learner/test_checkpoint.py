@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from infra.errors import InfraError
+from learner.checkpoint import Checkpoint, choose
+from learner.errors import CheckpointMissing, InvalidArtifact
+from learner.policies.artifact import pack_json
+from schemas.events import PolicyVersion, Position
+from tests.learner.synthetic import START, make_episode
+
+
+def version(number: int, sha256: str = "") -> PolicyVersion:
+    return PolicyVersion(
+        policy="default",
+        version=number,
+        artifact_uri=f"s3://sop/policies/default/{number}",
+        sha256=sha256 or f"{number:064x}",
+        size_bytes=1,
+        algorithm="hg-dagger",
+        learner_step=number * 10,
+        episodes_admitted=1,
+        offsets=(Position(partition=2, offset=7),),
+        config="{}",
+        code_version="0.1.0",
+        published_at=START,
+    )
+
+
+def checkpoint(number: int, sha256: str = "") -> Checkpoint:
+    return Checkpoint(version(number, sha256), {"step": number}, {"a": np.arange(3)}, (make_episode(1).record,))
+
+
+def published(*numbers: int) -> dict[int, PolicyVersion]:
+    return {number: version(number) for number in numbers}
+
+
+def test_checkpoint_is_read_as_it_was_written() -> None:
+    written = checkpoint(3)
+    read = Checkpoint.unpack(written.pack())
+    assert read.announcement == written.announcement
+    assert read.core == written.core
+    assert read.set_aside == written.set_aside
+    assert read.positions == {2: 7}
+    np.testing.assert_array_equal(read.tensors["a"], np.arange(3))
+    assert read.pack() == written.pack()
+
+
+@pytest.mark.parametrize("data", [b"", checkpoint(1).pack()[:-1], pack_json({"format": 1}, {"a": np.zeros(1)})])
+def test_bytes_that_are_no_checkpoint_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidArtifact):
+        Checkpoint.unpack(data)
+
+
+def test_newest_published_version_is_continued() -> None:
+    chosen = choose(iter([checkpoint(3), checkpoint(2)]), published(1, 2, 3))
+    assert chosen is not None
+    assert chosen.announcement.version == 3
+
+
+def test_version_that_was_never_announced_is_announced_after_all() -> None:
+    chosen = choose(iter([checkpoint(4), checkpoint(3)]), published(1, 2, 3))
+    assert chosen is not None
+    assert chosen.announcement.version == 4
+    first = choose(iter([checkpoint(1)]), {})
+    assert first is not None
+    assert first.announcement.version == 1
+
+
+def test_checkpoint_of_a_learner_that_was_taken_over_is_passed_over() -> None:
+    chosen = choose(iter([checkpoint(3, sha256="f" * 64), checkpoint(3), checkpoint(2)]), published(1, 2, 3))
+    assert chosen is not None
+    assert chosen.announcement == version(3)
+
+
+def test_nothing_published_and_nothing_kept_starts_afresh() -> None:
+    assert choose(iter([]), {}) is None
+
+
+def test_published_line_without_a_checkpoint_is_left_to_an_operator() -> None:
+    with pytest.raises(CheckpointMissing, match="version 3 was published") as caught:
+        choose(iter([checkpoint(3, sha256="f" * 64)]), published(1, 2, 3))
+    assert isinstance(caught.value, InfraError), "the command line says it in one line"

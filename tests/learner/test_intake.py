@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+
+import pytest
+
+from infra.clock import ManualClock
+from learner.episodes import Episode
+from learner.intake import Intake
+from learner.patience import Patience
+from learner.payloads import PayloadFetcher
+from learner.stream import EventStream, Received
+from schemas.events import EpisodeMaterialized, Feature
+from tests.learner.synthetic import ACTION, FEATURES, START, STATE, Synthetic, make_episode
+from tests.learner.test_payloads import Shelf
+
+
+@dataclass
+class Announcements(EventStream[EpisodeMaterialized]):
+    """A stream that holds what a test wrote. The real one is met in integration tests."""
+
+    made: list[Synthetic]
+
+    def poll(self, timeout: float) -> list[Received[EpisodeMaterialized]]:
+        del timeout
+        return [Received(item.event, 0, offset, START) for offset, item in enumerate(self.made)]
+
+
+def taken(made: Synthetic) -> tuple[Episode | None, Intake]:
+    fetcher = PayloadFetcher(Shelf([made]), Patience(threading.Event()))
+    intake = Intake(Announcements([made]), fetcher, ManualClock())
+    intake.poll(0.0)
+    (seen,) = intake.waiting.values()
+    episode = intake.take(seen)
+    fetcher.close()
+    return episode, intake
+
+
+def test_an_episode_as_announced_is_taken() -> None:
+    episode, intake = taken(make_episode(1))
+    assert episode is not None
+    assert not intake.set_aside
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": (Feature(name="state", shape=(STATE + 1,)), FEATURES[1])},
+        {"features": (FEATURES[0], Feature(name="action", shape=(ACTION, 2)))},
+        {"features": (FEATURES[0],)},
+        {"features": ()},
+        {"fps": math.nan},
+        {"fps": math.inf},
+    ],
+)
+def test_an_episode_whose_announcement_is_not_true_of_its_payload_or_of_any_robot_is_set_aside(
+    change: dict[str, object],
+) -> None:
+    made = make_episode(1)
+    made = Synthetic(made.event.model_copy(update=change), made.payload)
+    episode, intake = taken(made)
+    assert episode is None
+    assert list(intake.set_aside) == [made.event.episode_id]
+    assert not intake.waiting

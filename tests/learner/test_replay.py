@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learner.episodes import Episode, EpisodeRecord, Frames, runs_left
+from learner.errors import UnknownTask
+from learner.policies.base import PolicySpec
+from learner.replay import ReplayBuffer
+from schemas.events import EpisodeSource
+from tests.learner.synthetic import ACTION, FEATURES, STATE, make_episode
+
+TASKS = ("lift", "push")
+SPEC = PolicySpec(
+    architecture="chunked-mlp",
+    hidden=(8,),
+    features=FEATURES,
+    chunk=4,
+    fps=10.0,
+    tasks=TASKS,
+    state_mean=(0.0,) * STATE,
+    state_std=(1.0,) * STATE,
+)
+
+
+def marked(
+    number: int, human: list[bool], *, task: str = "push", online: bool = True, gaps: tuple[int, ...] = ()
+) -> Episode:
+    """An episode whose vectors name it: state[0] = number, state[1] = index; the action has the same."""
+    index = np.array([n for n in range(1000) if n not in gaps][: len(human)], np.int32)
+    states = np.zeros((len(human), STATE), np.float32)
+    actions = np.zeros((len(human), ACTION), np.float32)
+    for vectors in (states, actions):
+        vectors[:, 0], vectors[:, 1] = number, index
+    source = EpisodeSource.ONLINE if online else EpisodeSource.DEMONSTRATION
+    record = make_episode(number, task=task, source=source, steps=1).record
+    record = record.model_copy(update={"step_count": len(human)})
+    return Episode(record, Frames(index, np.array(human), states, actions, np.zeros(len(human), np.float32)))
+
+
+def everything(episode: Episode) -> np.ndarray:
+    return np.ones(len(episode.frames), bool)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.sets(st.integers(0, 19), max_size=4))
+def test_runs_end_where_control_changes_or_a_step_is_missing(human: list[bool], gaps: set[int]) -> None:
+    frames = marked(1, human, gaps=tuple(sorted(gaps))).frames
+    left = runs_left(frames)
+    for start in range(len(frames)):
+        count = 1
+        while (
+            start + count < len(frames)
+            and frames.human[start + count] == frames.human[start]
+            and frames.index[start + count] == frames.index[start] + count
+        ):
+            count += 1
+        assert left[start] == count
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.booleans(), min_size=1, max_size=15), st.sampled_from(TASKS), st.booleans()),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(0, 2**31),
+)
+def test_targets_are_the_actions_that_follow_under_the_same_control(
+    episodes: list[tuple[list[bool], str, bool]], seed: int
+) -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=32)
+    added = {}
+    for number, (human, task, online) in enumerate(episodes):
+        episode = marked(number, human, task=task, online=online)
+        buffer.add(episode, everything(episode))
+        added[number] = episode
+    batch = buffer.sample(np.random.default_rng(seed), np.full(2, 0.5))
+    for row in range(len(batch)):
+        episode = added[int(batch.states[row, 0])]
+        at = int(batch.states[row, 1])
+        run = int(runs_left(episode.frames)[at])
+        valid = np.arange(SPEC.chunk) < run
+        assert TASKS[batch.tasks[row]] == episode.record.task
+        assert batch.online[row] == episode.record.online
+        np.testing.assert_array_equal(batch.mask[row], valid.astype(np.float32))
+        np.testing.assert_array_equal(
+            batch.actions[row][valid], episode.frames.actions[at : at + int(valid.sum())]
+        )
+        assert not batch.actions[row][~valid].any()
+
+
+def test_only_selected_frames_are_drawn() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=256)
+    episode = marked(1, [False, True, True, False])
+    assert buffer.add(episode, episode.frames.human) == 2
+    batch = buffer.sample(np.random.default_rng(0), np.ones(2))
+    assert set(batch.states[:, 1]) == {1.0, 2.0}
+
+
+def test_newer_revision_takes_the_place_of_the_older() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=256)
+    older, newer = marked(1, [True] * 5), marked(1, [True] * 7)
+    newer.frames.states[:, 2] = 9.0
+    buffer.add(older, everything(older))
+    buffer.add(newer, everything(newer))
+    assert buffer.sizes().sum() == 7
+    assert (buffer.sample(np.random.default_rng(0), np.ones(2)).states[:, 2] == 9.0).all()
+
+
+def test_nothing_to_draw_is_an_error() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=4)
+    with pytest.raises(ValueError, match="no frame"):
+        buffer.sample(np.random.default_rng(0), np.ones(2))
+    episode = marked(1, [False])
+    buffer.add(episode, episode.frames.human)
+    with pytest.raises(ValueError, match="no frame"):
+        buffer.sample(np.random.default_rng(0), np.ones(2))
+
+
+def test_task_that_the_policy_does_not_know_is_refused() -> None:
+    with pytest.raises(UnknownTask):
+        ReplayBuffer(SPEC, 4).add(marked(1, [True], task="juggle"), np.ones(1, bool))
+
+
+@pytest.mark.parametrize(
+    ("online", "offline", "expected"), [(True, True, 0.3), (True, False, 1.0), (False, True, 0.0)]
+)
+def test_online_share_is_kept_and_an_empty_source_gives_way(online: bool, offline: bool, expected: float) -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=20_000)
+    for number, (wanted, is_online) in enumerate(((online, True), (offline, False))):
+        if wanted:
+            episode = marked(number, [True] * (3 + 50 * number), online=is_online)
+            buffer.add(episode, everything(episode))
+    batch = buffer.sample(np.random.default_rng(0), np.full(2, 0.3))
+    assert abs(batch.online.mean() - expected) < 0.02
+
+
+def test_tasks_are_drawn_alike_however_much_data_each_has() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=20_000)
+    for number, (task, steps) in enumerate((("lift", 200), ("push", 5))):
+        episode = marked(number, [True] * steps, task=task)
+        buffer.add(episode, everything(episode))
+    batch = buffer.sample(np.random.default_rng(0), np.full(2, 0.5))
+    assert abs((batch.tasks == 0).mean() - 0.5) < 0.02
+
+
+def test_the_same_seed_draws_the_same_and_growing_does_not_disturb_what_is_there() -> None:
+    buffers = [ReplayBuffer(SPEC, batch_size=64) for _ in range(2)]
+    for buffer in buffers:
+        for number in range(60):
+            episode = marked(number, [True] * 100, online=number % 2 == 0)
+            buffer.add(episode, everything(episode))
+    one, other = (buffer.sample(np.random.default_rng(5), np.full(2, 0.5)) for buffer in buffers)
+    for name in ("states", "tasks", "online", "actions", "mask"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert set(one.states[:, 0]) <= set(range(60))
+
+
+def test_record_of_an_evaluation_is_neither_online_nor_forgotten() -> None:
+    record = EpisodeRecord.of(make_episode(1, source=EpisodeSource.EVALUATION).event)
+    assert record.source is EpisodeSource.EVALUATION
+    assert not record.online

@@ -1,0 +1,153 @@
+"""An outbox that keeps what it takes, and a feed of policies that a test writes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from infra.clock import ManualClock
+from infra.errors import ObjectStoreUnavailable
+from infra.settings import Settings
+from producers.errors import SpoolFull
+from producers.outbox import Item
+from producers.robot import RobotClient
+from schemas.codec import decode, event_type
+from schemas.events import Event, Feature, PolicyVersion, RobotEvent
+from schemas.topics import ROBOT_TOPICS
+
+FEATURES = (Feature(name="state", shape=(3,)), Feature(name="action", shape=(2,)))
+
+
+class MemoryOutbox:
+    """Takes up to `capacity` events; `closing` ones always."""
+
+    def __init__(self, capacity: int = 1_000_000) -> None:
+        self.capacity = capacity
+        self.items: list[Item] = []
+        self.offered: list[Item] = []
+        self.closed_with: float | None = None
+
+    def reserve(self, count: int) -> None:
+        if len(self.items) + count > self.capacity:
+            raise SpoolFull("full")
+
+    def append(self, entry: Item, *, closing: bool = False) -> None:
+        if len(self.items) >= self.capacity and not closing:
+            raise SpoolFull("full")
+        self.items.append(entry)
+
+    def offer(self, entry: Item) -> None:
+        self.offered.append(entry)
+
+    def depth(self) -> int:
+        return len(self.items)
+
+    def age_seconds(self) -> float:
+        return 0.0
+
+    def errors(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self, timeout: float) -> None:
+        self.closed_with = timeout
+
+    def events(self) -> list[Event]:
+        return [as_event(entry) for entry in self.items]
+
+    def robot_events(self) -> list[RobotEvent]:
+        return [event for event in self.events() if isinstance(event, RobotEvent)]
+
+    def topics(self) -> list[str]:
+        return [entry.topic for entry in self.items if entry.topic in ROBOT_TOPICS]
+
+
+def as_event(entry: Item) -> Event:
+    return decode(event_type(entry.schema.record), entry.body)
+
+
+@contextmanager
+def robot(
+    data_dir: Path, outbox: MemoryOutbox | None = None, clock: ManualClock | None = None, robot_id: str = "robot-1"
+) -> Iterator[tuple[RobotClient, MemoryOutbox]]:
+    box = outbox or MemoryOutbox()
+    with RobotClient(
+        Settings(), robot_id, data_dir, clock=clock or ManualClock(), outbox=box, heartbeat_interval=None
+    ) as client:
+        yield client, box
+
+
+def started(client: RobotClient, **changes: Any) -> Any:
+    given: dict[str, Any] = {
+        "task": "push",
+        "instruction": "Push.",
+        "features": FEATURES,
+        "fps": 10.0,
+        "max_steps": 100,
+    }
+    return client.episode(**{**given, **changes})
+
+
+def announcement(version: int, data: bytes, **changes: Any) -> PolicyVersion:
+    given: dict[str, Any] = {
+        "policy": "line",
+        "version": version,
+        "artifact_uri": f"s3://sop/policies/{version}",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+        "algorithm": "hg-dagger",
+        "learner_step": version,
+        "episodes_admitted": 0,
+        "offsets": (),
+        "config": "{}",
+        "code_version": "0",
+        "published_at": ManualClock().now(),
+        "simulated_seconds": 60.0 * version,
+    }
+    return PolicyVersion(**{**given, **changes})
+
+
+def at_least(version: int) -> Callable[[PolicyVersion], bool]:
+    return lambda announced: announced.version >= version
+
+
+class ScriptedFeed:
+    """Announcements that a test pushes, artifacts by address; `failures` says how often a download fails first."""
+
+    def __init__(self) -> None:
+        self.artifacts: dict[str, bytes] = {}
+        self.downloads: list[int] = []
+        self.failures = 0
+        self.closed = False
+        self._pending: list[PolicyVersion] = []
+        self._came = threading.Condition()
+
+    def push(self, *announcements: PolicyVersion) -> None:
+        with self._came:
+            self._pending.extend(announcements)
+            self._came.notify_all()
+
+    def publish(self, version: int, data: bytes, **changes: Any) -> PolicyVersion:
+        announced = announcement(version, data, **changes)
+        self.artifacts[announced.artifact_uri] = data
+        self.push(announced)
+        return announced
+
+    def poll(self, timeout: float) -> list[PolicyVersion]:
+        with self._came:
+            self._came.wait_for(lambda: bool(self._pending), timeout)
+            taken, self._pending = self._pending, []
+            return taken
+
+    def download(self, announcement: PolicyVersion) -> bytes:
+        if self.failures:
+            self.failures -= 1
+            raise ObjectStoreUnavailable("down")
+        self.downloads.append(announcement.version)
+        return self.artifacts[announcement.artifact_uri]
+
+    def close(self) -> None:
+        self.closed = True

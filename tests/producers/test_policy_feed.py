@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from infra.errors import InfraError, KafkaUnavailable, OffsetsExpired, RegistryUnavailable
+from infra.kafka import Partition
+from infra.kafka.log_reader import BEGINNING
+from infra.settings import Settings
+from producers import policy_feed
+from producers.policy_feed import KafkaPolicyFeed
+from schemas.codec import AvroSchema, encode, frame, latest
+from schemas.events import PolicyVersion
+from tests.producers.fakes import announcement
+
+
+@dataclass(frozen=True)
+class Record:
+    at: int
+    data: bytes
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self.at
+
+    def value(self) -> bytes:
+        return self.data
+
+
+@dataclass
+class ScriptedLog:
+    """One partition. A failure takes the next records with it, as a consumer's error does."""
+
+    records: list[Record] = field(default_factory=list)
+    failures: list[InfraError] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    position: int = -1
+
+    def write(self, *versions: int) -> None:
+        for version in versions:
+            body = frame(1, encode(announcement(version, b"weights")))
+            self.records.append(Record(len(self.records), body))
+
+    def partitions(self, topic: str) -> list[Partition]:
+        return [(topic, 0)]
+
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        (start,) = offsets.values()
+        self.starts.append(start)
+        self.position = 0 if start == BEGINNING else start
+
+    def consume(self, count: int, _timeout: float) -> list[Record]:
+        taken = self.records[self.position :][:count]
+        self.position += len(taken)
+        if self.failures:
+            raise self.failures.pop(0)
+        return taken
+
+
+@dataclass
+class ScriptedRegistry:
+    failures: int = 0
+
+    def schema_of(self, _schema_id: int, record: str) -> AvroSchema:
+        if self.failures:
+            self.failures -= 1
+            raise RegistryUnavailable("down")
+        return latest(record)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> ScriptedLog:
+    log = ScriptedLog()
+    monkeypatch.setattr(policy_feed, "LogReader", lambda *_: log)
+    return log
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> ScriptedRegistry:
+    registry = ScriptedRegistry()
+    monkeypatch.setattr(policy_feed, "Registry", lambda *_: registry)
+    return registry
+
+
+def versions(announcements: list[PolicyVersion]) -> list[int]:
+    return [announced.version for announced in announcements]
+
+
+def test_an_outage_of_the_registry_loses_no_announcement(log: ScriptedLog, registry: ScriptedRegistry) -> None:
+    feed = KafkaPolicyFeed(Settings(), "robot-1")
+    log.write(1, 2, 3)
+    registry.failures = 2
+    for _ in range(2):
+        with pytest.raises(RegistryUnavailable):
+            feed.poll(0.0)
+    assert versions(feed.poll(0.0)) == [1, 2, 3]
+    assert feed.poll(0.0) == []
+
+
+def test_what_came_beside_an_error_is_read_again_and_what_was_returned_is_not(
+    log: ScriptedLog, registry: ScriptedRegistry
+) -> None:
+    assert registry.failures == 0
+    feed = KafkaPolicyFeed(Settings(), "robot-1")
+    log.write(1, 2)
+    assert versions(feed.poll(0.0)) == [1, 2]
+    log.write(3)
+    log.failures = [KafkaUnavailable("the broker hung up")]
+    with pytest.raises(KafkaUnavailable):
+        feed.poll(0.0)
+    assert versions(feed.poll(0.0)) == [3]
+    assert log.starts == [BEGINNING, 2]
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_new_beginning(
+    log: ScriptedLog, registry: ScriptedRegistry
+) -> None:
+    assert registry.failures == 0
+    feed = KafkaPolicyFeed(Settings(), "robot-1")
+    log.write(1, 2)
+    assert versions(feed.poll(0.0)) == [1, 2]
+    log.records.clear()
+    log.write(7)
+    log.failures = [OffsetsExpired("offset 2 is out of range")]
+    with pytest.raises(OffsetsExpired):
+        feed.poll(0.0)
+    assert versions(feed.poll(0.0)) == [7]

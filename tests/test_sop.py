@@ -1,0 +1,259 @@
+"""The command line: exit codes, one line for what is wrong, and a clean end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner
+
+from infra.deploy import deploy
+from infra.kafka import LogReader
+from infra.kafka.log_reader import all_partitions
+from infra.local.stack import Stack
+from infra.settings import Settings, load_settings
+from schemas.topics import INDEX_TOPICS, ROBOT_TOPICS
+from sop import app
+
+NOWHERE = {
+    "Kafka": ("SOP_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1"),
+    "schema registry": ("SOP_REGISTRY__URL", "http://127.0.0.1:1"),
+    "object store": ("SOP_S3__ENDPOINT_URL", "http://127.0.0.1:1"),
+    "ClickHouse": ("SOP_CLICKHOUSE__PORT", "1"),
+}
+"""How to make each server unreachable."""
+
+SERVICES = ("materialize", "index", "learn")
+AT_WORK = {"materialize": "partition_taken_over", "index": "partitions_assigned"}
+"""What each process logs once it has something to let go of."""
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings but a test's own, and no stack's file in reach."""
+    for name in list(os.environ):
+        if name.startswith("SOP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def servers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real servers in the environment; bucket, database and groups are this module's own."""
+    own = {
+        "SOP_S3__BUCKET": "tests-sop",
+        "SOP_CLICKHOUSE__DATABASE": "tests_sop",
+        "SOP_MATERIALIZER__GROUP": "tests-sop-materializer",
+        "SOP_INDEX__GROUP": "tests-sop-index",
+        "SOP_STARTUP_TIMEOUT": "30",
+    }
+    for name, value in {**stack.environment(), **own}.items():
+        monkeypatch.setenv(name, value)
+
+
+@contextmanager
+def running(command: str) -> Iterator[subprocess.Popen[str]]:
+    """`sop <command>` as a process of its own; gone at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "sop", command],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def log_until(process: subprocess.Popen[str], event: str) -> list[str]:
+    """Log events up to and with the one named; all of them if it never comes."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(json.loads(line)["event"] if line.startswith("{") else line)
+        if seen[-1] == event:
+            break
+    return seen
+
+
+def names(command: str) -> str:
+    """What the error of a command begins with."""
+    return f"error: {command}: " if command in SERVICES else "error: "
+
+
+def test_without_a_command_all_of_them_are_listed() -> None:
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 2
+    for command in ("stack", "deploy", "materialize", "index", "learn", "query", "demo"):
+        assert command in result.output
+
+
+@pytest.mark.parametrize(
+    "command", sorted(str(c.name or c.callback.__name__) for c in app.registered_commands if c.callback)
+)
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Usage: sop {command}" in result.output.replace("root", "sop")
+    assert len(result.output.splitlines()) > 5
+
+
+def test_a_wrong_option_or_command_is_wrong_use() -> None:
+    for arguments in (["deploy", "--nonsense"], ["nonsense"], ["query"]):
+        assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["deploy"], ["materialize"], ["index"], ["learn"], ["query", "SELECT 1"]], ids=str
+)
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "SOP_KAFKA__REPLICATION_FACTOR",
+            "0",
+            "setting SOP_KAFKA__REPLICATION_FACTOR: .* greater than or equal to 1",
+        ),
+        ("SOP_KAFKA__NONSENSE", "1", "setting SOP_KAFKA__NONSENSE: .*"),
+        ("SOP_NONSENSE", "1", "SOP_NONSENSE is no setting; .*"),
+        ("SOP_LEARNER__HIDDEN", "256,256", ".*learner.*JSON.*"),
+        ("SOP_ENV_FILE", "none.env", r"SOP_ENV_FILE names none\.env, which is no file"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_code_2(
+    arguments: list[str], name: str, value: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert re.fullmatch(f"error: {line}\n", result.output), result.output
+
+
+def test_a_secret_in_the_wrong_place_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOP_S3__SECRET_ACCESS_KEY__X", "hush-hush")
+    monkeypatch.setenv("SOP_CLICKHOUSE", "hush-hush")
+    result = CliRunner().invoke(app, ["deploy"])
+    assert result.exit_code == 2
+    assert "hush" not in result.output
+
+
+def test_a_query_without_an_analyst_is_wrong_use_and_runs_as_nobody_else() -> None:
+    result = CliRunner().invoke(app, ["query", "SELECT 1"])
+    assert result.exit_code == 2
+    assert re.fullmatch("error: .*SOP_CLICKHOUSE__ANALYST_USERNAME.*\n", result.output), result.output
+
+
+@pytest.mark.parametrize("server", NOWHERE)
+@pytest.mark.usefixtures("servers")
+def test_a_server_that_is_down_at_start_is_named(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*NOWHERE[server])
+    monkeypatch.setenv("SOP_STARTUP_TIMEOUT", "6")  # enough for the others on a busy machine
+    result = CliRunner().invoke(app, ["deploy"])
+    assert result.exit_code == 1
+    last = result.output.splitlines()[-1]
+    assert re.match(f"error: {server} did not answer within 6 s: ", last), result.output
+
+
+@pytest.mark.parametrize("command", SERVICES)
+def test_a_process_gives_up_on_a_server_that_stays_down(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*NOWHERE["Kafka"])
+    monkeypatch.setenv("SOP_STARTUP_TIMEOUT", "0.5")
+    with running(command) as process:
+        seen = log_until(process, "never logged")
+        assert process.wait() == 1
+    assert seen[-1].startswith("error: Kafka did not answer within 0 s: ")
+    assert not [line for line in seen if "Traceback" in line]
+
+
+def test_a_signal_ends_the_wait_for_a_server_with_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*NOWHERE["schema registry"])
+    monkeypatch.setenv(*NOWHERE["Kafka"])
+    monkeypatch.setenv("SOP_KAFKA__REQUEST_TIMEOUT", "0.2")
+    with running("materialize") as process:
+        log_until(process, "waiting_for_server")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_refused_log_in_is_one_line_and_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOP_CLICKHOUSE__PASSWORD", "wrong")
+    result = CliRunner().invoke(app, ["deploy"])
+    assert result.exit_code == 1
+    about = [line for line in result.output.splitlines() if "ClickHouse" in line]
+    assert len(about) == 1, result.output
+    assert re.fullmatch(r"error: ClickHouse at \S+ refuses user 'sop'", about[0]), result.output
+
+
+@pytest.mark.usefixtures("servers")
+def test_deploying_says_what_it_did_and_the_second_time_that_nothing_was_left_to_do() -> None:
+    first = CliRunner().invoke(app, ["deploy"])
+    assert (first.exit_code, "tests-sop created" in first.output) == (0, True)
+    second = CliRunner().invoke(app, ["deploy"])
+    assert second.exit_code == 0
+    for words in ("topics created │ none", "tests-sop was there", "migrations     │ none", "materializer: 0"):
+        assert words in second.output, second.output
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_query_prints_a_table_and_a_wrong_one_its_error() -> None:
+    deploy(load_settings())
+    good = CliRunner().invoke(app, ["query", "SELECT 6 * 7 AS answer"])
+    assert (good.exit_code, "answer" in good.output, "42" in good.output) == (0, True, True)
+    for sql in ("SELECT nonsense", "DROP TABLE raw_episodes"):
+        bad = CliRunner().invoke(app, ["query", sql])
+        assert bad.exit_code == 1
+        assert bad.output.startswith("error: ")
+        assert "Traceback" not in bad.output
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("materialize", signal.SIGTERM), ("index", signal.SIGTERM), ("index", signal.SIGINT)],
+)
+@pytest.mark.usefixtures("servers")
+def test_a_process_at_work_stops_cleanly_on_a_signal(command: str, number: signal.Signals) -> None:
+    settings = load_settings()
+    deploy(settings)
+    start_at_the_ends(settings)
+    with running(command) as process:
+        assert log_until(process, AT_WORK[command])[-1] == AT_WORK[command]
+        process.send_signal(number)
+        seen = log_until(process, "never logged")
+        assert process.wait() == 0, seen
+    assert seen[-1].endswith("_stopped")
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_process_on_a_cluster_that_was_never_deployed_to_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    deploy(load_settings())
+    monkeypatch.setenv("SOP_MATERIALIZER__GROUP", "tests-sop-unknown")
+    with running("materialize") as process:
+        seen = log_until(process, "never logged")
+        assert process.wait() == 1
+    assert "Run `sop deploy`" in seen[-1]
+    assert not [line for line in seen if "Traceback" in line]
+
+
+def start_at_the_ends(settings: Settings) -> None:
+    """Let our groups begin behind whatever others wrote: these processes must not work on it."""
+    client = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    reader = LogReader(settings.kafka, "tests-sop")
+    for group, topics in ((settings.materializer.group, ROBOT_TOPICS), (settings.index.group, INDEX_TOPICS)):
+        ends = [TopicPartition(*place, reader.bounds(place)[1]) for place in all_partitions(reader, topics)]
+        answer = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)])
+        for future in answer.values():
+            future.result(30)
+    reader.close()
