@@ -81,6 +81,7 @@ class Engine:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
         self._lock_file = _lock(path)
+        self._scratch = _emptied(path.with_name(path.name + ".inserts"))
         self._pools: dict[bool, queue.LifoQueue[Handle]] = {True: queue.LifoQueue(), False: queue.LifoQueue()}
         self._made = {True: 0, False: 0}
         self._sessions: dict[tuple[str, str], Handle] = {}
@@ -137,6 +138,15 @@ class Engine:
         """End the query that runs on the handle now, if one does; it fails with code 394."""
         with self._guard:
             self._first.run(f"KILL QUERY WHERE Settings['log_comment'] = {literal(handle.tag)} ASYNC")
+
+    @contextmanager
+    def scratch_file(self) -> Iterator[Path]:
+        """Lend the path of a file beside the engine's data; it is gone at the end."""
+        path = self._scratch / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close all handles; queries that run are waited for by the caller."""
@@ -198,6 +208,14 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
         raise PathInUseError(f"{path} is open in another process; one engine per path") from None
     return descriptor
+
+
+def _emptied(folder: Path) -> Path:
+    """Make the folder for scratch files; what a killed process left in it goes."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for left in folder.iterdir():
+        left.unlink()
+    return folder
 
 
 def _plain_default_database(handle: Handle) -> None:

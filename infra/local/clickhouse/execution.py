@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 import structlog
 
@@ -149,9 +150,8 @@ class Execution:
                 self._policy.check_structure(table.structure)
                 handle.run(f"CREATE TEMPORARY TABLE {identifier(table.name)} ({table.structure})")
                 undo.append(f"DROP TEMPORARY TABLE {identifier(table.name)}")
-                insert = handle.connection.send_insert(f"INSERT INTO {identifier(table.name)}", table.format)
-                insert.append(table.data)
-                insert.finish()
+                header = InsertHeader(f"INSERT INTO {identifier(table.name)}", "", table.format, 0)
+                self._store(handle, header, [table.data])
             yield
         finally:
             for statement in reversed(undo):
@@ -171,17 +171,20 @@ class Execution:
         return "SET " + ", ".join(f"{name} = {former.get(name, 'DEFAULT')}" for name in settings)
 
     def _insert(self, handle: Handle, header: InsertHeader, first: bytes, body: Iterator[bytes]) -> _Answer:
-        insert = handle.connection.send_insert(header.sql, header.format)
-        try:
-            if first:
-                insert.append(first)
-            for data in body:
-                insert.append(data)
-            result = insert.finish()
-        except BaseException:
-            insert.cancel()
-            raise
-        return self._whole(b"", {"written_rows": result.rows_written, "written_bytes": result.bytes_written})
+        return self._whole(b"", self._store(handle, header, chain([first], body)))
+
+    def _store(self, handle: Handle, header: InsertHeader, data: Iterable[bytes]) -> dict[str, int]:
+        """Insert data in a format; return what was written.
+
+        By way of a file: the engine's own insert from a stream reports success once the data are parsed, whether
+        or not they could then be stored.
+        """
+        with self._service.engine.scratch_file() as path:
+            with path.open("wb") as file:
+                file.writelines(data)
+            with self._exchange.cancellable(lambda: self._service.engine.cancel(handle)):
+                result = handle.connection.query(header.from_file(literal(str(path))), "Null")
+            return {"written_rows": result.rows_read(), "written_bytes": result.bytes_read()}
 
     def _query(self, handle: Handle, statement: Statement) -> _Answer:
         asked = self._request.headers.get("x-clickhouse-format") or self._request.url.get("default_format")

@@ -12,11 +12,23 @@ from infra.local.clickhouse.tokens import Kind, Token, UnterminatedError, tokeni
 
 @dataclass(frozen=True)
 class InsertHeader:
-    """`INSERT INTO … FORMAT x`: `sql` ends before FORMAT; the data begin at byte `data_start` of the text."""
+    """`INSERT INTO … SETTINGS … FORMAT x` and where its data begin.
+
+    Attributes:
+        sql: the text before SETTINGS and FORMAT.
+        settings: the SETTINGS clause, keyword and all, or nothing.
+        format: the format's name.
+        data_start: byte of the text at which the data begin.
+    """
 
     sql: str
+    settings: str
     format: str
     data_start: int
+
+    def from_file(self, path: str) -> str:
+        """Return the statement that reads the data from a file; `path` is a quoted literal."""
+        return f"{self.sql} FROM INFILE {path} COMPRESSION 'none' {self.settings} FORMAT {self.format}"
 
 
 class IncompleteError(Exception):
@@ -46,6 +58,7 @@ def _header(text: bytes, *, whole: bool) -> InsertHeader | None:
         return None
     token = _after_target(tokens)
     depth = 0
+    settings: int | None = None
     while True:
         if token.is_mark(b"("):
             depth += 1
@@ -59,9 +72,15 @@ def _header(text: bytes, *, whole: bool) -> InsertHeader | None:
                 raise IncompleteError
             if name.is_word("values") or name.kind is not Kind.WORD:
                 return None
+            end = token.start if settings is None else settings
             return InsertHeader(
-                text[: token.start].decode().strip(), name.text.decode(), _data_start(text, name.end)
+                sql=text[:end].decode().strip(),
+                settings=text[end : token.start].decode().strip(),
+                format=name.text.decode(),
+                data_start=_data_start(text, name.end),
             )
+        elif depth == 0 and token.is_word("settings"):
+            settings = token.start
         token = next(tokens)
 
 

@@ -141,6 +141,34 @@ def test_errors_carry_clickhouse_s_codes(owner: Client, sql: str, code: int) -> 
         owner.query(sql)
 
 
+@pytest.mark.parametrize(
+    ("definition", "code"),
+    [
+        ("CONSTRAINT small CHECK a < 1000) ENGINE = MergeTree ORDER BY a", 469),
+        ("PROJECTION p (SELECT a ORDER BY a)) ENGINE = MergeTree ORDER BY a PARTITION BY a", 252),
+    ],
+    ids=["constraint", "too many partitions"],
+)
+def test_rows_that_parse_and_cannot_be_stored_are_not_acknowledged(
+    owner: Client, table: str, definition: str, code: int
+) -> None:
+    owner.command(f"CREATE OR REPLACE TABLE {table} (a UInt32, {definition}")
+    rows = [[n] for n in range(900, 1100)]
+    with pytest.raises(DatabaseError, match=rf"(?i)code:? {code}"):
+        owner.insert(table, rows, column_names=["a"])
+    assert owner.command(f"SELECT count() FROM {table}") == 0
+    owner.insert(table, rows[:50], column_names=["a"])
+    assert owner.command(f"SELECT count() FROM {table}") == 50
+
+
+def test_rows_count_as_written_and_settings_of_the_statement_hold(plain: Plain, table: str) -> None:
+    sql = f"INSERT INTO {table} (a, s) SETTINGS format_csv_delimiter = ';' FORMAT CSV"
+    status, body, headers = plain.post(f"query={quote(sql)}", b"1;x\n2;y\n")
+    assert (status, body) == (200, b"")
+    assert json.loads(headers["X-ClickHouse-Summary"])["written_rows"] == "2"
+    assert plain.post("", f"SELECT s FROM {table} ORDER BY a".encode())[1] == b"x\ny\n"
+
+
 def test_error_in_mid_stream_is_an_error(owner: Client) -> None:
     with pytest.raises(DatabaseError, match="395"):
         owner.query("SELECT throwIf(number = 3000000) FROM numbers(10000000)").result_rows  # noqa: B018

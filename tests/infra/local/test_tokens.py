@@ -31,29 +31,36 @@ def test_strings_and_comments_hide_what_they_hold(sql: str, tokens: list[str]) -
 
 
 @pytest.mark.parametrize(
-    ("text", "sql", "format_", "data"),
+    ("text", "sql", "settings", "format_", "data"),
     [
-        (b"INSERT INTO t FORMAT Native\n\x00\x01", "INSERT INTO t", "Native", b"\x00\x01"),
-        (b"insert into db.t (a, `b c`) format CSV\r\n1,2", "insert into db.t (a, `b c`)", "CSV", b"1,2"),
-        (b"INSERT INTO format FORMAT TSV 1\t2", "INSERT INTO format", "TSV", b"1\t2"),
+        (b"INSERT INTO t FORMAT Native\n\x00\x01", "INSERT INTO t", "", "Native", b"\x00\x01"),
+        (b"insert into db.t (a, `b c`) format CSV\r\n1,2", "insert into db.t (a, `b c`)", "", "CSV", b"1,2"),
+        (b"INSERT INTO format FORMAT TSV 1\t2", "INSERT INTO format", "", "TSV", b"1\t2"),
+        (b"INSERT INTO settings FORMAT TSV 1\t2", "INSERT INTO settings", "", "TSV", b"1\t2"),
+        (b"INSERT INTO t (settings) FORMAT TSV 1\t2", "INSERT INTO t (settings)", "", "TSV", b"1\t2"),
         (
-            b"/* FORMAT x */ INSERT INTO t SETTINGS a=1 FORMAT CSV \n1",
-            "/* FORMAT x */ INSERT INTO t SETTINGS a=1",
+            b"/* FORMAT x */ INSERT INTO t SETTINGS a=1, b='x' FORMAT CSV \n1",
+            "/* FORMAT x */ INSERT INTO t",
+            "SETTINGS a=1, b='x'",
             "CSV",
             b"1",
         ),
         (
             b"INSERT INTO FUNCTION s3('u', 'format CSV') FORMAT CSV\n1",
             "INSERT INTO FUNCTION s3('u', 'format CSV')",
+            "",
             "CSV",
             b"1",
         ),
     ],
 )
-def test_insert_header_ends_where_the_data_begin(text: bytes, sql: str, format_: str, data: bytes) -> None:
+def test_insert_header_ends_where_the_data_begin(
+    text: bytes, sql: str, settings: str, format_: str, data: bytes
+) -> None:
     header = insert_header(text, whole=True)
     assert header is not None
-    assert (header.sql, header.format, text[header.data_start :]) == (sql, format_, data)
+    assert (header.sql, header.settings, header.format) == (sql, settings, format_)
+    assert text[header.data_start :] == data
 
 
 @pytest.mark.parametrize(
