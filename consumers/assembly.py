@@ -16,6 +16,7 @@ from consumers.dead_letters import DeadLetter, Reason
 from consumers.decode import Decoded, StepGroup
 from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
+from consumers.ranges import RangeSet
 from consumers.records import Origin, Record, origin
 from consumers.steps import Steps
 from schemas.events import ClosedBy, EpisodeBoundary, RobotEvent
@@ -86,6 +87,21 @@ class Assembly:
         """Offset from which a successor must read `topic` to rebuild the open episodes; at most `position`."""
         return min([position, *(e.offsets[topic][0] for e in self.open.values() if topic in e.offsets)])
 
+    def undecided(self) -> list[OpenEpisode]:
+        """Open episodes that hold dead letters back: what was announced of them before must be looked up."""
+        return [episode for episode in self.open.values() if episode.held]
+
+    def decide(self, episode: OpenEpisode, announced: RangeSet) -> Outcome:
+        """Let go of dead letters that an open episode holds; `announced` are its sequences of before."""
+        out = Outcome()
+        episode.before = announced
+        letters = episode.letters(announced)
+        out.duplicates = len(episode.held) - len(letters)
+        episode.held = []
+        for letter in letters:
+            self._bury(out, letter)
+        return out
+
     def _episode_for(self, event: RobotEvent | StepGroup) -> OpenEpisode:
         episode = self.open.get(event.episode_id)
         if episode is None:
@@ -109,6 +125,18 @@ class Assembly:
             self.emitted.remember_dead(place.topic, place.offset, None)
             out.dead.append(letter)
 
+    def _bury_of(self, out: Outcome, episode: OpenEpisode, sequence: int, letter: DeadLetter) -> None:
+        """Bury a record of an episode: once, although a robot may send it again long after that is forgotten here.
+
+        Of an episode that is not remembered it may have been buried before; only the newest revision tells.
+        """
+        if episode.before is None and self.emitted.episode(episode.episode_id) is None:
+            episode.held.append((sequence, letter))
+        elif episode.before is not None and sequence in episode.before:
+            out.duplicates += 1
+        else:
+            self._bury(out, letter)
+
     def _reject(self, out: Outcome, letter: DeadLetter, event: RobotEvent | None) -> None:
         """A record cannot be used. If it can be told whose it was, its episode need not wait for it."""
         if event is not None and not self._is_foreign(event):
@@ -119,7 +147,9 @@ class Assembly:
             if event.sequence not in episode.seen:
                 episode.reject(event.sequence, letter.origin.value)
             episode.touch(*_where(letter.origin))
-        self._bury(out, letter)
+            self._bury_of(out, episode, event.sequence, letter)
+        else:
+            self._bury(out, letter)
 
     def _add_event(self, out: Outcome, event: RobotEvent, place: Origin, touched: set[str]) -> None:
         if self._is_foreign(event):
@@ -215,7 +245,7 @@ class Assembly:
             place = origin(records[steps.row[at]])
             episode.seen.discard(sequence)
             episode.reject(sequence, place.value)
-            self._bury(out, DeadLetter(place, Reason.WRONG_LENGTH, text))
+            self._bury_of(out, episode, sequence, DeadLetter(place, Reason.WRONG_LENGTH, text))
         kept = steps.where(keep)
         if len(kept):
             episode.steps.append(kept)

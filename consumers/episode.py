@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from consumers.dead_letters import DeadLetter
 from consumers.ranges import RangeSet
 from consumers.records import Origin
 from consumers.step_buffer import StepBuffer
@@ -42,6 +43,10 @@ class OpenEpisode:
     """What the rejected records held, by sequence, to tell the same again from something else."""
     others: dict[int, Origin] = field(default_factory=dict)
     """Records that are no steps, by sequence: few, and dead letters if the start never comes."""
+    held: list[tuple[int, DeadLetter]] = field(default_factory=list)
+    """Rejected records by sequence that wait until it is known what was announced of the episode before."""
+    before: RangeSet | None = None
+    """Sequences of the newest announced revision, once that was looked up in the object store."""
     offsets: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Lowest and highest offset by topic."""
     partition: int = 0
@@ -84,6 +89,10 @@ class OpenEpisode:
         """The record with this sequence and value is a dead letter."""
         self.rejected.add(sequence)
         self.rejected_hashes[sequence] = hash(value)
+
+    def letters(self, announced: RangeSet) -> list[DeadLetter]:
+        """Dead letters for what is held and not in an announced revision: what is, was buried then."""
+        return [letter for sequence, letter in self.held if sequence not in announced]
 
     def rejected_as(self, sequence: int, value: bytes | None) -> bool:
         """Whether a record with this sequence, and the same bytes, is a dead letter already."""

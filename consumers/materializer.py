@@ -20,7 +20,7 @@ from consumers.decode import decode
 from consumers.partition import OwnedPartition
 from consumers.patience import Patience
 from consumers.spill_folder import SpillFolder
-from consumers.storing import store
+from consumers.storing import announced_before, store
 from consumers.takeover import take_over
 from infra import telemetry
 from infra.clock import Clock, SystemClock
@@ -97,6 +97,7 @@ class Materializer:
         self._ensure_producer()
         self._follow_assignment()
         self._fold()
+        self._decide()
         full = full or self._make_room()
         self._let_time_pass()
         self._commit()
@@ -174,8 +175,19 @@ class Materializer:
         return None
 
     def _unstored(self) -> bool:
-        """Whether sealed episodes are still waiting for the object store."""
-        return any(owned.outbox.sealed for owned in self._owned.values())
+        """Whether episodes are still waiting for the object store."""
+        return any(owned.outbox.sealed or owned.assembly.undecided() for owned in self._owned.values())
+
+    def _decide(self) -> None:
+        """Let rejected records go to dead-letters, unless the newest revision of their episode tells of them.
+
+        Raises:
+            ObjectStoreUnavailable: they wait.
+        """
+        for owned in self._owned.values():
+            for episode in owned.assembly.undecided():
+                before = announced_before(episode, owned.emitted, owned.committed, self._objects)
+                self._count(owned.decide(episode, before))
 
     def _let_time_pass(self) -> None:
         """Seal episodes that fell silent. Only if one could be due are the ends of its topics asked for."""

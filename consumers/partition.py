@@ -11,6 +11,7 @@ from consumers.dead_letters import DeadLetter
 from consumers.decode import Decoded
 from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
+from consumers.ranges import RangeSet
 from consumers.storing import Stored
 from infra.kafka import CommittedOffset, Partition
 from schemas.events import EpisodeMaterialized
@@ -93,6 +94,12 @@ class OwnedPartition:
     def episodes(self) -> list[OpenEpisode]:
         """Episodes that take memory: open ones, and sealed ones that are not stored yet."""
         return [*self.assembly.open.values(), *(sealed.episode for sealed in self.outbox.sealed)]
+
+    def decide(self, episode: OpenEpisode, announced: RangeSet) -> Outcome:
+        """Let go of dead letters that an open episode holds; `announced` are its sequences of before."""
+        outcome = self.assembly.decide(episode, announced)
+        self._keep(outcome)
+        return outcome
 
     def keep(self, stored: Stored) -> None:
         """A sealed episode was stored: its announcement and dead letters go into the next transaction."""

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from consumers.episode import OpenEpisode
 from consumers.facts import EpisodeFacts, facts_of
+from consumers.ranges import RangeSet
 from consumers.steps import VECTORS, Steps, Vectors
 from infra.object_store import sha256_hex
 from schemas.events import ClosedBy
@@ -45,6 +46,10 @@ class StoredPayload:
 
     facts: EpisodeFacts
     steps: Steps
+
+    def accounted(self) -> RangeSet:
+        """Sequences that it lists, as held or as rejected."""
+        return RangeSet.of((*self.facts.sequences, *self.facts.rejected))
 
 
 def ordered_steps(parts: list[Steps]) -> Steps:

@@ -16,6 +16,7 @@ from consumers.dead_letters import DeadLetter
 from consumers.emitted import Emitted, EmittedLog, is_settled
 from consumers.episode import OpenEpisode
 from consumers.payload import Payload, PayloadUnreadable, StoredPayload, build_payload, folder, read_payload
+from consumers.ranges import RangeSet
 from consumers.revision import merged
 from infra.clock import Clock
 from infra.errors import ObjectMissing
@@ -49,12 +50,13 @@ def store(
         ObjectStoreUnavailable: nothing is decided; call again.
     """
     episode = sealed.episode
-    dead: list[DeadLetter] = []
     known = emitted.episode(episode.episode_id)
     before = _newest_announced(episode, known, committed, objects)
     closed_by, revision = sealed.closed_by, known.revision + 1 if known else 1
+    dead = episode.letters(before.accounted() if before else RangeSet())
     if before is not None:
-        union, dead = merged(before, episode)
+        union, unfit = merged(before, episode)
+        dead += unfit
         if union is None:
             return Stored(dead=dead)
         episode, revision = union, before.facts.revision + 1
@@ -64,6 +66,18 @@ def store(
     payload = build_payload(episode, closed_by, revision)
     uri = objects.put(payload.key, payload.data)
     return Stored(_announcement(payload, uri, clock), dead)
+
+
+def announced_before(
+    episode: OpenEpisode, emitted: EmittedLog, committed: Mapping[str, int], objects: ObjectStore
+) -> RangeSet:
+    """Sequences of the newest announced revision of an episode; none if there is no such revision.
+
+    Raises:
+        ObjectStoreUnavailable: call again.
+    """
+    before = _newest_announced(episode, emitted.episode(episode.episode_id), committed, objects)
+    return before.accounted() if before else RangeSet()
 
 
 def _announcement(payload: Payload, uri: str, clock: Clock) -> EpisodeMaterialized:

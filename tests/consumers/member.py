@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from consumers.dead_letters import Reason
 from consumers.emitted import EmittedLog
 from consumers.partition import OwnedPartition, resume_positions
-from consumers.storing import store
+from consumers.storing import announced_before, store
 from infra.clock import ManualClock
 from infra.errors import ObjectMissing
 from infra.kafka import CommittedOffset, Partition
@@ -52,6 +53,8 @@ class Cluster:
     shelf: Shelf = field(default_factory=Shelf)
     training: list[EpisodeMaterialized] = field(default_factory=list)
     dead: list[tuple[str, int]] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+    """Of `dead`, one by one."""
     committed: dict[Partition, CommittedOffset] = field(
         default_factory=lambda: {(topic, 0): CommittedOffset(0) for topic in ROBOT_TOPICS}
     )
@@ -90,6 +93,12 @@ class Member:
         idle = frozenset(t for t in ROBOT_TOPICS if self.owned.positions[t] >= len(log[t]))
         self.owned.advance(self.cluster.now_ms(), idle)
 
+    def decide(self) -> None:
+        """Look up what was announced of episodes that hold dead letters back."""
+        owned, shelf = self.owned, self.cluster.shelf
+        for episode in owned.assembly.undecided():
+            owned.decide(episode, announced_before(episode, owned.emitted, owned.committed, shelf))  # type: ignore[arg-type]
+
     def store(self) -> None:
         """Put sealed episodes on the shelf."""
         outbox, emitted = self.owned.outbox, self.owned.emitted
@@ -108,5 +117,6 @@ class Member:
             place = (letter.origin.topic, letter.origin.offset)
             self.owned.emitted.remember_dead(*place, len(cluster.dead))
             cluster.dead.append(place)
+            cluster.reasons.append(letter.reason)
         cluster.committed = offsets
         self.owned.committed_now(offsets)

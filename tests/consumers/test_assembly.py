@@ -7,6 +7,7 @@ from collections import Counter
 from consumers.assembly import Assembly, Outcome
 from consumers.dead_letters import Reason
 from consumers.emitted import EmittedLog
+from consumers.ranges import RangeSet
 from schemas.events import ClosedBy, RobotEvent
 from schemas.topics import ROBOT_TOPICS
 from tests.consumers.member import TIMEOUT, Cluster, Member
@@ -93,8 +94,8 @@ def test_an_event_whose_content_is_wrong_fills_its_sequence_so_that_the_episode_
     events = robot.episode(3, intervene_at=1)
     events[2] = events[2].model_copy(update={"intervention_id": "no uuid"})
     outcome = fold(assembly, log, events)
-    assert [letter.reason for letter in outcome.dead] == [Reason.BAD_ID]
     [done] = outcome.sealed
+    assert [letter.reason for letter in done.episode.letters(RangeSet())] == [Reason.BAD_ID]
     assert (done.closed_by, list(done.episode.rejected)) == (ClosedBy.COMPLETE, [(2, 2)])
 
 

@@ -12,12 +12,13 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from consumers.dead_letters import Reason
 from consumers.payload import read_payload
 from consumers.ranges import RangeSet
 from schemas.events import RobotEvent, Step
 from schemas.topics import ROBOT_TOPICS
 from tests.consumers.member import TIMEOUT, Cluster, Member
-from tests.consumers.robots import TOPIC_OF, Log, Robot
+from tests.consumers.robots import STATE, TOPIC_OF, Log, Robot, frame, vector
 
 robots = st.integers(0, 2)
 topics = st.sampled_from(ROBOT_TOPICS)
@@ -34,11 +35,20 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.resent: dict[str, set[int]] = defaultdict(set)
 
     @rule(
-        robot=robots, steps=st.integers(0, 4), intervene=st.booleans(), ends=st.sampled_from([True, True, False])
+        robot=robots,
+        steps=st.integers(0, 4),
+        intervene=st.booleans(),
+        ends=st.sampled_from([True, True, False]),
+        misfit=st.sampled_from([None, None, 0, 2]),
     )
-    def record(self, robot: int, steps: int, intervene: bool, ends: bool) -> None:
-        """A robot records an episode; its events wait to be sent, in order within each topic."""
+    def record(self, robot: int, steps: int, intervene: bool, ends: bool, misfit: int | None) -> None:
+        """A robot records an episode; its events wait to be sent, in order within each topic.
+
+        Step `misfit`, if there is one, has a state of another length than the episode's start says.
+        """
         for event in self.robots[robot].episode(steps, intervene_at=0 if intervene else None, ends=ends):
+            if isinstance(event, Step) and event.index == misfit:
+                event = event.model_copy(update={"state": vector(STATE + 1, 0.0)})  # noqa: PLW2901
             self.waiting[(robot, TOPIC_OF[type(event)])].append(event)
 
     @rule(robot=robots, topic=topics, count=st.integers(1, 4))
@@ -66,6 +76,10 @@ class ExactlyOnce(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         self.member.commit()
+
+    @rule()
+    def decide(self) -> None:
+        self.member.decide()
 
     @rule(stored=st.booleans())
     def crash(self, stored: bool) -> None:
@@ -113,6 +127,13 @@ class ExactlyOnce(RuleBasedStateMachine):
     def every_event_is_in_one_place(self) -> None:
         dead_places = set(self.cluster.dead)
         assert len(dead_places) == len(self.cluster.dead), "a record was buried twice"
+        unfit = [
+            (event.episode_id, event.sequence)
+            for place, reason in zip(self.cluster.dead, self.cluster.reasons, strict=True)
+            for event in self.lying_at(place)
+            if reason is Reason.WRONG_LENGTH
+        ]
+        assert len(set(unfit)) == len(unfit), "an event was buried twice"
         newest = {event.episode_id: event for event in self.cluster.training}
         dead = {
             (event.episode_id, event.sequence)
@@ -135,6 +156,11 @@ class ExactlyOnce(RuleBasedStateMachine):
             assert sorted(stored.steps.sequence.tolist()) == wanted, "the payload is not what it lists"
             assert stored.facts.revision == announced.revision
 
+    def lying_at(self, place: tuple[str, int]) -> list[RobotEvent]:
+        """The event at a place, in a list."""
+        value = self.cluster.log.records[place[0]][place[1]].value
+        return [event for event in self.sent if frame(event) == value][:1]
+
     def placed(self) -> list[tuple[RobotEvent, tuple[str, int]]]:
         """Sent events with every place where they lie."""
         by_value = {(e.robot_id, e.boot_epoch, e.sequence): e for e in self.sent}
@@ -142,15 +168,9 @@ class ExactlyOnce(RuleBasedStateMachine):
         out = []
         for place in log.all():
             for event in by_value.values():
-                if place.topic == TOPIC_OF[type(event)] and place.value == _framed(event):
+                if place.topic == TOPIC_OF[type(event)] and place.value == frame(event):
                     out.append((event, (place.topic, place.offset)))
         return out
-
-
-def _framed(event: RobotEvent) -> bytes:
-    from tests.consumers.robots import frame  # noqa: PLC0415
-
-    return frame(event)
 
 
 ExactlyOnce.TestCase.settings = settings(

@@ -15,6 +15,7 @@ import consumers.step_buffer
 from consumers.assembly import Assembly, Sealed, never_started
 from consumers.emitted import EmittedLog
 from consumers.payload import build_payload
+from consumers.ranges import RangeSet
 from consumers.spill_folder import SpillFolder
 from infra.errors import DiskFull
 from schemas.events import RobotEvent
@@ -63,8 +64,8 @@ def test_a_misfit_that_was_on_disk_is_buried_with_its_own_bytes(tmp_path: Path) 
     assembly.add(decoded(places))
     for episode in assembly.open.values():
         episode.spill(tmp_path)
-    outcome = assembly.add(decoded([log.append(events[0])]))
-    assert [letter.origin for letter in outcome.dead] == [places[1]]
+    (sealed,) = assembly.add(decoded([log.append(events[0])])).sealed
+    assert [letter.origin for letter in sealed.episode.letters(RangeSet())] == [places[1]]
 
 
 def test_events_on_disk_whose_start_never_comes_are_buried_with_their_own_bytes(tmp_path: Path) -> None:
