@@ -81,7 +81,7 @@ class MaterializerSettings(_Section):
     offsets_interval: float = Field(5.0, gt=0, description="between commits when nothing was sealed")
     episode_timeout: float = Field(600.0, gt=0, description="silence after which an open episode is sealed")
     transaction_timeout: float = Field(10.0, gt=0, le=10.0)
-    max_buffer_bytes: int = Field(256 * 2**20, ge=2**20, description="memory of open episodes; beyond, they spill")
+    max_buffer_bytes: int = Field(256 * 2**20, gt=0, description="memory of open episodes; beyond, they spill")
     spill_dir: Path = Field(
         default_factory=lambda: Path(f"/var/tmp/sop-spill-{os.getuid()}"),  # noqa: S108
         description="on a disk, not in memory; only its owner may look into it",

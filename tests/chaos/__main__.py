@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.harness import harness_on
-from tests.chaos.kinds import KINDS, unavailable
+from tests.chaos.kinds import KINDS
 from tests.chaos.report import Report, progress
 from tests.chaos.run import Run
 from tests.chaos.schedule import schedule_of
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="keep servers' data and logs here (default: a temporary folder)")
     parser.add_argument("--seeds-per-stack", type=_positive, default=25, help="a fresh stack after so many")
     chosen = parser.parse_args(arguments)
-    report = Report(chosen.seeds, chosen.events, chosen.robots, unavailable())
+    report = Report(chosen.seeds, chosen.events, chosen.robots)
     with contextlib.ExitStack() as folder:
         data = chosen.data or Path(folder.enter_context(tempfile.TemporaryDirectory(prefix="sop-chaos-")))
         for at in range(0, len(chosen.seeds), chosen.seeds_per_stack):

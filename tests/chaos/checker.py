@@ -240,6 +240,7 @@ def _rows(verdict: Verdict, newest: dict[str, Announcement], found: Readings) ->
                 verdict.add("wrong row", f"episode {episode_id}: {name} {value!r}, not {announced.datum[name]!r}")
     for episode_id in rows:
         verdict.add("wrong row", f"a row of episode {episode_id}, which was not announced")
+    _intervention_rows(verdict, newest, found.intervention_rows)
     letters = {letter.place: letter for letter in found.letters}
     places = Counter((row["topic"], row["partition"], row["offset"]) for row in found.letter_rows)
     for place in letters.keys() - places.keys():
@@ -248,3 +249,15 @@ def _rows(verdict: Verdict, newest: dict[str, Announcement], found: Readings) ->
         letter = letters.get((row["topic"], row["partition"], row["offset"]))
         if letter is None or row["value"] != (letter.value or b"") or row["reason"] != letter.reason:
             verdict.add("wrong row", f"the row of dead letter {row['topic']}@{row['offset']} says something else")
+
+
+def _intervention_rows(verdict: Verdict, newest: dict[str, Announcement], there: list[dict[str, Any]]) -> None:
+    """One row for each intervention of a newest revision, and no other."""
+    rows = Counter((str(row["episode_id"]), str(row["intervention_id"]), row["first_step"]) for row in there)
+    announced = Counter(
+        (episode_id, span["intervention_id"], span["first_step"])
+        for episode_id, a in newest.items()
+        for span in a.datum["interventions"]
+    )
+    for episode_id, intervention_id, _ in (rows - announced) + (announced - rows):
+        verdict.add("wrong row", f"rows of intervention {intervention_id} of {episode_id} differ from the stream")

@@ -146,6 +146,25 @@ class Injector:
 
         return allow
 
+    def _spill_full(self, _fault: Fault) -> Callable[[], None]:
+        """No room for spilled steps, until some member ran into that."""
+        self._fleet.full_disk.touch()
+        seen = list(self._fleet.members)
+
+        def make_room() -> None:
+            until = time.monotonic() + 3.0
+            while not (hit := _found_full([*seen, *self._fleet.members])) and time.monotonic() < until:
+                time.sleep(0.05)
+            self._fleet.full_disk.unlink()
+            self.counts["spill-full"] += hit
+
+        return make_room
+
+
+def _found_full(members: list[Process]) -> bool:
+    """Whether a member found the disk full."""
+    return any("disk full" in member.marks() for member in members)
+
 
 def limit_dead_letters(stack: Stack, limit: int) -> int:
     """Set `max.message.bytes` of dead-letters; what it was."""

@@ -49,12 +49,12 @@ class Harness:
         self._runs = 0
         self.index: Process | None = None
 
-    def fleet(self, mutation: str = "") -> Fleet:
-        """Processes of one run, with a folder of their own for their logs."""
+    def fleet(self, mutation: str = "", *, little_memory: bool = False) -> Fleet:
+        """Processes of one run, with a folder of their own for their logs; with little memory they spill a lot."""
         self._runs += 1
         logs = self._logs / f"run-{self._runs}{'-' + mutation if mutation else ''}"
         logs.mkdir(parents=True)
-        return Fleet(self._environment, logs, mutation, self.index)
+        return Fleet(self._environment, logs, mutation, self.index, little_memory=little_memory)
 
     def progress(self) -> tuple[Offsets, Offsets]:
         """Ends of the robot topics, and what the materializer's group has committed."""

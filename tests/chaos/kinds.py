@@ -48,16 +48,3 @@ TRAFFIC = {
 KINDS: dict[str, str] = {**PROCESS, **SERVER, **TRAFFIC}
 SLOW = ("zombie", "broker-kill", "registry-outage")
 """Kinds that cost a seed seconds; one of them is enough for a seed."""
-
-
-def unavailable() -> dict[str, str]:
-    """Kinds that cannot be injected yet, and why."""
-    from infra.settings import MaterializerSettings  # noqa: PLC0415 - the system under test
-
-    if "spill_dir" in MaterializerSettings.model_fields:
-        reason = (
-            "needs a file system that can be filled, and more than 1 MiB of open episodes; see tests/consumers"
-        )
-    else:
-        reason = "there is no SOP_MATERIALIZER__SPILL_DIR: open episodes live in memory"
-    return {"spill-full": reason}

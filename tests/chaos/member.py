@@ -9,6 +9,7 @@ SIGKILL, freezing SIGSTOP (somebody else continues it), so nothing is cleaned up
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import signal
@@ -17,7 +18,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from consumers import materializer
 from infra.kafka import GroupConsumer, LogReader, TransactionalProducer
@@ -113,6 +115,40 @@ def watch(stages: Stages) -> None:
     TransactionalProducer.__init__ = watched_begin  # type: ignore[method-assign]
 
 
+def fill_disk(flag: Path) -> None:
+    """While `flag` exists, a file of spilled steps takes some bytes and no more, as on a full disk."""
+    really_open = Path.open
+
+    def watched_open(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        file = really_open(self, mode, *args, **kwargs)
+        return FullDisk(file, flag) if self.suffix == ".arrow" and "a" in mode else file
+
+    Path.open = watched_open  # type: ignore[method-assign]
+
+
+class FullDisk:
+    """A file on a disk that is full while a flag exists."""
+
+    def __init__(self, file: Any, flag: Path) -> None:
+        self._file, self._flag = file, flag
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, data: Any) -> int:
+        if self._flag.exists():
+            _say("disk full")
+            self._file.write(bytes(data)[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return int(self._file.write(data))
+
+
 def _wrap(
     owner: type, name: str, before: Callable[[], None] | None = None, after: Callable[[Any], None] | None = None
 ) -> None:
@@ -147,12 +183,15 @@ def main() -> None:
     parser.add_argument("--freeze-at", choices=STAGES, default="")
     parser.add_argument("--nth", type=int, default=1)
     parser.add_argument("--mutate", choices=sorted(MUTATIONS), default="")
+    parser.add_argument("--full-disk", type=Path, help="the disk is full while this file exists")
     chosen = parser.parse_args()
     settings = load_settings()
     configure_logging("materialize")
     stop = stop_on_signals()
     if chosen.mutate:
         MUTATIONS[chosen.mutate]()
+    if chosen.full_disk:
+        fill_disk(chosen.full_disk)
     watch(Stages(chosen.die_at, chosen.freeze_at, chosen.nth))
     materializer.run(settings, stop)
 

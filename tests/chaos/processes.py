@@ -15,6 +15,8 @@ from tests.chaos.schedule import MemberPlan
 
 ROOT = Path(__file__).parents[2]
 LEASH = ROOT / "infra" / "local" / "leash.py"
+LITTLE_MEMORY = 16_384
+"""Bytes for open episodes where they are to spill."""
 MARK = "chaos-mark "
 """Begins the lines by which a member says what it is about to do to itself."""
 
@@ -71,11 +73,25 @@ class Fleet:
     """The members of one run, which are gone after `stop`; and the index, which serves the next run too."""
 
     def __init__(
-        self, environment: Mapping[str, str], logs: Path, mutation: str = "", index: Process | None = None
+        self,
+        environment: Mapping[str, str],
+        logs: Path,
+        mutation: str = "",
+        index: Process | None = None,
+        *,
+        little_memory: bool = False,
     ) -> None:
         self._environment = dict(environment)
         self._logs = logs
         self._mutation = mutation
+        self.full_disk = logs / "disk-is-full"
+        """While this file exists, members cannot spill."""
+        self._little_memory = little_memory
+        if little_memory:
+            self._environment |= {
+                "SOP_MATERIALIZER__MAX_BUFFER_BYTES": str(LITTLE_MEMORY),
+                "SOP_MATERIALIZER__SPILL_DIR": str(logs / "spill"),
+            }
         self._number = 0
         self.members: list[Process] = []
         self.index = index
@@ -85,9 +101,11 @@ class Fleet:
         """A member; `sop materialize` itself when there is nothing to tell it."""
         plan = plan or MemberPlan()
         command = [str(Path(sys.executable).with_name("sop")), "materialize"]
-        if plan != MemberPlan() or self._mutation:
+        if plan != MemberPlan() or self._mutation or self._little_memory:
             options = {"die-at": plan.die_at, "freeze-at": plan.freeze_at, "mutate": self._mutation}
             command = [sys.executable, "-m", "tests.chaos.member", "--nth", str(plan.nth)]
+            if self._little_memory:
+                options["full-disk"] = str(self.full_disk)
             command += [text for name, value in options.items() if value for text in (f"--{name}", value)]
         process = self._start("materialize", command, plan)
         self.members.append(process)

@@ -64,6 +64,7 @@ class Readings:
     letters: list[Letter] = field(default_factory=list)
     objects: dict[str, tuple[str, int, pa.Table]] = field(default_factory=dict)
     episode_rows: list[dict[str, Any]] = field(default_factory=list)
+    intervention_rows: list[dict[str, Any]] = field(default_factory=list)
     letter_rows: list[dict[str, Any]] = field(default_factory=list)
 
 

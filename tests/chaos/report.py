@@ -25,7 +25,6 @@ class Report:
     seeds: list[int]
     events_per_seed: int
     robots: int
-    unavailable: dict[str, str]
     outcomes: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
@@ -47,7 +46,6 @@ class Report:
             "doubled": sum(outcome.verdict.doubled for outcome in self.outcomes),
             "faults": {kind: faults[kind] for kind in KINDS},
             "anomalies": sum(len(outcome.verdict.anomalies) for outcome in self.outcomes),
-            "unavailable": self.unavailable,
             "whole_episodes": sum(outcome.verdict.whole for outcome in self.outcomes),
             "announcements": dict(sum((o.verdict.revisions for o in self.outcomes), Counter())),
             "seconds": round(sum(outcome.seconds for outcome in self.outcomes), 1),

@@ -44,7 +44,7 @@ class Run:
         self._harness = harness
         self._schedule = schedule
         self._salt = salt
-        self._fleet: Fleet = harness.fleet(mutation)
+        self._fleet: Fleet = harness.fleet(mutation, little_memory=schedule.has("spill-full"))
         self._injector = Injector(harness.stack, harness.proxy, self._fleet)
         self._plans = list(schedule.members)
         self._ledger = Ledger()
@@ -181,6 +181,7 @@ class Run:
             letters,
             reader.objects([uri for _, uri in newest.values()]),
             reader.rows(f"SELECT * FROM episodes WHERE startsWith(robot_id, '{prefix}')"),
+            reader.rows(f"SELECT * FROM interventions WHERE startsWith(robot_id, '{prefix}')"),
             reader.rows(f"SELECT topic, partition, offset, reason, value FROM dead_letters WHERE {places}"),
         )
 

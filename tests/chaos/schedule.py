@@ -79,7 +79,7 @@ def schedule_of(
     """
     chance = random.Random(f"schedule {seed}")
     stages = [stage for stage in STAGES if f"kill-{stage}" in kinds]
-    servers = [kind for kind in (*SERVER, "index-kill", "zombie") if kind in kinds and kind != "spill-full"]
+    servers = [kind for kind in (*SERVER, "index-kill", "zombie") if kind in kinds]
     members = _members(chance, seed, stages)
     faults: list[Fault] = []
     chosen = _turn(chance, seed, servers)

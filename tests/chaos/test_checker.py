@@ -45,7 +45,9 @@ def world() -> tuple[Ledger, Readings, list[Event]]:
         "sequences": listed,
         "rejected": [{"first": bad.sequence, "last": bad.sequence}],
         "missing_count": 0,
-        "interventions": [{}] * ended["intervention_count"],
+        "interventions": [
+            {"intervention_id": f"intervention-{n}", "first_step": n} for n in range(ended["intervention_count"])
+        ],
         "source_offsets": [
             {"topic": topic, "partition": 0, "first": 0, "last": 99}
             for topic in ("robot-steps", "robot-episodes", "robot-interventions")
@@ -61,6 +63,7 @@ def world() -> tuple[Ledger, Readings, list[Event]]:
     place = (bad.topic, 0, offset)
     found.letters.append(Letter(0, place, b"robot", b"%d" % offset, "not_finite"))
     found.episode_rows.append(dict(datum))
+    found.intervention_rows += [{"episode_id": bad.episode_id, **span} for span in datum["interventions"]]
     row = {"topic": bad.topic, "partition": 0, "offset": offset, "reason": "not_finite", "value": b"%d" % offset}
     found.letter_rows.append(row)
     return ledger, found, events
@@ -150,6 +153,15 @@ def stale_row(found: Readings) -> None:
     found.episode_rows[0]["revision"] = 7
 
 
+def forget_intervention(found: Readings) -> None:
+    found.announcements[0].datum["interventions"].append({"intervention_id": "forgotten", "first_step": 0})
+
+
+def stray_intervention(found: Readings) -> None:
+    episode_id = found.announcements[0].datum["episode_id"]
+    found.intervention_rows.append({"episode_id": episode_id, "intervention_id": "nobody's", "first_step": 0})
+
+
 def change_letter(found: Readings) -> None:
     found.letters[0].value = b"something else"
 
@@ -174,6 +186,8 @@ def stray_letter(found: Readings) -> None:
         (change_letter, "wrong payload"),
         (forget_row, "wrong row"),
         (stale_row, "wrong row"),
+        (forget_intervention, "wrong row"),
+        (stray_intervention, "wrong row"),
         (stray_letter, "stray"),
     ],
 )
