@@ -13,7 +13,7 @@ test: setup
 	@.venv/bin/python -m pytest
 
 # A hundred seeds of faults against real servers: about an hour on two cores. CHAOS="--seeds 7..7" repeats one.
-CHAOS ?= --seeds 1..100
+CHAOS ?= --seeds 1..100 --jobs 2
 chaos: setup
 	@.venv/bin/python -m tests.chaos $(CHAOS) --report .sop/chaos.json
 

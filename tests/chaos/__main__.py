@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.chaos.harness import harness_on
 from tests.chaos.kinds import KINDS
-from tests.chaos.report import Report, progress
+from tests.chaos.processes import LEASH
+from tests.chaos.report import Report, merged, progress
 from tests.chaos.run import Run
 from tests.chaos.schedule import schedule_of
+
+LEASHED = (sys.executable, "-I", "-S", str(LEASH))
+"""Begins the command of a process that ends with this one, however this one ends."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, required=True, help="JSON")
     parser.add_argument("--data", type=Path, help="keep servers' data and logs here (default: a temporary folder)")
     parser.add_argument("--seeds-per-stack", type=_positive, default=25, help="a fresh stack after so many")
+    parser.add_argument("--jobs", type=_positive, default=1, help="processes, each with a stack of its own")
     chosen = parser.parse_args(arguments)
+    if chosen.jobs > 1:
+        return share(chosen)
     report = Report(chosen.seeds, chosen.events, chosen.robots)
     with contextlib.ExitStack() as folder:
         data = chosen.data or Path(folder.enter_context(tempfile.TemporaryDirectory(prefix="sop-chaos-")))
@@ -42,6 +52,37 @@ def main(arguments: list[str] | None = None) -> int:
                     progress(outcome)
                     report.write(chosen.report)
     return 0 if report.clean else 1
+
+
+def share(chosen: argparse.Namespace) -> int:
+    """Give each of several processes a share of the seeds; their reports become one."""
+    size = -(-len(chosen.seeds) // chosen.jobs)
+    shares = [chosen.seeds[at : at + size] for at in range(0, len(chosen.seeds), size)]
+    with tempfile.TemporaryDirectory(prefix="sop-chaos-") as folder:
+        parts = [Path(folder) / f"{seeds[0]}.json" for seeds in shares]
+        processes = [
+            subprocess.Popen([*LEASHED, str(os.getpid()), sys.executable, "-m", "tests.chaos", *command])
+            for command in (_command(chosen, seeds, part) for seeds, part in zip(shares, parts, strict=True))
+        ]
+        codes = [process.wait() for process in processes]
+        found = [json.loads(part.read_text()) for part in parts if part.exists()]
+    if found:
+        chosen.report.write_text(json.dumps(merged(found), indent=1) + "\n")
+    return max(codes, key=abs)
+
+
+def _command(chosen: argparse.Namespace, seeds: list[int], part: Path) -> list[str]:
+    options = {
+        "--seeds": f"{seeds[0]}..{seeds[-1]}",
+        "--events": str(chosen.events),
+        "--robots": str(chosen.robots),
+        "--kinds": ",".join(chosen.kinds),
+        "--seeds-per-stack": str(chosen.seeds_per_stack),
+        "--report": str(part),
+    }
+    if chosen.data:
+        options["--data"] = str(chosen.data / f"from-{seeds[0]}")
+    return [text for option in options.items() for text in option]
 
 
 def _seeds(text: str) -> list[int]:

@@ -71,6 +71,19 @@ class Report:
         return found
 
 
+def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Reports of several processes as one; `seconds` is then the sum over all."""
+    sums = ("events", "runs", "lost", "doubled", "anomalies", "whole_episodes", "seconds")
+    counters = ("faults", "announcements")
+    return {
+        **{name: round(sum(part[name] for part in parts), 1) for name in sums},
+        **{name: dict(sum((Counter(part[name]) for part in parts), Counter())) for name in counters},
+        "machine": parts[0]["machine"],
+        "command": "python -m tests.chaos " + " ".join(sys.argv[1:]),
+        "seeds": [seed for part in parts for seed in part["seeds"]],
+    }
+
+
 def repeat(outcome: Outcome) -> str:
     """The command that runs this seed again."""
     schedule = outcome.schedule
