@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from examples.metaworld.demo import audit, home, queries, servers, tell
+from examples.metaworld.demo import audit, home, outputs, queries, servers, tell
 from examples.metaworld.demo.accounts import Account, discrepancies, evaluated
 from examples.metaworld.demo.crew import WORKERS, Crew
 from examples.metaworld.demo.live import View
@@ -25,7 +25,8 @@ from examples.metaworld.demo.report import (
     Success,
     broken_equalities,
 )
-from examples.metaworld.demo.watch import Watcher
+from examples.metaworld.demo.watch import Pipeline, Watcher
+from examples.metaworld.phases import WAITING
 from examples.metaworld.robot import LEDGER_FILE
 from examples.metaworld.settings import FLEET, FleetSettings
 from infra.clickhouse.client import Client, connect
@@ -61,6 +62,7 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
 
     Raises:
         home.DirectoryRefused: the data directory is somebody's.
+        outputs.OutputRefused: the report or the picture cannot be written.
         DemoFailed, CrewFailed: it did not come to its end; its logs stay in the data directory.
         infra.local.stack.StackError, infra.errors.InfraError: a server failed.
     """
@@ -68,6 +70,9 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
     began = clock.monotonic()
     data_dir = demo.data_dir.absolute()
     _forget_settings()
+    outputs.check("--plot", demo.plot, data_dir)
+    if demo.report is not None:
+        outputs.check("--report", demo.report, data_dir)
     home.claim(data_dir)
     console.print(f"starting Kafka, object store, ClickHouse and schema registry in {data_dir}", highlight=False)
     with servers.running(data_dir, outlive=demo.keep) as environment:
@@ -128,7 +133,7 @@ def _play(demo: Demo, crew: Crew, settings: Settings, console: Console, clock: C
                 done = crew.robots_done()  # before the ledgers are read, so that they are whole
                 accounts = watcher.accounts()
                 pipeline = watcher.pipeline(accounts)
-                view.show(doing, accounts, pipeline)
+                view.show(_now(doing, accounts, pipeline), accounts, pipeline)
                 if done and doing == "playing":
                     doing, until = "waiting for the pipeline", clock.monotonic() + _DRAIN_SECONDS
                 if done and _arrived(accounts, settings, demo.fleet):
@@ -141,6 +146,12 @@ def _play(demo: Demo, crew: Crew, settings: Settings, console: Console, clock: C
                 time.sleep(_LOOK_SECONDS)
     finally:
         watcher.close()
+
+
+def _now(doing: str, accounts: Mapping[str, Account], pipeline: Pipeline) -> str:
+    """What to tell; while nobody can play before the first version is there, that the base is being trained."""
+    training = pipeline.versions == 0 and all(account.phase == WAITING for account in accounts.values())
+    return "training the base policy" if training else doing
 
 
 def _arrived(accounts: dict[str, Account], settings: Settings, fleet: FleetSettings) -> bool:
