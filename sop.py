@@ -224,8 +224,8 @@ def _settings() -> Settings:
 
 def _no_settings() -> str:
     return (
-        f"no SOP_ variable is set, and there is no {env_file()}: start servers on this machine (`sop stack up`), "
-        "or say where they are (SOP_CLICKHOUSE__HOST, SOP_CLICKHOUSE__ANALYST_USERNAME, "
+        f"there are no settings, neither in the environment nor in {env_file()}: start the servers (`sop stack "
+        "up`), or say where they are (SOP_CLICKHOUSE__HOST, SOP_CLICKHOUSE__ANALYST_USERNAME, "
         "SOP_KAFKA__BOOTSTRAP_SERVERS, SOP_S3__ENDPOINT_URL, SOP_REGISTRY__URL, ...)"
     )
 

@@ -112,6 +112,12 @@ def test_every_command_explains_itself(command: str) -> None:
     assert len(result.output.splitlines()) > 5
 
 
+def test_the_demo_s_help_names_its_exit_codes() -> None:
+    lines = CliRunner().invoke(app, ["demo", "--help"]).output.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.strip() == "Exit codes:")
+    assert [line.split()[0] for line in lines[at + 1 : at + 5]] == ["0", "1", "2", "130"]
+
+
 def test_a_wrong_option_or_command_is_wrong_use() -> None:
     for arguments in (["deploy", "--nonsense"], ["nonsense"], ["query"]):
         assert CliRunner().invoke(app, arguments).exit_code == 2

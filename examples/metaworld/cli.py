@@ -43,9 +43,13 @@ def demo(
 ) -> None:
     """Show a simulated fleet getting better, on real servers, and account for every episode.
 
-    Exit code 0 when everything adds up; 1 when something does not, or failed; 2 when the demo cannot have its data
-    directory, or cannot write its files, or a setting is wrong; 130 after Ctrl-C. SOP_ variables are checked and
-    left aside: the demo's servers have settings of their own.
+    SOP_ variables are checked and left aside: its servers have settings of their own.
+
+    Exit codes:
+    0 everything adds up
+    1 something does not, or a server or a process failed
+    2 wrong use: it cannot have its data directory or its files; a wrong setting
+    130 after Ctrl-C; nothing is left running
     """
     try:
         # Late, so that `sop --help` does not wait for the simulator (1.2 s).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,7 @@ from examples.metaworld.demo.report import (
     Success,
     broken_equalities,
 )
-from examples.metaworld.demo.watch import Pipeline, Watcher
-from examples.metaworld.phases import WAITING
+from examples.metaworld.demo.watch import Watcher
 from examples.metaworld.robot import LEDGER_FILE
 from examples.metaworld.settings import FLEET, FleetSettings
 from infra.clickhouse.client import Client, connect
@@ -133,7 +132,7 @@ def _play(demo: Demo, crew: Crew, settings: Settings, console: Console, clock: C
                 done = crew.robots_done()  # before the ledgers are read, so that they are whole
                 accounts = watcher.accounts()
                 pipeline = watcher.pipeline(accounts)
-                view.show(_now(doing, accounts, pipeline), accounts, pipeline)
+                view.show(doing, accounts, pipeline)
                 if done and doing == "playing":
                     doing, until = "waiting for the pipeline", clock.monotonic() + _DRAIN_SECONDS
                 if done and _arrived(accounts, settings, demo.fleet):
@@ -146,12 +145,6 @@ def _play(demo: Demo, crew: Crew, settings: Settings, console: Console, clock: C
                 time.sleep(_LOOK_SECONDS)
     finally:
         watcher.close()
-
-
-def _now(doing: str, accounts: Mapping[str, Account], pipeline: Pipeline) -> str:
-    """What to tell; while nobody can play before the first version is there, that the base is being trained."""
-    training = pipeline.versions == 0 and all(account.phase == WAITING for account in accounts.values())
-    return "training the base policy" if training else doing
 
 
 def _arrived(accounts: dict[str, Account], settings: Settings, fleet: FleetSettings) -> bool:
