@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from infra.backoff import Backoff
 from infra.clickhouse.client import connect
 from infra.clock import Clock, SystemClock
 from infra.errors import Unavailable
@@ -18,8 +19,6 @@ from infra.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 5.0
 PROBE_SECONDS = 5.0
 """Bound of one question; ordinary work may wait longer, but a start should not."""
 
@@ -84,13 +83,14 @@ def wait_for(
     clock = clock or SystemClock()
     until = clock.monotonic() + timeout
     for name, probe in needed.items():
-        pause = FIRST_PAUSE
+        backoff = Backoff(clock)
         while not stop.is_set():
             try:
                 probe.ask()
                 break
             except Unavailable as error:
                 left = until - clock.monotonic()
+                pause = backoff.failed()
                 if pause > left:
                     raise Unavailable(
                         f"{name} did not answer within {timeout:g} s at {probe.address}: {error}; {probe.advice}"
@@ -104,4 +104,3 @@ def wait_for(
                     gives_up_in=round(left, 1),
                 )
                 stop.wait(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)

@@ -9,9 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from infra import readiness
+from infra.backoff import FIRST_PAUSE, LONGEST_PAUSE
 from infra.clock import ManualClock
 from infra.errors import AccessRefused, KafkaUnavailable, Unavailable
-from infra.readiness import FIRST_PAUSE, LONGEST_PAUSE, Probe, probes, wait_for
+from infra.readiness import Probe, probes, wait_for
 from infra.settings import ClickHouseSettings, KafkaSettings, RegistrySettings, S3Settings, Settings
 
 
