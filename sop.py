@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import structlog
 import typer
@@ -19,17 +19,20 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.clock import SystemClock
-from infra.errors import InfraError, SettingMissing
+from infra.errors import InfraError, SettingMissing, Unavailable
 from infra.health import Health, HealthServer
 from infra.lifecycle import stop_on_signals
 from infra.local.cli import app as stack_app
-from infra.settings import Settings, UnknownSettings, load_settings
+from infra.settings import Settings, UnknownSettings, anything_set, env_file, explain, load_settings
 from infra.telemetry import configure_logging
+from infra.terminal import fail
 from schemas.errors import SchemaError
 
 app = typer.Typer(
     name="sop",
-    help="Scalable online post-training: robots, Kafka, episodes, learner, new policies.",
+    help="Scalable online post-training: robots, Kafka, episodes, learner, new policies.\n\n"
+    "Settings are variables (SOP_KAFKA__BOOTSTRAP_SERVERS, ...), or lines of the file that SOP_ENV_FILE names. "
+    "Without one it is stack.env of the stack in SOP_DATA_DIR, by default .sop. What the environment says wins.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -49,7 +52,7 @@ def deploy() -> None:
     try:
         done = apply(settings)
     except (InfraError, SchemaError) as error:
-        _fail(str(error))
+        fail(str(error))
     table = Table(title="deployed", show_header=False)
     table.add_row("topics created", ", ".join(done.topics_created) or "none")
     table.add_row("schemas", ", ".join(f"{subject}={number}" for subject, number in done.schema_ids.items()))
@@ -106,13 +109,13 @@ def reconcile(
         from_when = moment(since, SystemClock().now()) if since else None
         options = Options(from_when, duration(grace), deep=deep, repair=repair)
     except ValueError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     _ready(settings, ALL_SERVERS, threading.Event())
     try:
         report = reconcile(settings, options, Stages(Console(stderr=True)))
         show_report(report, Console(), json_file)
     except (InfraError, SchemaError, ClickHouseError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     raise typer.Exit(0 if report.clean else 1)
 
 
@@ -135,7 +138,7 @@ def reindex(
         rebuild = reindex_from_stream if kafka else reindex_from_objects
         show_rebuilt(rebuild(settings, Stages(Console(stderr=True))), Console())
     except (InfraError, SchemaError) as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @app.command()
@@ -154,12 +157,12 @@ def gc(
     try:
         age = duration(grace)
     except ValueError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     _ready(settings, ["Kafka", "schema registry", "object store"], threading.Event())
     try:
         done = collect(settings, age, dry_run=dry_run, stages=Stages(Console(stderr=True)))
     except (InfraError, SchemaError) as error:
-        _fail(str(error))
+        fail(str(error))
     show_collected(done, Console(), dry_run=dry_run)
 
 
@@ -169,14 +172,17 @@ def query(
 ) -> None:
     """Ask ClickHouse, and print a table; tab-separated values where the output is no terminal."""
     from infra.clickhouse.client import ClickHouseError, connect  # noqa: PLC0415
+    from infra.readiness import probes  # noqa: PLC0415
 
     settings = _settings()
     try:
         result = connect(settings.clickhouse, analyst=True).query(sql)
     except SettingMissing as error:
-        _fail(str(error), code=2)
+        fail(error if anything_set() else _no_settings(), code=2)
+    except Unavailable as error:
+        fail(f"{error}; {probes(settings)['ClickHouse'].advice}")
     except (InfraError, ClickHouseError) as error:
-        _fail(str(error))
+        fail(str(error))
     if not sys.stdout.isatty():
         for values in (result.column_names, *result.result_rows):
             typer.echo("\t".join(str(value).replace("\t", " ").replace("\n", " ") for value in values))
@@ -199,7 +205,7 @@ def _mount_demo() -> None:
         @app.command(name="demo")
         def without_packages() -> None:
             """See a fleet get better (needs the packages that `make setup` installs)."""
-            _fail(f"{missing} is not installed; run `make setup`", code=2)
+            fail(f"{missing} is not installed; run `make setup`", code=2)
     else:
         app.command(name="demo")(demo)
 
@@ -211,21 +217,29 @@ def _settings() -> Settings:
     try:
         return load_settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "SOP_" + "__".join(str(part).upper() for part in first["loc"])
-        _fail(f"setting {name}: {first['msg']}", code=2)
+        fail(explain(error), code=2)
     except UnknownSettings as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
+
+
+def _no_settings() -> str:
+    return (
+        f"there are no settings, neither in the environment nor in {env_file()}: start the servers (`sop stack "
+        "up`), or say where they are (SOP_CLICKHOUSE__HOST, SOP_CLICKHOUSE__ANALYST_USERNAME, "
+        "SOP_KAFKA__BOOTSTRAP_SERVERS, SOP_S3__ENDPOINT_URL, SOP_REGISTRY__URL, ...)"
+    )
 
 
 def _ready(settings: Settings, servers: list[str], stop: threading.Event) -> None:
     from infra.readiness import probes, wait_for  # noqa: PLC0415
 
     available = probes(settings)
+    if not anything_set():
+        typer.echo(f"note: {_no_settings()}", err=True)
     try:
         wait_for({name: available[name] for name in servers}, timeout=settings.startup_timeout, stop=stop)
     except InfraError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _serve(process: str, run: Run, servers: list[str]) -> None:
@@ -242,12 +256,7 @@ def _serve(process: str, run: Run, servers: list[str]) -> None:
         if not stop.is_set():
             run(settings, stop, health)
     except (InfraError, SchemaError, OSError) as error:
-        _fail(f"{process}: {error}")
-
-
-def _fail(message: str, code: int = 1) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(code)
+        fail(f"{process}: {error}")
 
 
 def main() -> None:

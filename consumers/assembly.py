@@ -19,7 +19,7 @@ from consumers.episode import OpenEpisode
 from consumers.ranges import RangeSet
 from consumers.records import Origin, Record, origin
 from consumers.steps import Steps
-from schemas.events import ClosedBy, EpisodeBoundary, RobotEvent
+from schemas.events import ClosedBy, RobotEvent
 from schemas.topics import ROBOT_STEPS
 
 
@@ -164,8 +164,8 @@ class Assembly:
             self._repeat(out, place, same=episode.rejected_as(event.sequence, place.value))
         elif event.sequence in episode.seen:
             self._repeat(out, place, same=episode.holds(event))
-        elif isinstance(event, EpisodeBoundary) and episode.contradicts(event):
-            self._reject(out, DeadLetter(place, Reason.CONFLICT, "a second start or end of the episode"), event)
+        elif (problem := episode.unfit(event)) is not None:
+            self._reject(out, DeadLetter(place, *problem), event)
         else:
             episode.touch(*_where(place))
             episode.seen.add(event.sequence)

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     CONFLICT = "conflict"
     FOREIGN_EPISODE = "foreign_episode"
     NEVER_STARTED = "never_started"
+    EPISODE_FULL = "episode_full"
     NOT_INDEXABLE = "not_indexable"
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from consumers.dead_letters import DeadLetter
+from consumers.dead_letters import DeadLetter, Reason
 from consumers.ranges import RangeSet
 from consumers.records import Origin
 from consumers.step_buffer import StepBuffer
 from consumers.steps import Ints, Row
+from schemas import codec
 from schemas.events import (
     ClosedBy,
     EpisodeBoundary,
@@ -22,6 +23,9 @@ from schemas.events import (
     OffsetRange,
     RobotEvent,
 )
+
+MAX_INTERVENTION_BYTES = 4 * 2**20
+"""Encoded interventions that one episode takes: they all go into its announcement, which is one Kafka record."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,7 @@ class OpenEpisode:
     early: StepBuffer = field(default_factory=StepBuffer)
     """Steps whose layout is not known yet, with the records that they came from."""
     interventions: list[Intervention] = field(default_factory=list)
+    intervention_bytes: int = 0
     seen: RangeSet = field(default_factory=RangeSet)
     rejected: RangeSet = field(default_factory=RangeSet)
     rejected_hashes: dict[int, int] = field(default_factory=dict)
@@ -133,10 +138,22 @@ class OpenEpisode:
         """Keep an event that is no step; of two starts or ends the first counts."""
         if isinstance(event, Intervention):
             self.interventions.append(event)
+            self.intervention_bytes += len(codec.encode(event))
         elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeStarted):
             self.started = self.started or event
         elif isinstance(event, EpisodeBoundary):
             self.ended = self.ended or event
+
+    def unfit(self, event: RobotEvent) -> tuple[Reason, str] | None:
+        """Why an event that is no step cannot be part of the episode, if it cannot."""
+        if isinstance(event, EpisodeBoundary) and self.contradicts(event):
+            return Reason.CONFLICT, "a second start or end of the episode"
+        if isinstance(event, Intervention):
+            size = self.intervention_bytes + len(codec.encode(event))
+            if size > MAX_INTERVENTION_BYTES:
+                text = f"{size} bytes of interventions; an episode takes {MAX_INTERVENTION_BYTES}"
+                return Reason.EPISODE_FULL, text
+        return None
 
     def contradicts(self, event: EpisodeBoundary) -> bool:
         """Whether the event is a second start, or a second end, of the episode."""

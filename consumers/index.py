@@ -14,10 +14,10 @@ import structlog
 
 from consumers.burial import Burial
 from consumers.dead_letters import DeadLetter, Reason
-from consumers.patience import Patience
 from consumers.records import origin
 from consumers.rows import TableRow, columns_of, rows_of_message
 from infra import telemetry
+from infra.backoff import Backoff
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.inserting import insert_rows
 from infra.clock import Clock, SystemClock
@@ -58,7 +58,7 @@ class Indexer:
         self._client: Client | None = None
         self._dead = EventProducer(settings.kafka, "index-dead-letters")
         self._consumer = GroupConsumer(settings.kafka, settings.index.group, INDEX_TOPICS)
-        self._patience = Patience(self._clock)
+        self._backoff = Backoff(self._clock)
         self._backlog: list[Message] = []
         self._batch = _Batch()
 
@@ -71,7 +71,7 @@ class Indexer:
         """
         self._health.beat()
         try:
-            if (remaining := self._patience.remaining()) > 0:
+            if (remaining := self._backoff.remaining()) > 0:
                 self._consumer.pause(sorted(self._consumer.assigned))
                 self._backlog += self._consumer.consume(1, min(0.2, remaining))
                 return
@@ -80,13 +80,13 @@ class Indexer:
             self._decode()
             self._flush_if_due()
         except Unavailable as error:
-            pause = self._patience.failed()
+            pause = self._backoff.failed()
             telemetry.UNAVAILABLE.labels(type(error).__name__).inc()
             self._health.set_ready(False, str(error))
             _log.warning("index_waits", error=str(error), kind=type(error).__name__, retry_in=pause)
         else:
             self._health.set_ready(bool(self._consumer.assigned), "no partition is assigned to this member")
-            if self._patience.succeeded():
+            if self._backoff.succeeded():
                 self._consumer.resume(sorted(self._consumer.assigned))
                 _log.info("index_goes_on")
 

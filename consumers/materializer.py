@@ -18,11 +18,11 @@ import structlog
 from consumers.assembly import Outcome, Sealed
 from consumers.decode import decode
 from consumers.partition import OwnedPartition
-from consumers.patience import Patience
 from consumers.spill_folder import SpillFolder
 from consumers.storing import announced_before, store
 from consumers.takeover import take_over
 from infra import telemetry
+from infra.backoff import Backoff
 from infra.clock import Clock, SystemClock
 from infra.errors import DiskFull, ProducerFenced, SpillUnusable, TransactionAborted, Unavailable
 from infra.health import Health
@@ -64,7 +64,7 @@ class Materializer:
         self._owned: dict[int, OwnedPartition] = {}
         self._backlog: list[Message] = []
         self._committed_at = self._clock.monotonic()
-        self._patience = Patience(self._clock)
+        self._backoff = Backoff(self._clock)
         self._told_at = self._clock.monotonic()
         self._standing_by = False
 
@@ -76,7 +76,7 @@ class Materializer:
         """
         self._health.beat()
         try:
-            if (remaining := self._patience.remaining()) > 0:
+            if (remaining := self._backoff.remaining()) > 0:
                 self._stand_by(min(0.2, remaining))
                 return
             self._work()
@@ -313,14 +313,14 @@ class Materializer:
         telemetry.set_lags(self._consumer.lags())
 
     def _back_off(self, error: Exception) -> None:
-        pause = self._patience.failed()
+        pause = self._backoff.failed()
         self._health.set_ready(False, str(error))
         telemetry.UNAVAILABLE.labels(type(error).__name__).inc()
         _log.warning("materializer_waits", error=str(error), kind=type(error).__name__, retry_in=pause)
 
     def _go_on(self) -> None:
         self._health.set_ready(bool(self._owned), "no partition number is owned")
-        if self._patience.succeeded():
+        if self._backoff.succeeded():
             _log.info("materializer_goes_on")
         if self._standing_by and not self._unstored():
             self._standing_by = False

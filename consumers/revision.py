@@ -10,7 +10,6 @@ from consumers.episode import OpenEpisode
 from consumers.payload import StoredPayload
 from consumers.ranges import RangeSet
 from consumers.records import origin
-from schemas.events import EpisodeBoundary
 
 
 def reopened(stored: StoredPayload) -> OpenEpisode:
@@ -50,12 +49,11 @@ def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None
     for event in (late.started, late.ended, *late.interventions):
         if event is None or event.sequence not in fresh:
             continue
-        if isinstance(event, EpisodeBoundary) and episode.contradicts(event):
-            # `late` did not know better; the first of two starts or ends counts, and the second is not lost.
+        if (problem := episode.unfit(event)) is not None:
+            # `late` did not know better: of two starts or ends the first counts, and no more fits than fits.
             late.seen.discard(event.sequence)
             late.rejected.add(event.sequence)
-            place = late.others[event.sequence]
-            dead.append(DeadLetter(place, Reason.CONFLICT, "a second start or end of the episode"))
+            dead.append(DeadLetter(late.others[event.sequence], *problem))
         else:
             episode.take(event)
     dead += _add_steps(episode, late, known)

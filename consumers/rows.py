@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from consumers.dead_letters import headers
+from infra.decoder import event_in
 from infra.kafka import Message
 from infra.registry import Registry
 from schemas import codec
@@ -90,9 +91,7 @@ def rows_of_message(message: Message, registry: Registry) -> list[TableRow]:
     topic = TOPICS[str(message.topic())]
     if topic.event is None:
         return [dead_letter_row(message)]
-    value = message.value()
-    schema_id, body = codec.unframe(value if isinstance(value, bytes) else None)
-    event = codec.decode(codec.event_type(topic.event), body, registry.schema_of(schema_id, topic.event))
+    event = event_in(message.value(), codec.event_type(topic.event), registry.schema_of)
     return rows_of(event, int(message.partition() or 0), int(message.offset() or 0))
 
 

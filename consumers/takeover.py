@@ -9,9 +9,9 @@ import structlog
 from consumers.dead_letters import place_of
 from consumers.emitted import EmittedLog
 from consumers.partition import OwnedPartition, resume_positions
+from infra.decoder import event_in
 from infra.kafka import GroupConsumer, LogReader, Message, Partition
 from infra.registry import Registry
-from schemas import codec
 from schemas.errors import SchemaError
 from schemas.events import EpisodeMaterialized
 from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS, TRAINING_EPISODES
@@ -74,6 +74,4 @@ def read_emitted(reader: LogReader, registry: Registry, starts: Mapping[Partitio
 
 
 def _announcement(message: Message, registry: Registry) -> EpisodeMaterialized:
-    value = message.value()
-    schema_id, body = codec.unframe(value if isinstance(value, bytes) else None)
-    return codec.decode(EpisodeMaterialized, body, registry.schema_of(schema_id, EpisodeMaterialized.record))
+    return event_in(message.value(), EpisodeMaterialized, registry.schema_of)

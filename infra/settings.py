@@ -1,21 +1,23 @@
 """Settings of every process, validated once at the edge.
 
 They come from the environment (`SOP_KAFKA__BOOTSTRAP_SERVERS`, ...) or from a dotenv file: the one that
-`SOP_ENV_FILE` names, else `.sop/stack.env`, which `sop stack up` writes. The environment wins.
+`SOP_ENV_FILE` names, else `stack.env` in the data directory (`SOP_DATA_DIR`, or `.sop`), which `sop stack up`
+writes. The environment wins.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-DEFAULT_ENV_FILE = ".sop/stack.env"
+DEFAULT_DATA_DIR = ".sop"
 NOT_SETTINGS = {"SOP_ENV_FILE", "SOP_DATA_DIR"}
 """Variables of ours that are options of commands and not settings."""
 
@@ -142,32 +144,91 @@ class UnknownSettings(ValueError):
     """A variable looks like a setting, and is none, or is none that can be read."""
 
 
-def load_settings(env_file: Path | None = None) -> Settings:
-    """Settings from the environment and one dotenv file.
+def env_file() -> Path:
+    """The dotenv file that settings are read from; it need not be there."""
+    return Path(
+        os.environ.get("SOP_ENV_FILE") or Path(os.environ.get("SOP_DATA_DIR", DEFAULT_DATA_DIR), "stack.env")
+    )
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """Settings from the environment and one dotenv file, by default `env_file()`.
 
     Raises:
-        pydantic.ValidationError: a setting is not valid, or its section has none of that name.
-        UnknownSettings: a variable begins with SOP_ and names no section, most likely a slip of the pen; the file
+        pydantic.ValidationError: a setting is not valid; `explain` says it in a line.
+        UnknownSettings: a variable begins with SOP_ and names no setting, most likely a slip of the pen; the file
             holds what is no setting; a section or a list is not written as JSON.
     """
-    chosen = env_file or Path(os.environ.get("SOP_ENV_FILE", DEFAULT_ENV_FILE))
-    if env_file is None and "SOP_ENV_FILE" in os.environ and not chosen.is_file():
-        raise UnknownSettings(f"SOP_ENV_FILE names {chosen}, which is no file")
-    ours = [name for name in os.environ if name.upper().startswith("SOP_") and name not in NOT_SETTINGS]
-    _refuse_unknown(ours, "")
+    chosen = file or env_file()
+    if file is None:
+        _refuse_missing_file()
+    _refuse_unknown(_ours(), "")
     if chosen.is_file():
         _refuse_unknown(dotenv_values(chosen), f" in {chosen}")
+    return _settings(chosen if chosen.is_file() else None)
+
+
+def check_environment() -> None:
+    """Refuse what `load_settings` would refuse in the environment; for who takes no settings from it.
+
+    Raises:
+        pydantic.ValidationError, UnknownSettings: see `load_settings`.
+    """
+    _refuse_missing_file()
+    _refuse_unknown(_ours(), "")
+    _settings(None)
+
+
+def _settings(file: Path | None) -> Settings:
     try:
-        return Settings(_env_file=chosen if chosen.is_file() else None)
+        return Settings(_env_file=file)
     except SettingsError as error:
         raise UnknownSettings(
             f"{error}: a section is set field by field (SOP_KAFKA__BOOTSTRAP_SERVERS), a list as JSON ([256, 256])"
         ) from error
 
 
+def anything_set() -> bool:
+    """Whether there are settings at all, in the environment or in `env_file()`."""
+    return bool(_ours()) or env_file().is_file()
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line, without the value: it may be a secret."""
+    first = error.errors()[0]
+    name = "SOP_" + "__".join(str(part).upper() for part in first["loc"])
+    return f"{name} is no setting" if first["type"] == "extra_forbidden" else f"setting {name}: {first['msg']}"
+
+
+def _refuse_missing_file() -> None:
+    if os.environ.get("SOP_ENV_FILE") and not env_file().is_file():
+        raise UnknownSettings(f"SOP_ENV_FILE names {env_file()}, which is no file")
+
+
+def _ours() -> list[str]:
+    return [name for name in os.environ if name.upper().startswith("SOP_") and name not in NOT_SETTINGS]
+
+
+def _known() -> list[str]:
+    """Names of all variables: of sections as a whole, and of their fields."""
+    names = []
+    for section, info in Settings.model_fields.items():
+        names.append(f"SOP_{section.upper()}")
+        names += [f"{names[-1]}__{field.upper()}" for field in getattr(info.annotation, "model_fields", {})]
+    return names
+
+
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
+    known = _known()
     for name in names:
-        prefix, _, section = name.upper().split("__")[0].partition("_")
-        if prefix != "SOP" or section.lower() not in Settings.model_fields:
-            known = ", ".join(f"SOP_{field.upper()}" for field in Settings.model_fields)
-            raise UnknownSettings(f"{name}{where} is no setting; they begin with {known}")
+        if name.upper() in known:
+            continue
+        if near := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8):
+            raise UnknownSettings(f"{name}{where} is no setting; did you mean {near[0]}?")
+        section = name.upper().split("__")[0]
+        fields = ", ".join(other for other in known if other.startswith(f"{section}__"))
+        sections = ", ".join(other for other in known if "__" not in other)
+        raise UnknownSettings(
+            f"{name}{where} is no setting; "
+            + (f"of this section there are {fields}" if fields else f"they begin with {sections}")
+        )

@@ -8,12 +8,11 @@ from typing import TypeVar
 
 import structlog
 
+from infra.backoff import Backoff
 from infra.errors import Unavailable
 from infra.health import Health
 from infra.telemetry import UNAVAILABLE
 
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 5.0
 _LOOK_SECONDS = 0.1
 
 T = TypeVar("T")
@@ -56,7 +55,7 @@ class Patience:
         Raises:
             Stopped: a stop was asked for.
         """
-        pause = FIRST_PAUSE
+        backoff = Backoff()
         while True:
             try:
                 result = self._on_thread(action)
@@ -65,9 +64,9 @@ class Patience:
             except Unavailable as error:
                 UNAVAILABLE.labels(server).inc()
                 self._health.set_ready(False, str(error))
+                pause = backoff.failed()
                 _log.warning("waiting_for_server", server=server, error=str(error), retry_in=pause)
                 self.pause(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
 
     def _on_thread(self, action: Callable[[], T]) -> T:
         self.check()

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 
+from infra.backoff import Backoff
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
 from infra.object_store import ObjectStore
 from infra.telemetry import UNAVAILABLE
 from learner.episodes import Episode, EpisodeRecord, read_payload
 from learner.errors import BadPayload
-from learner.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience
+from learner.patience import Patience
 
 _LOOK_SECONDS = 0.1
 _CLOSED = None
@@ -115,16 +116,16 @@ class PayloadFetcher:
 
     def _fetch(self, record: EpisodeRecord) -> Episode | BadPayload | None:
         """The episode, or why it is none; None once closed."""
-        pause = FIRST_PAUSE
+        backoff = Backoff()
         while not self._closed.is_set():
             try:
                 data = self._store.get(self._store.key(record.payload_uri))
                 return Episode(record, read_payload(data, record))
             except ObjectStoreUnavailable as error:
                 UNAVAILABLE.labels("object store").inc()
+                pause = backoff.failed()
                 _log.warning("waiting_for_server", server="object store", error=str(error), retry_in=pause)
                 self._closed.wait(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
             except BadPayload as error:
                 return error
             except (ObjectMissing, ValueError) as error:

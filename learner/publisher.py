@@ -6,6 +6,7 @@ from functools import partial
 
 import structlog
 
+from infra.backoff import Backoff
 from infra.errors import KafkaUnavailable, ProducerFenced, TransactionAborted
 from infra.kafka import OutRecord, TransactionalProducer
 from infra.object_store import ObjectStore
@@ -13,7 +14,7 @@ from infra.registry import Registry
 from infra.settings import KafkaSettings
 from infra.telemetry import LEARNER_VERSION, UNAVAILABLE, new_traceparent
 from learner.claim import Claim
-from learner.patience import FIRST_PAUSE, LONGEST_PAUSE, Patience
+from learner.patience import Patience
 from learner.stream import EventStream
 from learner.wire import Encoder
 from schemas.events import PolicyVersion
@@ -63,22 +64,23 @@ class Publisher:
             value=self._encoder.encode(version),
             headers=[("traceparent", new_traceparent())],
         )
-        pause = FIRST_PAUSE
+        backoff = Backoff()
         while True:
             try:
                 self._patience.call("Kafka", partial(_commit, self._producer, record))
                 break
             except TransactionAborted as error:
+                pause = backoff.failed()
                 _log.warning("announcement_aborted", version=version.version, error=str(error), retry_in=pause)
                 self._patience.pause(pause)
             except (_OutcomeUnknown, ProducerFenced) as error:
                 if isinstance(error, _OutcomeUnknown):
                     UNAVAILABLE.labels("Kafka").inc()
+                pause = backoff.failed()
                 _log.warning("announcement_unsettled", version=version.version, error=str(error), retry_in=pause)
                 self._patience.pause(pause)
                 if self._settle(version):
                     break
-            pause = min(pause * 2, LONGEST_PAUSE)
         LEARNER_VERSION.set(version.version)
         _log.info("policy_published", policy=version.policy, version=version.version, sha256=version.sha256)
 

@@ -9,13 +9,14 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from infra.backoff import FIRST_PAUSE
 from infra.errors import KafkaUnavailable
 from infra.kafka import LogReader, Message
 from infra.kafka.log_reader import BEGINNING
 from infra.registry import Registry
 from infra.settings import KafkaSettings
 from infra.telemetry import RECORDS_CONSUMED, UNAVAILABLE
-from learner.patience import FIRST_PAUSE, Patience
+from learner.patience import Patience
 from learner.wire import Decoder
 from schemas.errors import SchemaError
 from schemas.events import Event

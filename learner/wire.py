@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from infra.decoder import event_in
 from infra.registry import Registry
 from learner.patience import Patience
 from schemas import codec
@@ -29,13 +30,14 @@ class Decoder(Generic[E]):
             SchemaError: the bytes are no such event.
             Stopped: a stop was asked for.
         """
-        schema_id, body = codec.unframe(value)
+        return event_in(value, self._event_type, self._schema_of)
+
+    def _schema_of(self, schema_id: int, record: str) -> AvroSchema:
         if schema_id not in self._writers:
-            record = self._event_type.record
             self._writers[schema_id] = self._patience.call(
                 "schema registry", lambda: self._registry.schema_of(schema_id, record)
             )
-        return codec.decode(self._event_type, body, self._writers[schema_id])
+        return self._writers[schema_id]
 
 
 class Encoder:

@@ -6,13 +6,13 @@ from typing import Protocol
 
 import structlog
 
+from infra.decoder import event_in
 from infra.errors import InfraError, OffsetsExpired
 from infra.kafka import LogReader, Message, Partition
 from infra.kafka.log_reader import all_partitions
 from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
-from schemas.codec import decode, unframe
 from schemas.errors import SchemaError
 from schemas.events import PolicyVersion
 from schemas.topics import POLICY_VERSIONS
@@ -79,8 +79,7 @@ class KafkaPolicyFeed:
 
     def _decode(self, message: Message) -> PolicyVersion | None:
         try:
-            schema_id, body = unframe(message.value())
-            return decode(PolicyVersion, body, self._registry.schema_of(schema_id, PolicyVersion.record))
+            return event_in(message.value(), PolicyVersion, self._registry.schema_of)
         except SchemaError as error:
             _log.error("policy_announcement_undecodable", offset=message.offset(), error=str(error))
             return None

@@ -35,7 +35,10 @@ INDEX_TOPICS = (
 
 
 class Topic(BaseModel):
-    """One topic: who owns it, what it carries, and for how long. `event` None means raw bytes."""
+    """One topic: who owns it, what it carries, and for how long. `event` None means raw bytes.
+
+    max_record_bytes: largest record, as compressed, that brokers take there, whatever they take elsewhere.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +51,7 @@ class Topic(BaseModel):
     retention_days: int | None = Field(gt=0)
     timestamp: Literal["LogAppendTime", "CreateTime"]
     co_partitioned: bool
+    max_record_bytes: int = Field(gt=0)
     description: str
 
     @property

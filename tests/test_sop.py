@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
@@ -18,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from infra.deploy import deploy
+from infra.errors import InfraError
 from infra.kafka import LogReader
 from infra.kafka.log_reader import all_partitions
 from infra.local.stack import Stack
@@ -110,13 +112,19 @@ def test_every_command_explains_itself(command: str) -> None:
     assert len(result.output.splitlines()) > 5
 
 
+def test_the_demo_s_help_names_its_exit_codes() -> None:
+    lines = CliRunner().invoke(app, ["demo", "--help"]).output.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.strip() == "Exit codes:")
+    assert [line.split()[0] for line in lines[at + 1 : at + 5]] == ["0", "1", "2", "130"]
+
+
 def test_a_wrong_option_or_command_is_wrong_use() -> None:
     for arguments in (["deploy", "--nonsense"], ["nonsense"], ["query"]):
         assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
 @pytest.mark.parametrize(
-    "arguments", [["deploy"], ["materialize"], ["index"], ["learn"], ["query", "SELECT 1"]], ids=str
+    "arguments", [["deploy"], ["materialize"], ["index"], ["learn"], ["query", "SELECT 1"], ["demo"]], ids=str
 )
 @pytest.mark.parametrize(
     ("name", "value", "line"),
@@ -126,7 +134,7 @@ def test_a_wrong_option_or_command_is_wrong_use() -> None:
             "0",
             "setting SOP_KAFKA__REPLICATION_FACTOR: .* greater than or equal to 1",
         ),
-        ("SOP_KAFKA__NONSENSE", "1", "setting SOP_KAFKA__NONSENSE: .*"),
+        ("SOP_KAFKA__NONSENSE", "1", "SOP_KAFKA__NONSENSE is no setting; .*"),
         ("SOP_NONSENSE", "1", "SOP_NONSENSE is no setting; .*"),
         ("SOP_LEARNER__HIDDEN", "256,256", ".*learner.*JSON.*"),
         ("SOP_ENV_FILE", "none.env", r"SOP_ENV_FILE names none\.env, which is no file"),
@@ -152,7 +160,41 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(monkeypatch: pytest.MonkeyP
 def test_a_query_without_an_analyst_is_wrong_use_and_runs_as_nobody_else() -> None:
     result = CliRunner().invoke(app, ["query", "SELECT 1"])
     assert result.exit_code == 2
-    assert re.fullmatch("error: .*SOP_CLICKHOUSE__ANALYST_USERNAME.*\n", result.output), result.output
+    assert re.fullmatch("error: .*`sop stack up`.*SOP_CLICKHOUSE__ANALYST_USERNAME.*\n", result.output), (
+        result.output
+    )
+
+
+def test_a_query_to_where_nobody_listens_says_where_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOP_CLICKHOUSE__ANALYST_USERNAME", "analyst")
+    monkeypatch.setenv(*NOWHERE["ClickHouse"])
+    result = CliRunner().invoke(app, ["query", "SELECT 1"])
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        "error: ClickHouse does not answer at 127.0.0.1:1 .*`sop stack up`.*SOP_CLICKHOUSE__PORT\n", result.output
+    ), result.output
+
+
+@pytest.mark.parametrize("command", ["deploy", "reconcile", "gc"])
+def test_a_command_without_any_settings_says_what_to_do_before_it_waits(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("infra.readiness.wait_for", lambda probes, **_: asked.extend(probes))
+    monkeypatch.setattr("infra.deploy.deploy", stop_here)
+    monkeypatch.setattr("consumers.audit.reconcile.reconcile", stop_here)
+    monkeypatch.setattr("consumers.audit.gc.collect", stop_here)
+    for name, told in (("", True), ("SOP_S3__BUCKET", False)):
+        if name:
+            monkeypatch.setenv(name, "mine")
+        result = CliRunner().invoke(app, [command])
+        assert result.output.endswith("error: came as far as this\n")
+        assert ("`sop stack up`" in result.output) is told
+    assert "Kafka" in asked
+
+
+def stop_here(*_: object, **__: object) -> NoReturn:
+    raise InfraError("came as far as this")
 
 
 @pytest.mark.parametrize("server", NOWHERE)
@@ -163,7 +205,9 @@ def test_a_server_that_is_down_at_start_is_named(server: str, monkeypatch: pytes
     result = CliRunner().invoke(app, ["deploy"])
     assert result.exit_code == 1
     last = result.output.splitlines()[-1]
-    assert re.match(f"error: {server} did not answer within 6 s: ", last), result.output
+    assert re.match(f"error: {server} did not answer within 6 s at \\S+: .*`sop stack up`.*SOP_", last), (
+        result.output
+    )
 
 
 @pytest.mark.parametrize("command", SERVICES)
@@ -173,7 +217,7 @@ def test_a_process_gives_up_on_a_server_that_stays_down(command: str, monkeypatc
     with running(command) as process:
         seen = log_until(process, "never logged")
         assert process.wait() == 1
-    assert seen[-1].startswith("error: Kafka did not answer within 0 s: ")
+    assert seen[-1].startswith("error: Kafka did not answer within 0.5 s at 127.0.0.1:1: ")
     assert not [line for line in seen if "Traceback" in line]
 
 
@@ -212,10 +256,17 @@ def test_a_query_prints_a_table_and_a_wrong_one_its_error() -> None:
     deploy(load_settings())
     good = CliRunner().invoke(app, ["query", "SELECT 6 * 7 AS answer"])
     assert (good.exit_code, "answer" in good.output, "42" in good.output) == (0, True, True)
-    for sql in ("SELECT nonsense", "DROP TABLE raw_episodes"):
+    for sql, error in (
+        ("SELECT nonsense", "Unknown expression identifier"),
+        ("SELCT 1", "no statement begins with 'selct'; did you mean SELECT?"),
+        ("nonsense", "a query begins with SELECT"),
+        ("DROP TABLE raw_episodes", "readonly mode"),
+    ):
         bad = CliRunner().invoke(app, ["query", sql])
         assert bad.exit_code == 1
         assert bad.output.startswith("error: ")
+        assert error in bad.output
+        assert ("readonly" in bad.output) is ("readonly" in error)
         assert "Traceback" not in bad.output
 
 

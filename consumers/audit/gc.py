@@ -24,13 +24,13 @@ from consumers.audit.reading import announcement_of, scan, size_of, spans_of
 from consumers.emitted import is_settled
 from consumers.payload import PayloadUnreadable, read_payload
 from infra.clock import Clock, SystemClock
+from infra.decoder import event_in
 from infra.errors import DeploymentConflict, ObjectMissing
 from infra.kafka import LogReader, Message
 from infra.kafka.positions import Positions
 from infra.object_store import Entry, ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
-from schemas import codec
 from schemas.events import PolicyVersion
 from schemas.topics import POLICY_VERSIONS, ROBOT_TOPICS, TRAINING_EPISODES
 
@@ -175,9 +175,7 @@ def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Nam
 
 
 def _policy_version(message: Message, registry: Registry) -> PolicyVersion:
-    value = message.value()
-    schema_id, body = codec.unframe(value if isinstance(value, bytes) else None)
-    return codec.decode(PolicyVersion, body, registry.schema_of(schema_id, PolicyVersion.record))
+    return event_in(message.value(), PolicyVersion, registry.schema_of)
 
 
 def _held(objects: ObjectStore) -> frozenset[str]:

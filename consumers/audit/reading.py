@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from consumers.audit.progress import Advance
+from infra.decoder import event_in
 from infra.kafka import LogReader, Message, Partition
 from infra.registry import Registry
-from schemas import codec
 from schemas.events import EpisodeMaterialized
 
 SILENCE = 60.0
@@ -57,6 +57,4 @@ def announcement_of(message: Message, registry: Registry) -> EpisodeMaterialized
         SchemaError: it holds none.
         RegistryUnavailable: its schema could not be looked up.
     """
-    value = message.value()
-    schema_id, body = codec.unframe(value if isinstance(value, bytes) else None)
-    return codec.decode(EpisodeMaterialized, body, registry.schema_of(schema_id, EpisodeMaterialized.record))
+    return event_in(message.value(), EpisodeMaterialized, registry.schema_of)

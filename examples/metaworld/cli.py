@@ -11,7 +11,11 @@ from typing import Annotated
 
 import structlog
 import typer
+from pydantic import ValidationError
 from rich.console import Console
+
+from infra.settings import UnknownSettings, check_environment, explain
+from infra.terminal import fail
 
 # Tables in a file or a pipe, where no terminal says how wide it is.
 _FILE_COLUMNS = 120
@@ -39,20 +43,33 @@ def demo(
 ) -> None:
     """Show a simulated fleet getting better, on real servers, and account for every episode.
 
-    Exit code 0 when everything adds up, 1 when something does not, 2 when the data directory is not the demo's.
+    SOP_ variables are checked and left aside: its servers have settings of their own.
+
+    Exit codes:
+    0 everything adds up
+    1 something does not, or a server or a process failed
+    2 wrong use: it cannot have its data directory or its files; a wrong setting
+    130 after Ctrl-C; nothing is left running
     """
     try:
         # Late, so that `sop --help` does not wait for the simulator (1.2 s).
         from examples.metaworld.demo.crew import CrewFailed  # noqa: PLC0415
         from examples.metaworld.demo.home import DirectoryRefused  # noqa: PLC0415
+        from examples.metaworld.demo.outputs import OutputRefused  # noqa: PLC0415
         from examples.metaworld.demo.run import Demo, DemoFailed, run_demo  # noqa: PLC0415
         from examples.metaworld.settings import FLEET, FleetSettings  # noqa: PLC0415
         from infra.errors import InfraError  # noqa: PLC0415
         from infra.local.stack import StackError  # noqa: PLC0415
         from infra.local.state import DirectoryInUseError  # noqa: PLC0415
     except ModuleNotFoundError as missing:
-        raise typer.Exit(_complain(f"{missing.name} is not installed; run `make setup`", 2)) from missing
+        fail(f"{missing.name} is not installed; run `make setup`", code=2)
 
+    try:
+        check_environment()
+    except ValidationError as wrong:
+        fail(explain(wrong), code=2)
+    except UnknownSettings as wrong:
+        fail(wrong, code=2)
     # The view tells what matters; what a client library warns of while a worker restarts would tear it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     settings = FleetSettings.from_json(fleet) if fleet else FLEET
@@ -64,10 +81,10 @@ def demo(
     except _Interrupted as interrupted:
         console.print(f"stopped; nothing is left running, data and logs stay in {data_dir}", highlight=False)
         code = interrupted.exit_code
-    except (DirectoryRefused, DirectoryInUseError) as refused:
-        code = _complain(refused, 2)
-    except (DemoFailed, CrewFailed, StackError, InfraError) as failed:
-        code = _complain(failed, 1)
+    except (DirectoryRefused, DirectoryInUseError, OutputRefused) as refused:
+        fail(refused, code=2)
+    except (DemoFailed, CrewFailed, StackError, InfraError, OSError) as failed:
+        fail(failed)
     raise typer.Exit(code)
 
 
@@ -75,11 +92,6 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)  # a second signal must not interrupt the cleaning up
     raise _Interrupted(number)
-
-
-def _complain(error: object, code: int) -> int:
-    Console(stderr=True).print(f"sop demo: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-    return code
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ _ATTEMPTS = 10
 # Wall seconds between two looks at the inbox while the robot waits; each look is a heartbeat.
 _LOOK_SECONDS = 1.0
 
+WAITING = "waiting"
+"""What a robot notes while it holds still for a policy version."""
+
 
 class Phase(StrEnum):
     """A part of a robot's work."""
@@ -203,7 +206,7 @@ class SimulatedRobot:
             return (version.simulated_seconds or 0.0) >= simulated_seconds
 
         until = self._clock.monotonic() + self._patience
-        self._note("waiting")
+        self._note(WAITING)
         while True:
             self._client.heartbeat(simulated_seconds=at, waiting=True)
             file = self._inbox.wait_for(due, _LOOK_SECONDS)

@@ -63,8 +63,7 @@ def unavailable_as_ours(settings: ClickHouseSettings) -> Iterator[None]:
         # The driver quotes the whole request; what matters is where, and why in its last words.
         reason = str(error).splitlines()[0].rsplit("Caused by ", 1)[-1][:200]
         raise ClickHouseUnavailable(
-            f"ClickHouse does not answer at {settings.host}:{settings.port} ({reason}); start the servers "
-            "(`sop stack up`) or set SOP_CLICKHOUSE__HOST and SOP_CLICKHOUSE__PORT"
+            f"ClickHouse does not answer at {settings.host}:{settings.port} ({reason})"
         ) from error
 
 

@@ -13,7 +13,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from infra.errors import DeploymentConflict, KafkaUnavailable
-from infra.kafka.config import MESSAGE_BYTES, client_config
+from infra.kafka.config import client_config
 from infra.settings import KafkaSettings
 from schemas.topics import Topic
 
@@ -131,10 +131,8 @@ def topic_config(topic: Topic, replication_factor: int) -> dict[str, str]:
         "cleanup.policy": topic.cleanup,
         "retention.ms": str(retention),
         "message.timestamp.type": topic.timestamp,
+        "max.message.bytes": str(topic.max_record_bytes),
     }
-    if topic.event is None:
-        # It holds the records of other topics, and says in headers what is wrong with them.
-        config["max.message.bytes"] = str(MESSAGE_BYTES)
     if replication_factor >= 3:
         # Else "acknowledged by all" may mean by the leader alone, and dies with it.
         config["min.insync.replicas"] = "2"

@@ -16,7 +16,7 @@ PARTITIONER = "murmur2_random"
 """The Java client's partitioner, pinned so that a robot's key means one partition number for every client."""
 
 MESSAGE_BYTES = 1_048_588 + 65_536
-"""Largest record that our producers write: what a broker takes by default, and headers for a dead letter."""
+"""Largest record that is sent outside transactions: what robot topics take, and headers for a dead letter."""
 
 _log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from infra.errors import KafkaUnavailable, ProducerFenced, TransactionAborted
-from infra.kafka.config import MESSAGE_BYTES, PARTITIONER, Partition, client_config
+from infra.kafka.config import PARTITIONER, Partition, client_config
 from infra.kafka.producer import OutRecord
 from infra.settings import KafkaSettings
 
@@ -19,6 +19,10 @@ _FENCED = {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 }
+_PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+"""What an abort does to the rest: not its reason."""
+
+_REQUEST_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class TransactionalProducer:
                 "socket.timeout.ms": int(min(kafka.request_timeout, timeout) * 1000),
                 "compression.type": "zstd",
                 "partitioner": PARTITIONER,
-                "message.max.bytes": MESSAGE_BYTES,
+                # The topic's own limit decides, which an operator can raise; this one is a broker's for a request.
+                "message.max.bytes": _REQUEST_BYTES,
                 "linger.ms": 5,
             }
         )
@@ -88,7 +93,7 @@ class TransactionalProducer:
                 self._producer.send_offsets_to_transaction(positions, group, self._timeout)
             self._producer.commit_transaction(self._timeout + 5.0)
         except KafkaException as error:
-            raise self._abort(error) from error
+            raise self._abort(error, failures) from error
         if failures or -1 in written:
             raise KafkaUnavailable(f"a committed transaction lacks delivery reports: {failures[:1]}")
         return written
@@ -96,7 +101,8 @@ class TransactionalProducer:
     def _produce(self, record: OutRecord, index: int, written: list[int], failures: list[str]) -> None:
         def report(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                failures.append(error.str())
+                if error.code() not in _PURGED:
+                    failures.append(_refusal(error, record))
                 return
             offset = message.offset()
             written[index] = -1 if offset is None else offset
@@ -116,7 +122,7 @@ class TransactionalProducer:
             else:
                 return
 
-    def _abort(self, error: KafkaException) -> Exception:
+    def _abort(self, error: KafkaException, failures: Sequence[str]) -> Exception:
         translated = _translate(error)
         if isinstance(translated, ProducerFenced):
             return translated
@@ -127,7 +133,17 @@ class TransactionalProducer:
             self._producer.abort_transaction(self._timeout + 5.0)
         except KafkaException as second:
             return _translate(second)
-        return TransactionAborted(kafka_error.str())
+        return TransactionAborted(failures[0] if failures else kafka_error.str())
+
+
+def _refusal(error: KafkaError, record: OutRecord) -> str:
+    if error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+        return error.str()
+    size, key = len(record.value or b""), (record.key or b"").decode(errors="replace")
+    return (
+        f"{record.topic} takes no record of {size} bytes (key {key!r}): raise the topic's max.message.bytes, "
+        "and it goes on"
+    )
 
 
 def _translate(error: KafkaException) -> Exception:

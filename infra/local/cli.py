@@ -16,6 +16,7 @@ from rich.table import Table
 from infra.local import control, state
 from infra.local.ports import NoFreePortError
 from infra.local.stack import StackError
+from infra.terminal import fail
 
 app = typer.Typer(
     name="stack",
@@ -40,10 +41,9 @@ def up(data_dir: DataDir = _DEFAULT) -> None:
         control.wait_while_starting(data_dir)
         headline = "already running"
     except control.ForeignDirectoryError as error:
-        typer.echo(f"sop stack: {error}", err=True)
-        raise typer.Exit(2) from None
+        fail(error, code=2)
     except (StackError, NoFreePortError, OSError) as error:
-        raise _failure(error) from None
+        fail(error)
     services = control.status(data_dir)
     _show(services, headline, data_dir)
     if not _all_healthy(services):
@@ -55,13 +55,18 @@ def down(
     data_dir: DataDir = _DEFAULT,
     purge: Annotated[bool, typer.Option("--purge", help="Remove the data directory as well.")] = False,
 ) -> None:
-    """Stop the servers; no process is left. The data stay, unless --purge is given."""
+    """Stop the servers; no process is left. The data stay, unless --purge is given.
+
+    Exit code 0 as well when none ran.
+    """
+    there = data_dir.exists()
     try:
         ran = control.down(data_dir, purge=purge)
     except (StackError, state.DirectoryInUseError, OSError) as error:
-        raise _failure(error) from None
+        fail(error)
     what = "stopped" if ran else "nothing was running"
-    Console().print(f"{what}; {data_dir} {'removed' if purge else 'kept'}", highlight=False)
+    then = ("removed" if purge else "kept") if there else "is not there"
+    Console().print(f"{what}; {data_dir} {then}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -90,18 +95,13 @@ def env(data_dir: DataDir = _DEFAULT) -> None:
     try:
         found = control.environment(data_dir)
     except (StackError, OSError) as error:
-        raise _failure(error) from None
+        fail(error)
     for name, value in found.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def _all_healthy(services: list[control.ServiceStatus]) -> bool:
     return all(service.health == control.HEALTHY for service in services)
-
-
-def _failure(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"sop stack: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-    return typer.Exit(1)
 
 
 def _show(services: list[control.ServiceStatus], headline: str, data_dir: Path) -> None:

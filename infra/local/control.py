@@ -58,11 +58,13 @@ def up(data_dir: Path, *, timeout: float = 120.0) -> None:
     Until then a pipe ties the supervisor to this process: if this one is killed, everything is stopped.
 
     Raises:
-        ForeignDirectoryError: the directory holds what no stack made.
+        ForeignDirectoryError: the directory holds what no stack made, or is none.
         state.DirectoryInUseError: one runs there.
         StackError: it did not start; nothing is left running.
     """
     data_dir = data_dir.absolute()
+    if data_dir.exists() and not data_dir.is_dir():
+        raise ForeignDirectoryError(f"{data_dir} is no directory; choose another --data-dir")
     strangers = _strangers(data_dir)
     if strangers:
         named = ", ".join(strangers[:3])

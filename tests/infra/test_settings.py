@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from infra.settings import NOT_SETTINGS, Settings, UnknownSettings, load_settings
+from infra.settings import (
+    NOT_SETTINGS,
+    Settings,
+    UnknownSettings,
+    anything_set,
+    check_environment,
+    explain,
+    load_settings,
+)
 
 SECTIONS: dict[str, tuple[str, Callable[[Settings], object], object]] = {
     "SOP_KAFKA__REQUEST_TIMEOUT": ("2.5", lambda s: s.kafka.request_timeout, 2.5),
@@ -72,6 +81,31 @@ def test_the_stack_file_is_read_when_no_other_is_named(tmp_path: Path, monkeypat
     assert (load_settings().s3.bucket, load_settings().s3.region) == (Settings().s3.bucket, "named")
 
 
+def test_the_stack_of_the_named_data_directory_is_the_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (".sop", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stack.env").write_text(f"SOP_S3__BUCKET=bucket-{name}\n")
+    (tmp_path / "named.env").write_text("SOP_S3__BUCKET=named\n")
+    monkeypatch.setenv("SOP_DATA_DIR", "other")
+    assert load_settings().s3.bucket == "bucket-other"
+    monkeypatch.setenv("SOP_ENV_FILE", "named.env")
+    assert load_settings().s3.bucket == "named"
+
+
+def test_whether_anything_is_set_is_told_by_the_environment_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOP_DATA_DIR", "other")
+    assert not anything_set()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "stack.env").write_text("")
+    assert anything_set()
+    monkeypatch.delenv("SOP_DATA_DIR")
+    assert not anything_set()
+    monkeypatch.setenv("SOP_S3__BUCKET", "mine")
+    assert anything_set()
+
+
 def test_a_named_file_that_is_missing_is_an_error_and_the_default_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -90,6 +124,38 @@ def test_a_variable_that_names_no_section_is_refused_by_its_name(
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("SOP_KAFKA__BOOTSTRAP_SERVER", "did you mean SOP_KAFKA__BOOTSTRAP_SERVERS?"),
+        ("SOP_KAFAK__BOOTSTRAP_SERVERS", "did you mean SOP_KAFKA__BOOTSTRAP_SERVERS?"),
+        ("sop_kafka__bootstrap_server", "did you mean SOP_KAFKA__BOOTSTRAP_SERVERS?"),
+        ("SOP_REGISTRY__NONSENSE", "of this section there are SOP_REGISTRY__URL, SOP_REGISTRY__TIMEOUT"),
+        ("SOP_METRIC_PORT", "did you mean SOP_METRICS_PORT?"),
+    ],
+)
+def test_what_is_no_setting_is_refused_with_what_may_have_been_meant(
+    name: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "hush")
+    with pytest.raises(UnknownSettings) as refused:
+        load_settings()
+    assert str(refused.value) == f"{name} is no setting; {advice}"
+
+
+def test_a_wrong_value_is_explained_in_a_line_that_does_not_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, line in (
+        ("SOP_KAFKA__REPLICATION_FACTOR", "-77", "setting SOP_KAFKA__REPLICATION_FACTOR: .* than or equal to 1"),
+        ("SOP_REGISTRY", '{"nonsense": -77}', "SOP_REGISTRY__NONSENSE is no setting"),
+    ):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ValidationError) as refused:
+            load_settings()
+        monkeypatch.delenv(name)
+        assert re.fullmatch(line, explain(refused.value))
+        assert "-77" not in explain(refused.value)
+
+
 @pytest.mark.parametrize("name", ["SOP_KAFAK__BOOTSTRAP_SERVERS", "OTHER"])
 def test_a_line_of_the_file_that_is_no_setting_is_refused_by_name_and_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / "any.env"
@@ -102,7 +168,6 @@ def test_a_line_of_the_file_that_is_no_setting_is_refused_by_name_and_file(name:
 @pytest.mark.parametrize(
     ("name", "value", "where"),
     [
-        ("SOP_KAFKA__BOOTSTRAP", "x", ("kafka", "bootstrap")),
         ("SOP_KAFKA__REPLICATION_FACTOR", "0", ("kafka", "replication_factor")),
         ("SOP_KAFKA__SECURITY_PROTOCOL", "TLS", ("kafka", "security_protocol")),
         ("SOP_CLICKHOUSE__DATABASE", "a; DROP TABLE b", ("clickhouse", "database")),
@@ -133,6 +198,23 @@ def test_a_section_or_list_that_is_not_json_is_refused_with_the_way_to_write_it(
 def test_options_of_commands_are_let_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "elsewhere")
     assert load_settings() == Settings()
+
+
+def test_the_environment_is_checked_without_the_stack_s_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".sop").mkdir()
+    (tmp_path / ".sop" / "stack.env").write_text("NONSENSE=1\n")
+    check_environment()
+    monkeypatch.setenv("SOP_STARTUP_TIMEOUT", "0")
+    with pytest.raises(ValidationError):
+        check_environment()
+    monkeypatch.delenv("SOP_STARTUP_TIMEOUT")
+    for name, value in (("SOP_KAFKA__NONSENSE", "1"), ("SOP_ENV_FILE", "none.env")):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(UnknownSettings):
+            check_environment()
+        monkeypatch.delenv(name)
 
 
 def test_secrets_show_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 from infra.local import state
+from infra.terminal import program
 
 MARK = "demo.json"
+_STACK = "stack.json"
 _LOCK = "lock"  # held by whoever owns the directory; made by merely asking
 
 
@@ -20,20 +23,24 @@ def claim(data_dir: Path) -> None:
     """Make the directory the demo's, empty; what an earlier demo left in it is removed.
 
     Raises:
-        DirectoryRefused: a stack runs there, or it holds data that no demo made.
+        DirectoryRefused: it is no directory that we may write, a stack runs there, or it holds data that no demo
+            made.
     """
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = {path.name for path in data_dir.iterdir()} - {_LOCK}
-    # Asking whether one runs makes a lock file; a stranger's directory is not touched even so.
-    if content & {MARK, "stack.json"} and state.is_running(data_dir):
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = {path.name for path in data_dir.iterdir()} - {_LOCK}
+    except OSError as error:
         raise DirectoryRefused(
-            f"a stack runs on {data_dir}; stop it with `sop stack down --data-dir {data_dir}`, or give the demo "
-            f"another --data-dir"
-        )
+            f"{data_dir} cannot be the data directory: {error.strerror}; give the demo another --data-dir"
+        ) from error
+    # Asking whether one runs makes a lock file; a stranger's directory is not touched even so.
+    if content & {MARK, _STACK} and state.is_running(data_dir):
+        raise DirectoryRefused(_running(data_dir, ours=MARK in content))
     if content and MARK not in content:
         raise DirectoryRefused(
             f"{data_dir} holds data that no demo made ({', '.join(sorted(content)[:4])}, …); give the demo "
-            f"another --data-dir, or remove that one (`sop stack down --purge --data-dir {data_dir}`)"
+            f"another --data-dir"
+            + (f", or remove that one (`{_down(data_dir)} --purge`)" if _STACK in content else "")
         )
     try:
         with state.DirectoryLock.take(data_dir):
@@ -42,6 +49,23 @@ def claim(data_dir: Path) -> None:
             (data_dir / MARK).write_text(json.dumps({"made_by": "sop demo"}) + "\n")
     except state.DirectoryInUseError as error:
         raise DirectoryRefused(f"{error}; is another demo starting there?") from error
+
+
+def _running(data_dir: Path, *, ours: bool) -> str:
+    record = state.read(data_dir)
+    if record is not None and record.owner == state.EMBEDDED:
+        return (
+            f"process {record.owner_pid} uses {data_dir} (another demo?); wait until it has ended, or give this "
+            f"demo another --data-dir"
+        )
+    # A demo's data make room for the next demo's by themselves; others must be given up by name.
+    purge = "" if ours else " --purge"
+    what = "stop it" if ours else "stop it and remove its data"
+    return f"a stack runs on {data_dir}; {what} (`{_down(data_dir)}{purge}`), or give the demo another --data-dir"
+
+
+def _down(data_dir: Path) -> str:
+    return f"{program()} stack down --data-dir {shlex.quote(str(data_dir))}"
 
 
 def remove(data_dir: Path) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from examples.metaworld.demo.accounts import Account
 from examples.metaworld.demo.watch import Pipeline
+from examples.metaworld.phases import WAITING
 from infra.clock import Clock
 from schemas.events import EpisodeSource
 
@@ -35,7 +36,12 @@ class View:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def show(self, doing: str, accounts: Mapping[str, Account], pipeline: Pipeline) -> None:
-        """Show how things stand; `doing` says what the demo does now."""
+        """Show how things stand; `doing` says what the demo does now.
+
+        Until the first version is there, nobody can play: then it says that the base policy is being trained.
+        """
+        if pipeline.versions == 0 and all(account.phase == WAITING for account in accounts.values()):
+            doing = "training the base policy"
         seconds = self._clock.monotonic() - self._began
         if self._live is not None:
             title = f"{doing} · {seconds:.0f} s"

@@ -41,5 +41,5 @@ def draw(
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
     plt.close(figure)

@@ -42,7 +42,10 @@ class PolicyVersions(_Part):
 
 
 class Success(_Part):
-    """Shares of the fixed set that the base and the last policy solved alone, and the size of that set."""
+    """Shares of the fixed set that the base and the last policy solved alone, and the size of that set.
+
+    The base plays it as soon as it is trained, before the fleet goes online; the last policy at the end.
+    """
 
     base: float
     final: float

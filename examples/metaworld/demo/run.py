@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples.metaworld.demo import audit, home, queries, servers, tell
+from examples.metaworld.demo import audit, home, outputs, queries, servers, tell
 from examples.metaworld.demo.accounts import Account, discrepancies, evaluated
 from examples.metaworld.demo.crew import WORKERS, Crew
 from examples.metaworld.demo.live import View
@@ -61,6 +61,7 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
 
     Raises:
         home.DirectoryRefused: the data directory is somebody's.
+        outputs.OutputRefused: the report or the picture cannot be written.
         DemoFailed, CrewFailed: it did not come to its end; its logs stay in the data directory.
         infra.local.stack.StackError, infra.errors.InfraError: a server failed.
     """
@@ -68,6 +69,9 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
     began = clock.monotonic()
     data_dir = demo.data_dir.absolute()
     _forget_settings()
+    outputs.check("--plot", demo.plot, data_dir)
+    if demo.report is not None:
+        outputs.check("--report", demo.report, data_dir)
     home.claim(data_dir)
     console.print(f"starting Kafka, object store, ClickHouse and schema registry in {data_dir}", highlight=False)
     with servers.running(data_dir, outlive=demo.keep) as environment:

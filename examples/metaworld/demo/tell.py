@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from examples.metaworld.demo.report import Report
 from examples.metaworld.settings import FleetSettings
 from infra.clickhouse.client import Client
 from infra.settings import Settings
+from infra.terminal import program
 
 
 def outcome(console: Console, clickhouse: Client, fleet: FleetSettings, report: Report, picture: Path) -> None:
@@ -50,7 +52,7 @@ def verdict(console: Console, problems: Sequence[str]) -> None:
 
 def addresses(console: Console, settings: Settings, data_dir: Path) -> None:
     """Where a kept stack can be looked at, and how it is stopped."""
-    clickhouse = settings.clickhouse
+    clickhouse, sop, where = settings.clickhouse, program(), shlex.quote(str(data_dir))
     query = "SELECT task, policy_version, count(), avg(success) FROM episode_outcomes GROUP BY ALL"
     lines = (
         "",
@@ -59,12 +61,12 @@ def addresses(console: Console, settings: Settings, data_dir: Path) -> None:
         f"  object store     {settings.s3.endpoint_url} (bucket {settings.s3.bucket})",
         f"  schema registry  {settings.registry.url}",
         f"  ClickHouse       http://{clickhouse.host}:{clickhouse.port}, database {clickhouse.database}",
-        f'settings and secrets:  eval "$(sop stack env --data-dir {data_dir})"',
-        f"ask:   curl --netrc-file {data_dir / 'clickhouse.netrc'} \\",
+        f'settings and secrets:  eval "$({sop} stack env --data-dir {where})"',
+        f"ask:   curl -sS --netrc-file {where}/clickhouse.netrc \\",
         f"         'http://{clickhouse.host}:{clickhouse.port}/?database={clickhouse.database}' \\",
         f"         --data '{query}'",
-        f"a worker again:        SOP_ENV_FILE={data_dir / 'demo.env'} sop materialize   (or index, or learn)",
-        f"stop:                  sop stack down --data-dir {data_dir}   (with --purge the data go as well)",
+        f"a worker again:        SOP_ENV_FILE={where}/demo.env {sop} materialize   (or index, or learn)",
+        f"stop:                  {sop} stack down --data-dir {where}   (with --purge the data go as well)",
     )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

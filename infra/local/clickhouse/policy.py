@@ -7,14 +7,22 @@ token by token, and name no table function but those listed; what the tokenizer 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from infra.local.clickhouse.errors import BAD_ARGUMENTS, NOT_IMPLEMENTED, READONLY, QueryError
+from infra.local.clickhouse.errors import BAD_ARGUMENTS, NOT_IMPLEMENTED, READONLY, SYNTAX_ERROR, QueryError
 from infra.local.clickhouse.statement import Statement
 from infra.local.clickhouse.tokens import Kind, Token, UnterminatedError, tokenize
 
 _READS = frozenset({"select", "with", "from", "show", "describe", "desc", "explain", "exists", "set", "use"})
+
+# Other words that begin a statement. What begins with none of them is a slip of the pen, and told as one.
+_WRITES = frozenset({
+    "alter", "attach", "backup", "begin", "check", "commit", "create", "delete", "detach", "drop", "exchange",
+    "execute", "grant", "insert", "kill", "move", "optimize", "rename", "replace", "restore", "revoke", "rollback",
+    "system", "truncate", "undrop", "unset", "update", "watch",
+})  # fmt: skip
 
 # Table functions that a reader may use: sources within the engine, and S3 to read payloads.
 _READER_SOURCES = frozenset({
@@ -56,8 +64,10 @@ class Policy:
         if statement.keyword in ("create", "attach", "replace", "alter"):
             _refuse_engines(tokens)
         if reader:
-            if statement.keyword not in _READS:
+            if statement.keyword in _WRITES:
                 raise _denied("Cannot execute query in readonly mode")
+            if statement.keyword not in _READS:
+                raise _no_statement(statement.keyword)
             self._check_reader(tokens)
 
     def check_structure(self, structure: str) -> None:
@@ -97,6 +107,14 @@ def _refuse_engines(tokens: Sequence[Token]) -> None:
             if names and names[0] in _REFUSED_ENGINES:
                 message = f"Table engine {names[0]} is not available here"
                 raise QueryError(NOT_IMPLEMENTED, message, "NOT_IMPLEMENTED")
+
+
+def _no_statement(keyword: str) -> QueryError:
+    near = difflib.get_close_matches(keyword, sorted(_READS | _WRITES), n=1)
+    advice = f"did you mean {near[0].upper()}?" if near else "a query begins with SELECT, WITH, SHOW or DESCRIBE"
+    return QueryError(
+        SYNTAX_ERROR, f"Syntax error: no statement begins with '{keyword}'; {advice}", "SYNTAX_ERROR"
+    )
 
 
 def _denied(message: str) -> QueryError:

@@ -11,9 +11,10 @@ from confluent_kafka.admin._config import ConfigResource
 from infra.errors import DeploymentConflict, KafkaUnavailable
 from infra.kafka import CommittedOffset, GroupConsumer
 from infra.kafka.admin import ClusterAdmin, topic_config
+from infra.kafka.config import MESSAGE_BYTES
 from infra.local.stack import Stack
 from infra.settings import KafkaSettings, Settings
-from schemas.topics import TOPICS
+from schemas.topics import ROBOT_TOPICS, TOPICS
 from tests.infra.conftest import MakeTopic
 from tests.infra.kafka.helpers import numbered, until, write
 
@@ -93,8 +94,8 @@ def test_a_topic_that_joins_later_gets_first_offsets_and_the_others_keep_theirs(
 
 
 def test_dead_letters_may_be_larger_than_what_they_hold_and_replicas_must_agree() -> None:
-    assert "max.message.bytes" not in topic_config(TOPICS["robot-steps"], 1)
-    assert int(topic_config(TOPICS["dead-letters"], 1)["max.message.bytes"]) > 1_048_588 + 2_000
+    limits = {name: int(topic_config(topic, 1)["max.message.bytes"]) for name, topic in TOPICS.items()}
+    assert max(limits[name] for name in ROBOT_TOPICS) + 2_000 < limits["dead-letters"] == MESSAGE_BYTES
     assert "min.insync.replicas" not in topic_config(TOPICS["robot-steps"], 2)
     assert topic_config(TOPICS["robot-steps"], 3)["min.insync.replicas"] == "2"
 

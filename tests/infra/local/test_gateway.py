@@ -209,6 +209,19 @@ def test_analyst_may_only_read(plain_analyst: Plain, sql: str) -> None:
     assert (status, headers["X-ClickHouse-Exception-Code"]) == (403, "164")
 
 
+@pytest.mark.parametrize(
+    ("sql", "advice"),
+    [("SELCT 1", "did you mean SELECT?"), ("xyzzy", "a query begins with SELECT"), ("DORP TABLE t", "mean DROP?")],
+)
+def test_analyst_s_slip_of_the_pen_is_a_syntax_error_and_no_breach_of_readonly(
+    analyst: Client, sql: str, advice: str
+) -> None:
+    with pytest.raises(DatabaseError) as refused:
+        analyst.query(sql)
+    assert "SYNTAX_ERROR" in str(refused.value)
+    assert advice in str(refused.value)
+
+
 def test_analyst_s_setting_by_url_cannot_lift_readonly(plain_analyst: Plain) -> None:
     assert plain_analyst.post("readonly=0", b"SELECT 1")[2]["X-ClickHouse-Exception-Code"] == "164"
 

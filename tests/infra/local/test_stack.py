@@ -81,6 +81,17 @@ def test_up_status_down_as_a_user(data_dir: Path) -> None:
     assert (data_dir / "broker").is_dir()
     assert sop_stack("down", "--purge", *where).returncode == 0
     assert not data_dir.exists()
+    nothing = sop_stack("down", *where)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (
+        0, f"nothing was running; {data_dir} is not there\n", ""
+    )  # fmt: skip
+
+
+def test_a_file_is_no_data_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    up = sop_stack("up", "--data-dir", str(tmp_path / "file"))
+    assert (up.returncode, up.stdout) == (2, "")
+    assert up.stderr == f"error: {tmp_path / 'file'} is no directory; choose another --data-dir\n"
 
 
 def test_secrets_are_private_and_on_no_command_line(stack: Stack) -> None:

@@ -78,7 +78,7 @@ class Site:
         """What the line's learners told, in the order of the topic."""
         return [event for event in self._read(TRAINING_PROGRESS, TrainingProgress) if event.policy == policy]
 
-    def wait_for_version(self, policy: str, version: int, timeout: float = 60.0) -> list[PolicyVersion]:
+    def wait_for_version(self, policy: str, version: int, timeout: float = 180.0) -> list[PolicyVersion]:
         """The announcements, once the version is among them."""
 
         def announced() -> list[PolicyVersion]:
@@ -131,7 +131,7 @@ class Site:
 T = TypeVar("T")
 
 
-def wait_for(question: Callable[[], T], timeout: float = 60.0) -> T:
+def wait_for(question: Callable[[], T], timeout: float = 180.0) -> T:
     """The first answer that is true, asked for at most `timeout` seconds."""
     until = time.monotonic() + timeout
     while True:

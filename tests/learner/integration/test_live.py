@@ -30,13 +30,16 @@ def online(first: int, count: int) -> list[Synthetic]:
 
 
 def test_learner_stops_when_told_while_it_waits_for_demonstrations(site: Site) -> None:
-    with site.learner("waiting") as process:
+    with site.learner("waiting", {"PRETRAIN_EPISODES": "1000"}) as process:
         wait_for(lambda: "learner_waits" in site.log("waiting"))
         assert terminate(process, within=STOP_SECONDS) == 0
     assert site.versions("waiting") == []
 
 
-def test_learner_killed_at_any_time_goes_on_without_gap_or_double_and_samples_no_evaluation(site: Site) -> None:
+def test_learner_killed_at_any_time_goes_on_without_gap_or_double_and_samples_no_evaluation(
+    own_site: Site,
+) -> None:
+    site = own_site
     evaluations = [make_episode(n, source=EpisodeSource.EVALUATION, human=(0, 12)) for n in range(100, 110)]
     missing, altered = make_episode(200), make_episode(201)
     site.put(DEMONSTRATIONS)
@@ -79,6 +82,7 @@ def caught_up(site: Site, policy: str) -> list[PolicyVersion]:
 
 def test_older_learner_of_a_line_is_fenced_and_says_so(site: Site) -> None:
     settings = {"PRETRAIN_EPISODES": "2"}
+    site.put([*DEMONSTRATIONS, *online(290, 2)])
     with site.learner("fenced", settings) as older:
         site.wait_for_version("fenced", 2)
         with site.learner("fenced", settings):
@@ -91,7 +95,9 @@ def test_older_learner_of_a_line_is_fenced_and_says_so(site: Site) -> None:
     assert [version.version for version in versions] == list(range(1, len(versions) + 1))
 
 
-def test_outages_of_the_object_store_and_the_broker_are_waited_out(site: Site) -> None:
+def test_outages_of_the_object_store_and_the_broker_are_waited_out(own_site: Site) -> None:
+    site = own_site
+    site.put([*DEMONSTRATIONS, *online(390, 2)])
     with site.learner("patient", {"PRETRAIN_EPISODES": "2"}) as process:
         site.wait_for_version("patient", 2)
         for server, first in (("object_store", 400), ("broker", 420)):

@@ -1,18 +1,22 @@
-"""Waiting for a server that does not answer: growing pauses, until it does."""
+"""When to try again while a server does not answer: pauses that double, up to a longest one.
+
+Nothing here sleeps. Who waits does it in its own way: on its stop event, which ends the wait at once, or by
+serving its consumer group meanwhile. stamina, which waits out short outages elsewhere, sleeps through both.
+"""
 
 from __future__ import annotations
 
-from infra.clock import Clock
+from infra.clock import Clock, SystemClock
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds."""
 
 
-class Patience:
-    """When to try again. Pauses double from `FIRST_PAUSE` to `LONGEST_PAUSE` while attempts fail."""
+class Backoff:
+    """Pauses double from `FIRST_PAUSE` to `LONGEST_PAUSE` while attempts fail."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._retry_at = 0.0
         self.pause = 0.0
         """Seconds of the present pause; 0 while all is well."""
