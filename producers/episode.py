@@ -96,7 +96,7 @@ class Episode:
         Raises:
             ValueError: a value does not fit its feature, or is not finite; nothing was recorded.
             EpisodeClosed: the episode has ended.
-            SpoolFull, Undelivered: nothing was recorded.
+            SpoolFull, SpoolUnusable: nothing was recorded.
         """
         self._require_open()
         if frames:
@@ -159,7 +159,7 @@ class Episode:
         Raises:
             ValueError: both ends are given, or a value does not fit; the episode stays open.
             EpisodeClosed: it has ended already.
-            SpoolFull, Undelivered: nothing was recorded.
+            SpoolFull, SpoolUnusable: nothing was recorded.
         """
         if terminated and truncated:
             raise ValueError("an episode is terminated or truncated, not both")
@@ -196,7 +196,6 @@ class Episode:
             EpisodeBoundary,
             episode_id=self.episode_id,
             traceparent=self._traceparent,
-            closing=True,
             body=ended,
         )
         self.ended = ended
@@ -212,7 +211,6 @@ class Episode:
             Intervention,
             episode_id=self.episode_id,
             traceparent=self._traceparent,
-            closing=phase is InterventionPhase.END,
             intervention_id=recording.intervention_id,
             phase=phase,
             operator=recording.operator,
@@ -258,7 +256,7 @@ class InterventionRecording:
         Raises:
             ValueError: a human is in control already.
             EpisodeClosed: the episode has ended.
-            SpoolFull, Undelivered: nothing was recorded, and the policy stays in control.
+            SpoolFull, SpoolUnusable: nothing was recorded, and the policy stays in control.
         """
         self.first_step = self._episode.step_count
         self._episode._begin(self)

@@ -28,13 +28,12 @@ class EventLog:
         *,
         episode_id: str,
         traceparent: bytes,
-        closing: bool = False,
         **fields: Any,
     ) -> E:
-        """Record one event and return it as it travels; `closing` may use the room kept for ends.
+        """Record one event and return it as it travels.
 
         Raises:
-            SpoolFull, Undelivered: it was not recorded, and its number is used by the next one.
+            SpoolFull, SpoolUnusable: it was not recorded, and its number is used by the next one.
         """
         event = event_type(
             episode_id=episode_id,
@@ -44,6 +43,6 @@ class EventLog:
             captured_at=self._clock.now(),
             **fields,
         )
-        self._outbox.append(item(topic, self.robot_id, event, traceparent), closing=closing)
+        self._outbox.append(item(topic, self.robot_id, event, traceparent))
         self.next_sequence += 1
         return event

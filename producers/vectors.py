@@ -45,6 +45,11 @@ class Layout:
             if name not in self._shapes:
                 raise ValueError(f"feature {name!r} is missing")
 
+    @property
+    def step_bytes(self) -> int:
+        """Most bytes of a step's vectors: state, action, and the action that was proposed."""
+        return sum((2 if f.name == ACTION else 1) * 4 * f.size for f in self.features)
+
     def pack(self, name: str, value: ArrayLike, argument: str | None = None) -> bytes:
         """Little-endian float32 bytes of a vector of feature `name`; `argument` names it in errors.
 
