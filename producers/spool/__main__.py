@@ -67,7 +67,7 @@ def _publish(publisher: Publisher, offers: queue.SimpleQueue[Offer], over: threa
         with contextlib.suppress(queue.Empty):
             while True:
                 offer = offers.get_nowait()
-                publisher.offer(offer.record(), offer.kind())
+                publisher.offer(offer.record())
         if last:
             return
         try:

@@ -13,7 +13,6 @@ from infra.settings import KafkaSettings, RegistrySettings, RobotSettings
 from producers.clock_offset import ClockOffset
 from producers.outbox import Item
 from producers.spool.publisher import Status
-from producers.spool.segment import Kind
 
 
 class _Message(BaseModel):
@@ -35,12 +34,9 @@ class Begin(_Message):
 
 
 class Offer(_Message):
-    """A heartbeat."""
+    """A heartbeat: written with the newest schema, which both sides know, as they run the same code."""
 
     topic: str
-    schema_name: str
-    schema_version: int
-    schema_text: str
     key: bytes
     traceparent: bytes
     body: bytes
@@ -48,24 +44,11 @@ class Offer(_Message):
     @classmethod
     def of(cls, entry: Item) -> Offer:
         """An item, for the other side."""
-        schema = entry.schema
-        return cls(
-            topic=entry.topic,
-            schema_name=schema.record,
-            schema_version=schema.version,
-            schema_text=schema.text,
-            key=entry.key,
-            traceparent=entry.traceparent,
-            body=entry.body,
-        )
+        return cls(topic=entry.topic, key=entry.key, traceparent=entry.traceparent, body=entry.body)
 
     def line(self) -> str:
         """As it travels."""
         return self.model_dump_json() + "\n"
-
-    def kind(self) -> Kind:
-        """Where it goes, and its schema."""
-        return Kind(self.topic, self.schema_name, self.schema_version, self.schema_text)
 
     def record(self) -> OutRecord:
         """For Kafka; its value is not framed."""

@@ -88,8 +88,8 @@ class SpoolOutbox:
         depth = self.depth()
         self._store.close()
         if depth:
-            why = "; ".join(self._publisher.errors())
+            why = f" ({'; '.join(self._publisher.errors())})" if self._publisher.errors() else ""
             raise Undelivered(
-                f"{depth} events were not acknowledged by Kafka within {timeout:.0f} s{f' ({why})' if why else ''}; they "
+                f"{depth} events were not acknowledged by Kafka within {timeout:.0f} s{why}; they "
                 f"are kept in {self._directory.path} and sent when the robot's client is started again"
             )

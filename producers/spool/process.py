@@ -42,6 +42,7 @@ class PublisherProcess:
         self._trouble: str | None = None
         self._stopping = threading.Event()
         self._pipe = threading.Lock()
+        self._offer = b""
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._keep, name="publisher", daemon=True)
         self._thread.start()
@@ -57,9 +58,13 @@ class PublisherProcess:
     def offer(self, entry: Item) -> None:
         """Have a heartbeat sent; dropped when the publisher is not there or does not listen."""
         line = Offer.of(entry).line().encode()
+        if len(line) > select.PIPE_BUF:
+            _log.warning("heartbeat_too_long", bytes=len(line))
+            return
         with self._pipe:
             process = self._process
-            if process is None or process.stdin is None or len(line) > select.PIPE_BUF:
+            if process is None or process.stdin is None:
+                self._offer = line
                 return
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(process.stdin.fileno(), line)  # below PIPE_BUF all of it is written, or nothing
@@ -110,6 +115,9 @@ class PublisherProcess:
             os.set_blocking(process.stdin.fileno(), False)
             with self._pipe:
                 self._process = process
+                if self._offer:
+                    os.write(process.stdin.fileno(), self._offer)
+                    self._offer = b""
                 if self._stopping.is_set():
                     self._hang_up(process)
             for line in process.stdout:

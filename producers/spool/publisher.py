@@ -16,6 +16,7 @@ from infra.clock import Clock
 from infra.kafka import OutRecord
 from producers.clock_offset import ClockOffset, OffsetEstimate
 from producers.spool.in_flight import InFlight
+from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.pace import Pace
 from producers.spool.reading import SpoolReading
 from producers.spool.segment import Kind, Row
@@ -95,6 +96,7 @@ class Publisher:
         self._sender = connect()
         self._generation = 0
         self._offered = 0
+        self._offer: OutRecord | None = None
         self._in_flight = InFlight(reading.acknowledged)
         self._unsent: list[Row] = []
         self._refused: str | None = None
@@ -125,6 +127,7 @@ class Publisher:
         if self._refused is not None and now >= self._resume_at:
             self._start_again()
         if self._refused is None:
+            self._send_offer()
             self._send_some(now)
         idle = not self._in_flight and not self._unsent and not self._reading.waiting
         self._sender.poll(max(0.0, min(self._next_sync - now, self._sync_interval if idle else _TICK)))
@@ -132,10 +135,26 @@ class Publisher:
         if idle:
             self._reading.remember()
 
-    def offer(self, record: OutRecord, kind: Kind) -> None:
-        """Send a record that a newer one will replace; it may be lost. Its value is not framed yet."""
-        schema_id = self._ids.find(kind)
-        if schema_id is None or record.value is None or self._offered >= _OFFERED:
+    def offer(self, record: OutRecord) -> None:
+        """Send a record, not framed yet, unless a newer one is offered before it can be sent; it may be lost."""
+        self._offer = record
+
+    def close(self, timeout: float) -> None:
+        """Wait at most so many seconds for what is on its way, and let go of the spool."""
+        until = self._clock.monotonic() + timeout
+        while self._offer is not None and self._clock.monotonic() < until:
+            self._sender.poll(_TICK)
+            self._send_offer()
+        self._sender.flush(max(0.0, until - self._clock.monotonic()))
+        self._reading.acknowledge(self._in_flight.acknowledged)
+        self._reading.close()
+
+    def _send_offer(self) -> None:
+        record = self._offer
+        if record is None or record.value is None or self._offered >= _OFFERED:
+            return
+        schema_id = self._ids.find(NEWEST_KINDS[record.topic])
+        if schema_id is None:
             return
         generation = self._generation
 
@@ -143,16 +162,10 @@ class Publisher:
             if generation == self._generation:
                 self._offered -= 1
 
-        self._offered += 1
         value = frame(schema_id, record.value)
-        if not self._sender.send(OutRecord(record.topic, record.key, value, record.headers), delivered):
-            self._offered -= 1
-
-    def close(self, timeout: float) -> None:
-        """Wait at most so many seconds for what is on its way, and let go of the spool."""
-        self._sender.flush(timeout)
-        self._reading.acknowledge(self._in_flight.acknowledged)
-        self._reading.close()
+        if self._sender.send(OutRecord(record.topic, record.key, value, record.headers), delivered):
+            self._offered += 1
+            self._offer = None
 
     def _send_some(self, now: float) -> None:
         allowed = self._pace.allowed(now)

@@ -6,6 +6,7 @@ import threading
 
 from infra.errors import InfraError
 from infra.registry import Registry
+from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.recovery import writer_schema
 from producers.spool.segment import Kind
 from schemas.errors import SchemaError
@@ -22,6 +23,7 @@ class RegistryIds:
         self._wanted: set[Kind] = set()
         self._error: str | None = None
         self._work = threading.Condition()
+        self._wanted.update(NEWEST_KINDS.values())  # those of this version will be asked for
         threading.Thread(target=self._look_up, name="schema-ids", daemon=True).start()
 
     def find(self, kind: Kind) -> int | None:

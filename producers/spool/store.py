@@ -14,25 +14,20 @@ import structlog
 
 from infra.settings import RobotSettings
 from producers.errors import SpoolFull, SpoolUnusable
-from producers.outbox import PRODUCED_TOPICS, Item, item
+from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
+from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.quota import Room, wal_bytes
 from producers.spool.recovery import Tail, closing_events, tail_of
-from producers.spool.segment import Kind, SegmentDamaged, SegmentReader, SegmentWriter
-from schemas.codec import latest
+from producers.spool.segment import SegmentDamaged, SegmentReader, SegmentWriter
 from schemas.errors import UndecodableEvent
-from schemas.topics import ROBOT_STEPS, TOPICS
+from schemas.topics import ROBOT_STEPS
 
 _ALL = 10**9
 # Seconds for the publisher of a client that was killed to notice it.
 _PUBLISHER_PATIENCE = 10.0
 _FULL = ("database or disk is full", "disk I/O error")
-_KINDS = tuple(
-    Kind(topic, schema.record, schema.version, schema.text)
-    for topic in PRODUCED_TOPICS
-    for schema in [latest(str(TOPICS[topic].event))]
-)
-_KIND_OF = {kind.topic: number for number, kind in enumerate(_KINDS)}
+_KIND_OF = {topic: number for number, topic in enumerate(NEWEST_KINDS)}
 
 _log = structlog.get_logger(__name__)
 
@@ -139,7 +134,7 @@ class SpoolStore:
 
     def _create(self, meta: dict[str, str]) -> SegmentWriter:
         self._number += 1
-        return SegmentWriter.create(self.directory.segment(self._number), meta, _KINDS)
+        return SegmentWriter.create(self.directory.segment(self._number), meta, tuple(NEWEST_KINDS.values()))
 
     def _help(self) -> None:
         """Have the next file ready, and put the one before in order."""
