@@ -39,8 +39,10 @@ def main() -> None:
     """Publish until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the robot says when it is over, and is told by the same signals
-    parent = os.getppid()
-    begin = Begin.model_validate_json(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return  # the robot went before it had said a word
+    begin = Begin.model_validate_json(line)
     configure_logging(f"{begin.robot_id}-publisher")
     offers: queue.SimpleQueue[Offer] = queue.SimpleQueue()
     over = threading.Event()
@@ -55,14 +57,15 @@ def main() -> None:
             sync_interval=begin.robot.sync_interval,
             drain_rate=begin.robot.drain_rate,
         )
-        _publish(publisher, offers, over, parent)
-        publisher.close(_FLUSH if os.getppid() == parent else 0.0)
+        _publish(publisher, offers, over, begin.robot_pid)
+        publisher.close(_FLUSH if os.getppid() == begin.robot_pid else 0.0)
         _tell(publisher.status())
+    os._exit(0)  # what is still on its way stays in the spool: nobody has to wait for its connections
 
 
-def _publish(publisher: Publisher, offers: queue.SimpleQueue[Offer], over: threading.Event, parent: int) -> None:
+def _publish(publisher: Publisher, offers: queue.SimpleQueue[Offer], over: threading.Event, robot: int) -> None:
     told, told_at, trouble = None, 0.0, ""
-    while os.getppid() == parent:
+    while os.getppid() == robot:
         last = over.is_set()  # asked first, so that what was offered before the end is still sent
         with contextlib.suppress(queue.Empty):
             while True:

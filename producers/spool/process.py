@@ -33,6 +33,7 @@ class PublisherProcess:
     def __init__(self, settings: Settings, directory: SpoolDirectory, robot_id: str) -> None:
         self._begin = Begin(
             robot_id=robot_id,
+            robot_pid=os.getpid(),
             directory=str(directory.path.resolve()),
             kafka=settings.kafka,
             registry=settings.registry,

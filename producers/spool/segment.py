@@ -28,6 +28,7 @@ _SELECT = "SELECT position, kind, taken_at, traceparent, crc, body FROM events "
 _WRITER_PATIENCE = 0.1
 _READER_PATIENCE = 5.0
 SIDE_FILES = ("-wal", "-shm")
+DRAFT = "draft.db"
 
 
 class SegmentDamaged(Exception):
@@ -65,16 +66,17 @@ class SegmentWriter:
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str], kinds: Sequence[Kind]) -> SegmentWriter:
-        """A new file, on the disk for good before this returns.
+        """A new file, on the disk for good before this returns; half-made ones never have its name.
 
         Raises:
             OSError, sqlite3.Error: it cannot be made.
         """
-        connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=_WRITER_PATIENCE, cached_statements=8
-        )
+        draft = path.with_name(DRAFT)
+        for suffix in ("", *SIDE_FILES):
+            draft.with_name(DRAFT + suffix).unlink(missing_ok=True)
+        connection = _connect(draft)
         try:
-            _pragmas(connection, "journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=0")
+            _pragmas(connection, "journal_mode=WAL", "synchronous=NORMAL")
             connection.execute("BEGIN")
             for table in _TABLES:
                 connection.execute(table)
@@ -82,7 +84,15 @@ class SegmentWriter:
             rows = [(n, k.topic, k.record, k.version, k.schema) for n, k in enumerate(kinds)]
             connection.executemany("INSERT INTO kinds VALUES(?, ?, ?, ?, ?)", rows)
             connection.execute("COMMIT")
-            for durable in (path.with_name(path.name + "-wal"), path, path.parent):
+        finally:
+            connection.close()  # moves everything out of the WAL, and syncs
+        draft.rename(path)
+        connection = _connect(path)
+        try:
+            _pragmas(connection, "synchronous=NORMAL", "wal_autocheckpoint=0")
+            # The first commit to a WAL waits for the disk; let it not be a step's.
+            connection.execute("INSERT INTO meta VALUES('opened', '')")
+            for durable in (path.with_name(path.name + SIDE_FILES[0]), path.parent):
                 sync_path(durable)
         except BaseException:
             connection.close()
@@ -212,6 +222,12 @@ class SegmentReader:
         if kind not in self._kinds or not isinstance(body, bytes) or _crc(traceparent, body) != crc:
             raise SegmentDamaged(f"{self.path}: event {position} is not what was written")
         return Row(position, self._key, self._kinds[kind], taken_at, traceparent, body)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=_WRITER_PATIENCE, cached_statements=8
+    )
 
 
 def _crc(traceparent: bytes, body: bytes) -> int:
