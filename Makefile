@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos lint bench-materializer bench-live lock clean test-chaos
+.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot lock clean test-chaos
 
 setup:
 	@$(PYTHON) -m infra.local.bootstrap
@@ -34,6 +34,10 @@ bench-materializer: setup
 # From an episode's end to the training stream and to ClickHouse, under 300 robots at 30 Hz (2 minutes).
 bench-live: setup
 	@.venv/bin/python -m benchmarks.materializer.live
+
+# step() in a 50 Hz loop, beside a bare produce and beside nothing; how fast the spool empties (5 minutes).
+bench-robot: setup
+	@.venv/bin/python -m benchmarks.robot
 
 # Resolve the requirements anew: newer versions, new hashes.
 lock:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -14,9 +16,26 @@ from producers.errors import Undelivered
 from producers.outbox import Item
 from producers.spool.directory import SpoolDirectory
 from producers.spool.process import PublisherProcess
+from producers.spool.publisher import Status
 from producers.spool.store import SpoolStore
 
 _log = structlog.get_logger(__name__)
+
+
+class PublisherLink(Protocol):
+    """What the robot needs of whoever publishes its spool."""
+
+    def status(self) -> Status:
+        """What it said last."""
+
+    def errors(self) -> tuple[str, ...]:
+        """What is wrong, in words."""
+
+    def offer(self, entry: Item) -> None:
+        """Have a heartbeat sent; it may be lost."""
+
+    def stop(self) -> None:
+        """Have it send what it was offered, and end."""
 
 
 class SpoolOutbox:
@@ -29,11 +48,19 @@ class SpoolOutbox:
         SpoolUnusable: the spool cannot be opened.
     """
 
-    def __init__(self, settings: Settings, path: Path, robot_id: str, boot_epoch: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        path: Path,
+        robot_id: str,
+        boot_epoch: int,
+        clock: Clock,
+        publish: Callable[[Settings, SpoolDirectory, str], PublisherLink] = PublisherProcess,
+    ) -> None:
         self._directory = SpoolDirectory(path)
         self._clock = clock
         self._store = SpoolStore(self._directory, settings.robot, robot_id, boot_epoch)
-        self._publisher = PublisherProcess(settings, self._directory, robot_id)
+        self._publisher = publish(settings, self._directory, robot_id)
         self._warned = False
 
     def reserve(self, steps: int, step_bytes: int) -> None:

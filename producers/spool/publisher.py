@@ -190,7 +190,9 @@ class Publisher:
         return len(self._in_flight) < IN_FLIGHT_EVENTS and self._in_flight.bytes < IN_FLIGHT_BYTES
 
     def _send(self, row: Row, schema_id: int, *, sampled: bool) -> bool:
-        generation, position, sent_at = self._generation, row.position, self._clock.now().timestamp()
+        # Whatever the reports hold on to stays in memory until they come: no body may be among it.
+        generation, position, topic = self._generation, row.position, row.kind.topic
+        sent_at = self._clock.now().timestamp()
 
         def delivered(error: str | None, _offset: int) -> None:
             if generation != self._generation:
@@ -202,7 +204,7 @@ class Publisher:
                 self._refused = error
                 self._resume_at = self._clock.monotonic() + self._pause
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-                _log.warning("delivery_refused", topic=row.kind.topic, error=error)
+                _log.warning("delivery_refused", topic=topic, error=error)
 
         def appended(appended_at: float, latency: float) -> None:
             now = self._clock.monotonic()

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from infra.local.stack import Stack
 from infra.settings import RegistrySettings, Settings
 from producers.errors import DataDirBusy, Undelivered
 from producers.robot import RobotClient
+from producers.spool.outbox import SpoolOutbox
 from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, Feature, Heartbeat, RobotEvent, Step
 from schemas.topics import ROBOT_STATUS
 from tests.producers.integration.conftest import DEADLINE, once, read
@@ -46,23 +48,36 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 
 def publisher_of(client: RobotClient) -> psutil.Process:
-    """The process beside this one that publishes."""
-    found = [child for child in psutil.Process().children() if "producers.spool" in " ".join(child.cmdline())]
-    (process,) = found
-    return process
+    """The process beside this one."""
+    outbox = client._outbox
+    assert isinstance(outbox, SpoolOutbox)
+    process = outbox._publisher._process  # type: ignore[attr-defined]
+    return psutil.Process(process.pid)
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What is recorded meanwhile: so many steps with so many floats, so many seconds apart."""
+
+    how: str
+    steps: int
+    pause: float
+    width: int
 
 
 @pytest.mark.parametrize(
-    ("how", "steps", "pause", "width"),
+    "outage",
     [
-        ("pause", 6_000, 0.0, 2_048),
-        ("kill", 300, 0.01, 64),
-        pytest.param("pause", 3_000, 0.02, 8_192, marks=pytest.mark.soak),
+        Outage("pause", 6_000, 0.0, 2_048),
+        Outage("kill", 300, 0.01, 64),
+        pytest.param(Outage("pause", 3_000, 0.02, 8_192), marks=pytest.mark.soak),
     ],
+    ids=str,
 )
 def test_a_broker_that_goes_under_recording_gets_everything_in_order_and_memory_stays_flat(
-    settings: Settings, stack: Stack, tmp_path: Path, how: str, steps: int, pause: float, width: int
+    settings: Settings, stack: Stack, tmp_path: Path, outage: Outage
 ) -> None:
+    how, steps, pause, width = astuple(outage)
     robot_id = f"outage-{how}-{steps}"
     with RobotClient(settings, robot_id, tmp_path, close_timeout=3 * DEADLINE) as client:
         record(client, 50, width=width)
@@ -146,7 +161,9 @@ def test_a_robot_that_boots_with_every_address_dead_records_and_sends_after_the_
 ) -> None:
     dead = settings.model_copy(
         update={
-            "kafka": settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9"}),
+            "kafka": settings.kafka.model_copy(
+                update={"bootstrap_servers": "127.0.0.1:9", "request_timeout": 1.0}
+            ),
             "registry": RegistrySettings(url="http://127.0.0.1:9/x", timeout=1.0),
             "s3": settings.s3.model_copy(update={"endpoint_url": "http://127.0.0.1:9"}),
         }

@@ -29,7 +29,7 @@ from tests.producers.spool.parts import Broker, Robot, drain, publisher, turns
 ROBOT_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES)
 
 # Here no disk is on trial, and thousands of files are synced.
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 class SpoolMachine(RuleBasedStateMachine):
