@@ -23,9 +23,11 @@ from schemas.events import (
     EpisodeStarted,
     Intervention,
     InterventionPhase,
-    Step,
 )
-from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
+from schemas.step_writer import StepWriter
+from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS
+
+_FLOAT32_MAX = 3.4028234663852886e38
 
 
 class Episode:
@@ -66,6 +68,7 @@ class Episode:
             body=start,
         )
         self._first_sequence = first.sequence
+        self._writer = StepWriter(self.episode_id, log.robot_id, log.boot_epoch)
 
     @property
     def actor(self) -> Actor:
@@ -105,25 +108,19 @@ class Episode:
             raise ValueError(
                 "proposed_action is what the policy proposed while a human acted; the policy acts now"
             )
-        if not math.isfinite(reward):
-            raise ValueError(f"reward is not finite: {reward}")
+        if not abs(reward) <= _FLOAT32_MAX:
+            raise ValueError(f"reward is not finite, or beyond float32: {reward}")
         version = self._policy_version if policy_version is None else policy_version
-        if version < 0:
-            raise ValueError(f"policy_version must not be negative, got {version}")
-        self._log.write(
-            ROBOT_STEPS,
-            Step,
-            episode_id=self.episode_id,
-            traceparent=self._traceparent,
-            index=self.step_count,
-            actor=self.actor,
-            policy_version=version,
-            state=self._layout.pack(STATE, state),
-            action=self._layout.pack(ACTION, action),
-            proposed_action=(
-                None if proposed_action is None else self._layout.pack(ACTION, proposed_action, "proposed_action")
-            ),
-            reward=float(reward),
+        if not 0 <= version < 2**63:
+            raise ValueError(f"policy_version must not be negative, nor beyond 64 bits, got {version}")
+        pack = self._layout.pack
+        vectors = (
+            pack(STATE, state),
+            pack(ACTION, action),
+            None if proposed_action is None else pack(ACTION, proposed_action, "proposed_action"),
+        )
+        self._log.write_step(
+            self._writer, self._traceparent, self.step_count, self.actor, version, vectors, float(reward)
         )
         self.step_count += 1
 

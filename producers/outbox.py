@@ -19,19 +19,20 @@ PRODUCED_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES, ROBOT_STATU
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An encoded event on its way to `topic`."""
+    """An encoded event on its way to `topic`, recorded at `taken_at` (unix seconds). A step has no `event`."""
 
     topic: str
     key: bytes
     body: bytes
     schema: AvroSchema
     traceparent: bytes
-    event: Event
+    taken_at: float
+    event: Event | None
 
 
-def item(topic: str, robot_id: str, event: Event, traceparent: bytes) -> Item:
+def item(topic: str, robot_id: str, event: Event, traceparent: bytes, taken_at: float) -> Item:
     """Encode an event for its topic, keyed by its robot."""
-    return Item(topic, robot_id.encode(), encode(event), latest(event.record), traceparent, event)
+    return Item(topic, robot_id.encode(), encode(event), latest(event.record), traceparent, taken_at, event)
 
 
 class Outbox(Protocol):

@@ -202,7 +202,9 @@ class RobotClient:
             sha256=file.announcement.sha256,
             activated_at=self._clock.now(),
         )
-        self._outbox.append(item(POLICY_ACTIVATIONS, self.robot_id, event, self._traceparent))
+        self._outbox.append(
+            item(POLICY_ACTIVATIONS, self.robot_id, event, self._traceparent, event.activated_at.timestamp())
+        )
         self._active = file
         _log.info("policy_activated", policy=file.policy, version=file.version)
 
@@ -288,4 +290,6 @@ class RobotClient:
             clock_offset_seconds=offset.seconds if offset else None,
             clock_offset_error_seconds=offset.error if offset else None,
         )
-        self._outbox.offer(item(ROBOT_STATUS, self.robot_id, event, self._traceparent))
+        self._outbox.offer(
+            item(ROBOT_STATUS, self.robot_id, event, self._traceparent, event.reported_at.timestamp())
+        )

@@ -148,7 +148,7 @@ class EpisodeBoundary(RobotEvent):
 
 
 class Heartbeat(Event):
-    """How a robot is doing; ages in seconds. The clock's offset is the broker's minus the robot's, give or take."""
+    """How a robot is doing; ages in seconds. The clock's offset is the broker's minus the robot's."""
 
     record: ClassVar[str] = "heartbeat"
     robot_id: str

@@ -1,7 +1,7 @@
 """`make bench-robot`: `step()` in a 50 Hz loop beside a bare produce and beside nothing; and the spool's drain.
 
-All in one run, in turns, so that what else the machine does falls on all of them alike. The step has a 64-float state
-and a 7-float action. Exit code 1 if a target is missed.
+All in one run, in turns, so that what else the machine does falls on all of them alike. The step has a 64-float
+state and a 7-float action. Exit code 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def recording(
     robot = settings.robot.model_copy(update={"drain_rate": rate})
     fitted = settings.model_copy(update={"robot": robot})
     home = Path(tempfile.mkdtemp(dir=folder))
-    outbox = SpoolOutbox(fitted, home / "spool", "bench", time.time_ns() // 1_000_000, SystemClock(), publish)
+    outbox = SpoolOutbox(
+        fitted, home / "spool", "bench", time.time_ns() // 1_000_000, SystemClock(), publish=publish
+    )
     with RobotClient(fitted, "bench", home, outbox=outbox, close_timeout=120.0) as client:
         episode = client.episode(
             task="bench", instruction="Measure.", features=FEATURES, fps=HZ, max_steps=backlog + 100_000
@@ -170,9 +172,9 @@ def judge(timings: dict[str, Timings], rates: dict[float, float]) -> int:
         )
     console = Console(width=115)
     console.print(table)
-    for rate, seen in rates.items():
+    for rate, reached in rates.items():
         limit = "no limit" if rate == NO_LIMIT else f"limit {rate:.0f}/s"
-        console.print(f"drain, {limit}: {seen:,.0f} steps/s, {seen / HZ:.0f} times real time")
+        console.print(f"drain, {limit}: {reached:,.0f} steps/s, {reached / HZ:.0f} times real time")
     step = timings["step"]
     missed = []
     if step.percentile(99) > TARGET_P99:

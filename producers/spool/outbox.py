@@ -55,6 +55,7 @@ class SpoolOutbox:
         robot_id: str,
         boot_epoch: int,
         clock: Clock,
+        *,
         publish: Callable[[Settings, SpoolDirectory, str], PublisherLink] = PublisherProcess,
     ) -> None:
         self._directory = SpoolDirectory(path)
@@ -69,7 +70,7 @@ class SpoolOutbox:
 
     def append(self, entry: Item) -> None:
         """Record an event; see `Outbox`."""
-        self._store.append(entry, self._clock.now().timestamp())
+        self._store.append(entry)
 
     def offer(self, entry: Item) -> None:
         """Send without looking back; see `Outbox`."""

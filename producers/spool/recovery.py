@@ -71,6 +71,12 @@ class Tail:
         else:
             self.episode = None
 
+    def note_step(self) -> None:
+        """The next step was recorded."""
+        self.next_sequence += 1
+        if self.episode is not None:
+            self.episode.step_count += 1
+
     def _note_edge(self, episode: OpenEpisode, event: Intervention) -> None:
         if event.phase is InterventionPhase.BEGIN:
             episode.intervention_count += 1

@@ -70,8 +70,8 @@ class SpoolStore:
         self._helper = threading.Thread(target=self._help, name="spool-files", daemon=True)
         self._helper.start()
 
-    def append(self, entry: Item, taken_at: float) -> int:
-        """Record an event; its position. `taken_at` in unix seconds.
+    def append(self, entry: Item) -> int:
+        """Record an event; its position.
 
         Only steps are counted against the room that was kept: an end, or a human taking over, is refused by a disk
         that is full and by nothing else.
@@ -83,7 +83,7 @@ class SpoolStore:
         if entry.topic == ROBOT_STEPS:
             self.room.take()
         position = self.last + 1
-        row = (position, _KIND_OF[entry.topic], taken_at, entry.traceparent, entry.body)
+        row = (position, _KIND_OF[entry.topic], entry.taken_at, entry.traceparent, entry.body)
         swap = self._written >= self._segment_bytes and self._next is not None
         try:
             if swap:
@@ -94,7 +94,9 @@ class SpoolStore:
             self._again(row, error)
         self.last = position
         self._written += wal_bytes(len(entry.body))
-        if entry.event is not None:
+        if entry.event is None:
+            self._tail.note_step()
+        else:
             self._tail.note(entry.event, entry.traceparent)
         return position
 
@@ -205,7 +207,7 @@ class SpoolStore:
         events = []
         for topic, event in closing:
             self.last += 1
-            body = item(topic, robot_id, event, trace).body
+            body = item(topic, robot_id, event, trace, taken_at).body
             events.append((self.last, _KIND_OF[topic], taken_at, trace, body))
         carry = tail.to_json()
         segment.append_all(events, carry)

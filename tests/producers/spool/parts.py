@@ -37,15 +37,14 @@ Report = Callable[[str | None, int], None]
 class StoreOutbox:
     """The spool's store behind the outbox's interface, without a publisher."""
 
-    def __init__(self, store: SpoolStore, clock: ManualClock) -> None:
+    def __init__(self, store: SpoolStore) -> None:
         self.store = store
-        self._clock = clock
 
     def reserve(self, steps: int, step_bytes: int) -> None:
         self.store.room.reserve(steps, step_bytes)
 
     def append(self, entry: Item) -> None:
-        self.store.append(entry, self._clock.now().timestamp())
+        self.store.append(entry)
 
     def offer(self, entry: Item) -> None:
         raise AssertionError("nothing is offered here")
@@ -80,7 +79,7 @@ class Robot:
     @classmethod
     def boot(cls, path: Path, epoch: int, clock: ManualClock, settings: RobotSettings = SMALL) -> Robot:
         store = SpoolStore(SpoolDirectory(path), settings, "robot-1", epoch)
-        return cls(store, EventLog("robot-1", epoch, StoreOutbox(store, clock), clock))
+        return cls(store, EventLog("robot-1", epoch, StoreOutbox(store), clock))
 
     def begin(self) -> Episode:
         start = EpisodeStarted(
