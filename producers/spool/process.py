@@ -122,7 +122,11 @@ class PublisherProcess:
                 if self._stopping.is_set():
                     self._hang_up(process)
             for line in process.stdout:
-                self._status = read_status(line)
+                try:
+                    self._status = read_status(line)
+                except (ValueError, TypeError):
+                    _log.warning("publisher_not_understood", line=line[:200])
+                    continue
                 self._trouble = None
                 heard = True
             with self._pipe:

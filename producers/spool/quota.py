@@ -51,9 +51,8 @@ class Room:
             SpoolFull: there is none.
         """
         self.left = 0
-        self._truncate(0)
         need = events * event_bytes(body) + _UNSEALED * self.settings.segment_bytes + _EDGES
-        used, free = self.directory.used_bytes(), self.directory.free_bytes()
+        used, free = self.directory.used_bytes(), self.directory.free_bytes() + self._kept()
         where = self.directory.path
         if used + need > self.settings.max_spool_bytes:
             raise SpoolFull(
@@ -86,10 +85,7 @@ class Room:
 
     def give_up_reserve(self) -> bool:
         """The disk is full: give the room that was kept to the spool; False if that was done."""
-        try:
-            if self.directory.reserve_file.stat().st_size == 0:
-                return False
-        except FileNotFoundError:
+        if self._kept() == 0:
             return False
         self._truncate(0)
         return True
@@ -116,6 +112,13 @@ class Room:
                 f"the step is beyond the room that was kept, and the spool is full ({_mb(used)} held, {_mb(free)} "
                 f"free on its disk); it was not recorded"
             )
+
+    def _kept(self) -> int:
+        """Bytes that the reserve takes."""
+        try:
+            return self.directory.reserve_file.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _truncate(self, size: int) -> None:
         descriptor = os.open(self.directory.reserve_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
