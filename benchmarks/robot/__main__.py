@@ -28,6 +28,7 @@ from infra.settings import Settings, load_settings
 from producers.robot import RobotClient
 from producers.spool.outbox import PublisherLink, SpoolOutbox
 from producers.spool.process import PublisherProcess
+from producers.spool.publisher import IN_FLIGHT_EVENTS
 from schemas.events import Feature
 from schemas.topics import ROBOT_STEPS, TOPICS
 
@@ -142,9 +143,9 @@ def drain(settings: Settings, stack: Stack, folder: Path, backlog: int, rate: fl
                 step()
         finally:
             stack.resume("broker")
-        # From the first acknowledgement on: how soon the broker is found again is not the spool's.
+        # From when what was on its way before is there: how soon the broker is found again is not the spool's.
         until = time.monotonic() + 300
-        while outbox.depth() > backlog - 100:
+        while outbox.depth() > backlog - IN_FLIGHT_EVENTS - 100:
             assert time.monotonic() < until
             time.sleep(0.002)
         begun, waiting = time.perf_counter(), outbox.depth()

@@ -110,7 +110,7 @@ def test_a_robot_killed_twenty_times_has_every_step_that_returned_in_kafka_and_e
         process = context.Process(target=victim.live, args=(stack.environment(), data_dir, ledger, life))
         process.start()
         # Most die before their publisher is even up; some live long enough to have sent.
-        time.sleep(chance.uniform(1.0, 3.0) if life % 5 == 4 else chance.uniform(0.05, 0.4))
+        time.sleep(chance.uniform(1.5, 3.0) if life % 7 == 6 else chance.uniform(0.05, 0.3))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
