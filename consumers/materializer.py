@@ -26,6 +26,7 @@ from infra.backoff import Backoff
 from infra.clock import Clock, SystemClock
 from infra.errors import DiskFull, ProducerFenced, SpillUnusable, TransactionAborted, Unavailable
 from infra.health import Health
+from infra.heap import settle_heap
 from infra.kafka import GroupConsumer, LogReader, Message, OutRecord, TransactionalProducer
 from infra.object_store import ObjectStore
 from infra.registry import Registry
@@ -334,6 +335,7 @@ def run(settings: Settings, stop: threading.Event, health: Health | None = None)
         OffsetsExpired: records were deleted before they were read.
     """
     materializer = Materializer(settings, health=health)
+    settle_heap()
     _log.info("materializer_started", group=settings.materializer.group)
     try:
         while not stop.is_set():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,6 +25,8 @@ from infra.object_store import sha256_hex
 from schemas.events import ClosedBy
 
 METADATA_KEY = b"sop.episode"
+
+_ACTORS = pa.array(["POLICY", "HUMAN"])
 
 
 class PayloadUnreadable(Exception):
@@ -114,27 +117,34 @@ def folder(episode_id: str) -> str:
 def _table(steps: Steps, facts: EpisodeFacts) -> pa.Table:
     sizes = {feature.name: feature.size for feature in facts.features}
     columns = {
-        "index": pa.array(steps.index, pa.int32()),
-        "sequence": pa.array(steps.sequence, pa.int64()),
-        "captured_at": pa.array(steps.captured_at, pa.timestamp("us", tz="UTC")),
-        "actor": pc.if_else(pa.array(steps.human), pa.scalar("HUMAN"), pa.scalar("POLICY")),
-        "policy_version": pa.array(steps.policy_version, pa.int64()),
+        "index": _numbers(steps.index, pa.int32()),
+        "sequence": _numbers(steps.sequence, pa.int64()),
+        "captured_at": _numbers(steps.captured_at, pa.timestamp("us", tz="UTC")),
+        "actor": _ACTORS.take(_numbers(steps.human.astype(np.int64), pa.int64())),
+        "policy_version": _numbers(steps.policy_version, pa.int64()),
         "state": _lists(steps.state, sizes["state"]),
         "action": _lists(steps.action, sizes["action"]),
         "proposed_action": _lists(steps.proposed_action, sizes["action"]),
-        "reward": pa.array(steps.reward, pa.float32()),
+        "reward": _numbers(steps.reward, pa.float32()),
     }
     return pa.table(columns)
+
+
+def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Numbers as they lie in memory. `pa.array` would load pandas, if it is there, to ask whether they are its own."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _lists(vectors: Vectors, size: int) -> pa.Array:
     """Little-endian float32 bytes as fixed-size lists; null stays null."""
     if vectors.present is None:
-        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.floats()), size)
+        return pa.FixedSizeListArray.from_arrays(_numbers(vectors.floats(), pa.float32()), size)
+    if not vectors.present.any():
+        return pa.nulls(len(vectors), pa.list_(pa.float32(), size))
     matrix = np.zeros((len(vectors), size), "<f4")
-    if vectors.present.any():
-        matrix[vectors.present] = vectors.floats().reshape(-1, size)
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), size, mask=pa.array(~vectors.present))
+    matrix[vectors.present] = vectors.floats().reshape(-1, size)
+    absent = pa.array((~vectors.present).tolist(), pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(_numbers(matrix.reshape(-1), pa.float32()), size, mask=absent)
 
 
 def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:

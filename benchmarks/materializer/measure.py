@@ -15,6 +15,7 @@ import uuid
 import fastavro
 
 from consumers.materializer import Materializer
+from infra.heap import settle_heap
 from infra.kafka import CommittedOffset, GroupConsumer, LogReader
 from infra.kafka.admin import ClusterAdmin
 from infra.kafka.log_reader import all_partitions
@@ -72,6 +73,7 @@ def materialize(settings: Settings, episodes: int, *, store: bool) -> tuple[floa
         update={"materializer": settings.materializer.model_copy(update={"group": group})}
     )
     member = Materializer(chosen)
+    settle_heap()
     if not store:
         member._objects = NoStore(settings.s3)
     until = time.monotonic() + DEADLINE
