@@ -148,9 +148,14 @@ class Vectors:
     @staticmethod
     def joined(parts: Sequence[Vectors]) -> Vectors:
         """Vectors of several parts, one after the other."""
-        if all(part.uniform == 0 for part in parts):
+        uniform = parts[0].uniform
+        if any(part.uniform != uniform for part in parts):
+            uniform = None
+        if uniform == 0:
             return Vectors.absent(sum(map(len, parts)))
         data = np.concatenate([part.data[part.offsets[0] : part.offsets[-1]] for part in parts])
+        if uniform is not None:
+            return Vectors(data, np.arange(0, len(data) + 1, uniform), None, uniform)
         sizes = np.concatenate([part.sizes() for part in parts])
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         present = None
@@ -158,8 +163,7 @@ class Vectors:
             present = np.concatenate(
                 [np.ones(len(part), np.bool_) if part.present is None else part.present for part in parts]
             )
-        uniforms = {part.uniform for part in parts}
-        return Vectors(data, offsets, present, uniforms.pop() if len(uniforms) == 1 else None)
+        return Vectors(data, offsets, present, None)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ harmless; whoever takes over stores the same bytes under the same key again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,9 @@ from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
 
 _log = structlog.get_logger(__name__)
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Files are made by one thread at a time: several fight for the interpreter, and take a third more CPU."""
 
 
 @dataclass
@@ -63,7 +67,8 @@ def store(
         closed_by = union.closed_by() or closed_by
     if episode.started is None:
         return Stored(dead=[*dead, *never_started(episode)])
-    payload = build_payload(episode, closed_by, revision)
+    with _ONE_AT_A_TIME:
+        payload = build_payload(episode, closed_by, revision)
     uri = objects.put(payload.key, payload.data)
     return Stored(_announcement(payload, uri, clock), dead)
 
