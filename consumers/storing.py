@@ -6,8 +6,8 @@ harmless; whoever takes over stores the same bytes under the same key again.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,15 +20,11 @@ from consumers.payload import Payload, PayloadUnreadable, StoredPayload, build_p
 from consumers.ranges import RangeSet
 from consumers.revision import merged
 from infra.clock import Clock
-from infra.errors import ObjectMissing
+from infra.errors import InfraError, ObjectMissing
 from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
 
 _log = structlog.get_logger(__name__)
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Files are made by one thread at a time: several fight for the interpreter, and take a third more CPU."""
-
 
 @dataclass
 class Stored:
@@ -36,6 +32,14 @@ class Stored:
 
     announcement: EpisodeMaterialized | None = None
     dead: list[DeadLetter] = field(default_factory=list)
+
+
+@dataclass
+class _Made:
+    """A file that is to be put in place, if there is one, and dead letters that came up while it was made."""
+
+    payload: Payload | None
+    dead: list[DeadLetter]
 
 
 def store(
@@ -53,24 +57,70 @@ def store(
     Raises:
         ObjectStoreUnavailable: nothing is decided; call again.
     """
+    known = emitted.episode(sealed.episode.episode_id)
+    made = _make(sealed, known, _newest_announced(sealed.episode, known, committed, objects))
+    uri = objects.put(made.payload.key, made.payload.data) if made.payload else None
+    return _stored(made, uri, clock)
+
+
+def store_wave(
+    wave: Sequence[Sealed],
+    emitted: EmittedLog,
+    committed: Mapping[str, int],
+    objects: ObjectStore,
+    clock: Clock,
+    pool: Executor,
+) -> list[Stored | InfraError]:
+    """Store several episodes, none of them twice; what became of each, or what stood in the way.
+
+    The object store is waited for in `pool`, files are made here: several threads that make files fight for the
+    interpreter and for memory, and take a third more CPU.
+    """
+    knowns = [emitted.episode(sealed.episode.episode_id) for sealed in wave]
+    lookups = [
+        pool.submit(_newest_announced, sealed.episode, known, committed, objects)
+        for sealed, known in zip(wave, knowns, strict=True)
+    ]
+    puts: list[tuple[_Made, Future[str] | None] | InfraError] = []
+    for sealed, known, lookup in zip(wave, knowns, lookups, strict=True):
+        try:
+            made = _make(sealed, known, lookup.result())
+        except InfraError as error:
+            puts.append(error)
+        else:
+            payload = made.payload
+            puts.append((made, pool.submit(objects.put, payload.key, payload.data) if payload else None))
+    return [put if isinstance(put, InfraError) else _settled(*put, clock) for put in puts]
+
+
+def _settled(made: _Made, put: Future[str] | None, clock: Clock) -> Stored | InfraError:
+    try:
+        return _stored(made, put.result() if put else None, clock)
+    except InfraError as error:
+        return error
+
+
+def _make(sealed: Sealed, known: Emitted | None, before: StoredPayload | None) -> _Made:
+    """The next revision of an episode, of which `before` is the newest that was announced."""
     episode = sealed.episode
-    known = emitted.episode(episode.episode_id)
-    before = _newest_announced(episode, known, committed, objects)
     closed_by, revision = sealed.closed_by, known.revision + 1 if known else 1
     dead = episode.letters(before.accounted() if before else RangeSet())
     if before is not None:
         union, unfit = merged(before, episode)
         dead += unfit
         if union is None:
-            return Stored(dead=dead)
+            return _Made(None, dead)
         episode, revision = union, before.facts.revision + 1
         closed_by = union.closed_by() or closed_by
     if episode.started is None:
-        return Stored(dead=[*dead, *never_started(episode)])
-    with _ONE_AT_A_TIME:
-        payload = build_payload(episode, closed_by, revision)
-    uri = objects.put(payload.key, payload.data)
-    return Stored(_announcement(payload, uri, clock), dead)
+        return _Made(None, [*dead, *never_started(episode)])
+    return _Made(build_payload(episode, closed_by, revision), dead)
+
+
+def _stored(made: _Made, uri: str | None, clock: Clock) -> Stored:
+    if made.payload is None or uri is None:
+        return Stored(dead=made.dead)
+    return Stored(_announcement(made.payload, uri, clock), made.dead)
 
 
 def announced_before(
