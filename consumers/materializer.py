@@ -43,6 +43,8 @@ STORE_SECONDS = 20.0
 """Longest stay in the object store before the group is served again; the poll interval is 300 s."""
 UPLOADS = 8
 """Payloads stored at the same time; an upload waits for the store, not for this machine."""
+WAVE = 2 * UPLOADS
+"""Episodes stored before the time is looked at again."""
 
 
 class Materializer:
@@ -245,7 +247,7 @@ class Materializer:
         """
         outbox = owned.outbox
         while outbox.sealed and self._clock.monotonic() < until:
-            wave = _distinct(outbox.sealed[:UPLOADS])
+            wave = _distinct(outbox.sealed[:WAVE])
             results = store_wave(
                 wave, owned.emitted, owned.committed, self._objects, self._clock, self._pool
             )

@@ -64,17 +64,41 @@ def ordered_steps(parts: list[Steps]) -> Steps:
     return steps.take(np.lexsort((steps.sequence, steps.index)))
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a file will hold: one row for each step, and the facts."""
+
+    table: pa.Table
+    facts: EpisodeFacts
+
+
 def build_payload(episode: OpenEpisode, closed_by: ClosedBy, revision: int) -> Payload:
     """The file of an episode whose start was seen.
 
     Raises:
         ValueError: the start was not seen.
     """
+    return written(draft(episode, closed_by, revision))
+
+
+def draft(episode: OpenEpisode, closed_by: ClosedBy, revision: int) -> Draft:
+    """What the file of an episode will hold.
+
+    Raises:
+        ValueError: the start was not seen.
+        SpillUnusable: what the episode has on disk cannot be read.
+    """
     steps = ordered_steps(episode.steps.steps())
     facts = facts_of(episode, steps, closed_by, revision)
+    return Draft(_table(steps, facts), facts)
+
+
+def written(plan: Draft) -> Payload:
+    """The file that a draft describes."""
+    facts = plan.facts
     sink = pa.BufferOutputStream()
     pq.write_table(
-        _table(steps, facts),
+        plan.table,
         sink,
         compression="lz4",  # floats hardly shrink: zstd saves 12 % of the bytes and costs 70 % more time
         use_dictionary=False,  # vectors hardly repeat; the columns that do are small
@@ -82,7 +106,7 @@ def build_payload(episode: OpenEpisode, closed_by: ClosedBy, revision: int) -> P
     )
     data = sink.getvalue().to_pybytes()
     sha256 = sha256_hex(data)
-    return Payload(f"{folder(episode.episode_id)}{revision}-{sha256}.parquet", data, sha256, facts)
+    return Payload(f"{folder(facts.episode_id)}{facts.revision}-{sha256}.parquet", data, sha256, facts)
 
 
 def read_payload(data: bytes) -> StoredPayload:
@@ -132,20 +156,26 @@ def _table(steps: Steps, facts: EpisodeFacts) -> pa.Table:
 
 @functools.cache
 def _schema(state: int, action: int) -> pa.Schema:
-    """Columns of an episode whose state and action have so many elements."""
+    """Columns of an episode whose state and action have so many elements; only a proposed action may be null."""
+    columns = {
+        "index": pa.int32(),
+        "sequence": pa.int64(),
+        "captured_at": pa.timestamp("us", tz="UTC"),
+        "actor": pa.string(),
+        "policy_version": pa.int64(),
+        "state": _vector(state),
+        "action": _vector(action),
+        "proposed_action": _vector(action),
+        "reward": pa.float32(),
+    }
     return pa.schema(
-        {
-            "index": pa.int32(),
-            "sequence": pa.int64(),
-            "captured_at": pa.timestamp("us", tz="UTC"),
-            "actor": pa.string(),
-            "policy_version": pa.int64(),
-            "state": pa.list_(pa.float32(), state),
-            "action": pa.list_(pa.float32(), action),
-            "proposed_action": pa.list_(pa.float32(), action),
-            "reward": pa.float32(),
-        }
+        [pa.field(name, kind, nullable=name == "proposed_action") for name, kind in columns.items()]
     )
+
+
+@functools.cache
+def _vector(size: int) -> pa.DataType:
+    return pa.list_(pa.field("element", pa.float32(), nullable=False), size)
 
 
 def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
@@ -156,13 +186,15 @@ def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
 def _lists(vectors: Vectors, size: int) -> pa.Array:
     """Little-endian float32 bytes as fixed-size lists; null stays null."""
     if vectors.present is None:
-        return pa.FixedSizeListArray.from_arrays(_numbers(vectors.floats(), pa.float32()), size)
+        return pa.FixedSizeListArray.from_arrays(_numbers(vectors.floats(), pa.float32()), type=_vector(size))
     if not vectors.present.any():
-        return pa.nulls(len(vectors), pa.list_(pa.float32(), size))
+        return pa.nulls(len(vectors), _vector(size))
     matrix = np.zeros((len(vectors), size), "<f4")
     matrix[vectors.present] = vectors.floats().reshape(-1, size)
     absent = pa.array((~vectors.present).tolist(), pa.bool_())
-    return pa.FixedSizeListArray.from_arrays(_numbers(matrix.reshape(-1), pa.float32()), size, mask=absent)
+    return pa.FixedSizeListArray.from_arrays(
+        _numbers(matrix.reshape(-1), pa.float32()), type=_vector(size), mask=absent
+    )
 
 
 def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:
