@@ -248,9 +248,7 @@ class Materializer:
         outbox = owned.outbox
         while outbox.sealed and self._clock.monotonic() < until:
             wave = _distinct(outbox.sealed[:WAVE])
-            results = store_wave(
-                wave, owned.emitted, owned.committed, self._objects, self._clock, self._pool
-            )
+            results = store_wave(wave, owned.emitted, owned.committed, self._objects, self._clock, pool=self._pool)
             failed = [(s, r) for s, r in zip(wave, results, strict=True) if isinstance(r, InfraError)]
             outbox.sealed[: len(wave)] = [sealed for sealed, _ in failed]
             for result in results:

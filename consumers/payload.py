@@ -168,9 +168,7 @@ def _schema(state: int, action: int) -> pa.Schema:
         "proposed_action": _vector(action),
         "reward": pa.float32(),
     }
-    return pa.schema(
-        [pa.field(name, kind, nullable=name == "proposed_action") for name, kind in columns.items()]
-    )
+    return pa.schema([pa.field(name, kind, nullable=name == "proposed_action") for name, kind in columns.items()])
 
 
 @functools.cache
@@ -179,7 +177,7 @@ def _vector(size: int) -> pa.DataType:
 
 
 def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Numbers as they lie in memory. `pa.array` would load pandas, if it is there, to ask whether they are its own."""
+    """Numbers as they lie in memory; `pa.array` would load pandas, if there is one, to ask whether they are its."""
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 

@@ -39,6 +39,7 @@ _log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
 @dataclass
 class Stored:
     """What became of a sealed episode: an announcement, dead letters, or nothing (all of it was stored before)."""
@@ -84,6 +85,7 @@ def store_wave(
     committed: Mapping[str, int],
     objects: ObjectStore,
     clock: Clock,
+    *,
     pool: Executor,
 ) -> list[Stored | InfraError]:
     """Store several episodes, none of them twice; what became of each, or what stood in the way.

@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector, set for processes that hold many records at once and make no cycles of them."""
+"""Python's cyclic garbage collector, for processes that hold many records at once and make no cycles of them."""
 
 from __future__ import annotations
 
