@@ -177,7 +177,7 @@ def _vector(size: int) -> pa.DataType:
 
 
 def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Numbers as they lie in memory; `pa.array` would load pandas, if there is one, to ask whether they are its."""
+    """Numbers as they lie in memory; `pa.array` would load pandas, if there is one, to ask if they are its."""
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
