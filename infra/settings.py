@@ -92,7 +92,7 @@ class MaterializerSettings(_Section):
     """`sop materialize`; times in seconds."""
 
     group: str = "materializer"
-    batch_size: int = Field(20_000, ge=1, description="records taken from Kafka at once")
+    batch_size: int = Field(50_000, ge=1, description="records taken from Kafka at once")
     poll_timeout: float = Field(0.1, gt=0)
     commit_interval: float = Field(0.2, gt=0, description="longest wait of a sealed episode for its transaction")
     offsets_interval: float = Field(5.0, gt=0, description="between commits when nothing was sealed")
