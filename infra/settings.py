@@ -11,15 +11,19 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 DEFAULT_DATA_DIR = ".sop"
 NOT_SETTINGS = {"SOP_ENV_FILE", "SOP_DATA_DIR"}
 """Variables of ours that are options of commands and not settings."""
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -105,7 +109,15 @@ class LearnerSettings(_Section):
     algorithm: Literal["hg-dagger"] = "hg-dagger"
     seed: int = 0
     batch_size: int = Field(256, ge=1)
-    online_share: float = Field(0.5, ge=0, le=1)
+    mixing: Literal["fixed", "adaptive"] = Field("fixed", description="of online and offline data inside a task")
+    online_share: float = Field(
+        0.5, ge=0, le=1, description="fixed, or until the adaptive sampler has seen enough"
+    )
+    adaptive_alpha: float = Field(1.5, gt=0, description="boosts online losses; the paper does not say its value")
+    adaptive_window: int = Field(200, ge=1, description="learner steps whose losses count")
+    adaptive_clip: tuple[Share, Share] = Field((0.2, 0.8), description="lowest and highest online share")
+    adaptive_normalise: bool = Field(False, description="divide both losses by their average before the formula")
+    task_weights: dict[str, Weight] = Field({}, description="of tasks when they are drawn; 1 for those not named")
     learning_rate: float = Field(5e-4, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
     ema_half_life: float = Field(50.0, ge=0, description="gradient steps; of the weights that are published")
@@ -119,6 +131,12 @@ class LearnerSettings(_Section):
     simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")
     simulated_robots: int = Field(0, ge=0, description="robots that the barrier waits for")
     simulated_patience: float = Field(30.0, gt=0, description="wall seconds of silence that end the wait")
+
+    @model_validator(mode="after")
+    def _clip_is_a_range(self) -> Self:
+        if self.adaptive_clip[0] > self.adaptive_clip[1]:
+            raise ValueError("the lower end of adaptive_clip lies above the upper one")
+        return self
 
 
 class Settings(BaseSettings):

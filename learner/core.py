@@ -9,15 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from infra.settings import LearnerSettings
+from learner.adaptive import AdaptiveMixing
 from learner.algorithms import make_algorithm
 from learner.episodes import Episode, EpisodeRecord
 from learner.policies.artifact import Arrays, pack
 from learner.policies.base import ACTION, STATE, PolicySpec, feature
 from learner.policies.chunked import ARCHITECTURE
 from learner.replay import ReplayBuffer
-from learner.sampler import FixedMixing, GroupLosses, Sampler
+from learner.sampler import Drawn, FixedMixing, GroupLosses, Sampler
 from schemas.events import EpisodeMaterialized, EpisodeSource, Feature
 
 # Added to each standard deviation: an element that hardly moved in the demonstrations would else be divided by
@@ -33,13 +35,14 @@ class TrainingCore:
         """Start with random weights."""
         self.spec = spec
         self.algorithm = make_algorithm(settings, spec)
-        self.sampler: Sampler = FixedMixing(len(spec.tasks), settings.online_share)
+        self.sampler = make_sampler(settings, spec)
         self.random = np.random.default_rng(settings.seed)
         self.learner_step = 0
         self.online_updates = 0
         self.online_steps = 0
         self.episodes: dict[str, EpisodeRecord] = {}
         self._buffer = ReplayBuffer(spec, settings.batch_size)
+        self._task_weights = task_weights(settings, spec)
         self._updates_per_online_step = settings.max_updates_per_online_step
 
     @property
@@ -78,19 +81,21 @@ class TrainingCore:
         """A new phase of training; see `Algorithm.begin_phase`."""
         self.algorithm.begin_phase(learning_rate, decay_over)
 
-    def update(self, *, online: bool) -> GroupLosses:
+    def update(self, *, online: bool) -> Drawn:
         """One gradient step; `online` ones are charged to what the fleet has brought.
 
         Raises:
             ValueError: there is nothing to draw.
         """
-        batch = self._buffer.sample(self.random, self.sampler.online_shares())
+        wanted = self.sampler.online_shares()
+        shares = self._buffer.shares(wanted)
+        batch = self._buffer.sample(self.random, wanted, self._task_weights)
         metrics = self.algorithm.update(batch)
         losses = GroupLosses.of(batch.tasks, batch.online, metrics.losses, task_count=len(self.spec.tasks))
         self.sampler.observe(losses)
         self.learner_step += 1
         self.online_updates += online
-        return losses
+        return Drawn(losses, shares)
 
     def updates_allowed(self) -> int:
         """Online updates that the fleet's steps so far still allow, so that a quiet fleet is not overfitted."""
@@ -139,6 +144,28 @@ class TrainingCore:
         if known is not None and known.revision > record.revision:
             raise ValueError(f"episode {record.episode_id} is known in revision {known.revision}")
         self._buffer.add(episode, self.algorithm.select(episode))
+
+
+def make_sampler(settings: LearnerSettings, spec: PolicySpec) -> Sampler:
+    """The mixing that the settings name."""
+    if settings.mixing == "fixed":
+        return FixedMixing(len(spec.tasks), settings.online_share)
+    return AdaptiveMixing(
+        len(spec.tasks),
+        alpha=settings.adaptive_alpha,
+        window=settings.adaptive_window,
+        floor=settings.adaptive_clip[0],
+        ceiling=settings.adaptive_clip[1],
+        start=settings.online_share,
+        normalise=settings.adaptive_normalise,
+    )
+
+
+def task_weights(settings: LearnerSettings, spec: PolicySpec) -> npt.NDArray[np.float64] | None:
+    """Weights of the policy's tasks, 1 for those that the settings do not name; None when all are alike."""
+    if not settings.task_weights:
+        return None
+    return np.array([settings.task_weights.get(task, 1.0) for task in spec.tasks])
 
 
 def kind_of(event: EpisodeMaterialized) -> tuple[Feature, Feature, float]:

@@ -169,7 +169,7 @@ class Line:
     def update(self, *, online: bool) -> None:
         """One gradient step, told to training-progress a few times between versions."""
         self._patience.check()
-        self._progress.note_losses(self.core.update(online=online))
+        self._progress.note_update(self.core.update(online=online))
         if self.core.learner_step % max(1, self.settings.publish_every // _REPORTS_PER_VERSION) == 0:
             self.report()
 

@@ -95,12 +95,28 @@ class ReplayBuffer:
         self._refresh()
         return self._sizes.copy()
 
-    def sample(self, random: np.random.Generator, online_shares: npt.NDArray[np.float64]) -> Batch:
-        """Draw a batch: tasks with any data uniformly, then the source by the task's online share, then a frame.
+    def shares(self, online_shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The online shares that `sample` draws with, float64[tasks]: an empty source gives way to the other.
+
+        NaN where a task has no data at all.
+        """
+        self._refresh()
+        shares = np.where(self._sizes[:, ONLINE] == 0, 0.0, online_shares)
+        shares = np.where(self._sizes[:, OFFLINE] == 0, 1.0, shares)
+        return np.where(self._sizes.any(axis=1), shares, np.nan)
+
+    def sample(
+        self,
+        random: np.random.Generator,
+        online_shares: npt.NDArray[np.float64],
+        task_weights: npt.NDArray[np.float64] | None = None,
+    ) -> Batch:
+        """Draw a batch: a task that has any data, then the source by the task's online share, then a frame.
 
         Args:
             random: the only source of chance.
             online_shares: float64[tasks]. Where one source is empty, the other is drawn.
+            task_weights: float64[tasks], positive; tasks are drawn in proportion. None: uniformly (the paper's).
 
         Raises:
             ValueError: there is nothing to draw.
@@ -110,9 +126,13 @@ class ReplayBuffer:
         tasks = np.flatnonzero(self._sizes.any(axis=1))
         if len(tasks) == 0:
             raise ValueError("the replay buffer holds no frame that may be drawn")
-        shares = np.where(self._sizes[:, ONLINE] == 0, 0.0, online_shares)
-        shares = np.where(self._sizes[:, OFFLINE] == 0, 1.0, shares)
-        batch.tasks[:] = tasks[random.integers(len(tasks), size=size)]
+        shares = self.shares(online_shares)
+        if task_weights is None:
+            batch.tasks[:] = tasks[random.integers(len(tasks), size=size)]
+        else:
+            shared_out = np.cumsum(task_weights[tasks])
+            places = np.searchsorted(shared_out, random.random(size) * shared_out[-1], side="right")
+            batch.tasks[:] = tasks[np.minimum(places, len(tasks) - 1)]
         np.less(random.random(size), shares[batch.tasks], out=batch.online)
         source = batch.online.astype(np.int64)
         places = random.integers(self._sizes[batch.tasks, source])

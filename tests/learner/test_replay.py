@@ -148,6 +148,18 @@ def test_tasks_are_drawn_alike_however_much_data_each_has() -> None:
     assert abs((batch.tasks == 0).mean() - 0.5) < 0.02
 
 
+def test_weighted_tasks_are_drawn_in_proportion_and_those_without_data_not_at_all() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=20_000)
+    episode = marked(1, [True] * 20, task="lift")
+    buffer.add(episode, everything(episode))
+    random, weights = np.random.default_rng(0), np.array([1.0, 3.0])
+    assert (buffer.sample(random, np.full(2, 0.5), weights).tasks == 0).all()
+    np.testing.assert_array_equal(buffer.shares(np.full(2, 0.5)), [1.0, np.nan])
+    episode = marked(2, [True] * 5, task="push")
+    buffer.add(episode, everything(episode))
+    assert abs((buffer.sample(random, np.full(2, 0.5), weights).tasks == 1).mean() - 0.75) < 0.02
+
+
 def test_the_same_seed_draws_the_same_and_growing_does_not_disturb_what_is_there() -> None:
     buffers = [ReplayBuffer(SPEC, batch_size=64) for _ in range(2)]
     for buffer in buffers:
