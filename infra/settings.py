@@ -106,7 +106,7 @@ class LearnerSettings(_Section):
     """`sop learn`. The demo's simulation sets `simulated_*`; a real fleet leaves them alone."""
 
     policy: str = Field("default", pattern=r"^[\w-]+$", description="name of the policy line")
-    algorithm: Literal["hg-dagger"] = "hg-dagger"
+    algorithm: Literal["hg-dagger", "recap", "bc"] = "hg-dagger"
     seed: int = 0
     batch_size: int = Field(256, ge=1)
     mixing: Literal["fixed", "adaptive"] = Field("fixed", description="of online and offline data inside a task")
@@ -118,6 +118,16 @@ class LearnerSettings(_Section):
     adaptive_clip: tuple[Share, Share] = Field((0.2, 0.8), description="lowest and highest online share")
     adaptive_normalise: bool = Field(False, description="divide both losses by their average before the formula")
     task_weights: dict[str, Weight] = Field({}, description="of tasks when they are drawn; 1 for those not named")
+    hg_autonomous_weight: float = Field(0.0, ge=0, description="of the policy's own steps in successful episodes")
+    hg_takeover_steps: int = Field(0, ge=0, description="before a takeover, whose weight is lowered")
+    hg_takeover_weight: float = Field(0.0, ge=0, description="factor of their weight")
+    recap_failure_penalty: float = Field(1.0, gt=0, description="C_fail as a share of the task's longest episode")
+    recap_look_ahead: int = Field(50, ge=1, description="N, control steps")
+    recap_positive_share: Share = Field(0.4, description="of the policy's steps that count as good")
+    recap_positive_shares: dict[str, Share] = Field({}, description="by task, where it is another (hard ones 0.1)")
+    recap_threshold_steps: float | None = Field(None, description="a threshold in steps gained, in its place")
+    recap_dropout: Share = Field(0.3, description="how often the policy is not told its advantage")
+    recap_value_steps: int = Field(1000, ge=1, description="gradient steps of the value function, before the base")
     learning_rate: float = Field(5e-4, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
     ema_half_life: float = Field(50.0, ge=0, description="gradient steps; of the weights that are published")

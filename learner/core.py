@@ -6,6 +6,7 @@ same bit for bit; `snapshot` and `restore` continue such a run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from infra.settings import LearnerSettings
 from learner.adaptive import AdaptiveMixing
-from learner.algorithms import make_algorithm
+from learner.algorithms import CONDITIONED, make_algorithm
 from learner.episodes import Episode, EpisodeRecord
 from learner.policies.artifact import Arrays, pack
 from learner.policies.base import ACTION, STATE, PolicySpec, feature
@@ -55,6 +56,10 @@ class TrainingCore:
         """Whether there is any frame to draw."""
         return bool(self._buffer.sizes().any())
 
+    def prepare(self, episodes: Sequence[Episode]) -> None:
+        """Before anything is admitted: what the algorithm must learn from what the line begins with."""
+        self.algorithm.prepare(episodes)
+
     def admit(self, episode: Episode) -> None:
         """Make an episode available to training, in the place of its earlier revision if there was one.
 
@@ -75,6 +80,7 @@ class TrainingCore:
     def forget(self, episode_id: str) -> None:
         """Drop an episode whose payload can no longer be read."""
         self._buffer.remove(episode_id)
+        self.algorithm.forget(episode_id)
         self.episodes.pop(episode_id, None)
 
     def begin_phase(self, learning_rate: float, decay_over: int | None = None) -> None:
@@ -196,6 +202,7 @@ def base_spec(settings: LearnerSettings, first: EpisodeMaterialized, demonstrati
         tasks=tuple(sorted({episode.record.task for episode in demonstrations})),
         state_mean=(),
         state_std=(),
+        conditioned=settings.algorithm in CONDITIONED,
     )
     states = np.concatenate([episode.frames.states for episode in demonstrations]).astype(np.float64)
     mean, std = states.mean(axis=0), states.std(axis=0) + _STD_FLOOR

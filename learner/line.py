@@ -141,6 +141,7 @@ class Line:
                 break
             spec = base_spec(self.settings, ours[0][0].event, [episode for _, episode in ours])
             core = TrainingCore(self.settings, spec)
+            core.prepare([episode for _, episode in ours])
             fitting = [seen for seen, episode in ours if self._put(core, seen, episode)]
             if not core.trainable:
                 continue

@@ -19,11 +19,38 @@ _FIRST_CAPACITY = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """What an algorithm makes of an episode's n frames.
+
+    drawable bool[n]; weights float32[n], factors of the frames' losses; advantages float32[n], NaN where unknown
+    and +∞ where good by decree.
+    """
+
+    drawable: npt.NDArray[np.bool_]
+    weights: Floats
+    advantages: Floats
+
+    @classmethod
+    def of(
+        cls, drawable: npt.NDArray[np.bool_], *, weights: Floats | None = None, advantages: Floats | None = None
+    ) -> Selection:
+        """A selection with weight 1 and unknown advantages, where nothing else is said."""
+        return cls(
+            drawable,
+            np.ones(len(drawable), np.float32) if weights is None else weights,
+            np.full(len(drawable), np.nan, np.float32) if advantages is None else advantages,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Samples for one update. The arrays are written again by the next draw.
 
     states float32[B, d]; tasks int64[B], places in the policy's tasks; online bool[B];
-    actions float32[B, chunk, a], the targets; mask float32[B, chunk], 1 where a target may be used.
+    actions float32[B, chunk, a], the targets; mask float32[B, chunk], 1 where a target may be used;
+    weights and advantages float32[B], as the algorithm selected the frames;
+    indicators int64[B], what a conditioned policy is told (`learner.policies.base`), None: nothing;
+    images uint8[B, h, w, c], None where the policy has no camera.
     """
 
     states: Floats
@@ -31,6 +58,10 @@ class Batch:
     online: npt.NDArray[np.bool_]
     actions: Floats
     mask: Floats
+    weights: Floats
+    advantages: Floats
+    indicators: npt.NDArray[np.int64] | None = None
+    images: npt.NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -45,6 +76,8 @@ class ReplayBuffer:
         self._states = np.empty((_FIRST_CAPACITY, spec.state_size), np.float32)
         self._actions = np.empty((_FIRST_CAPACITY, spec.action_size), np.float32)
         self._left = np.empty(_FIRST_CAPACITY, np.int32)
+        self._weights = np.empty(_FIRST_CAPACITY, np.float32)
+        self._advantages = np.empty(_FIRST_CAPACITY, np.float32)
         # (task, source) -> anchors of each episode, in the order of admission
         self._pools: dict[tuple[int, int], dict[str, npt.NDArray[np.int64]]] = {}
         self._anchors = np.empty(0, np.int64)
@@ -58,10 +91,12 @@ class ReplayBuffer:
             online=np.empty(batch_size, np.bool_),
             actions=np.empty((batch_size, spec.chunk, spec.action_size), np.float32),
             mask=np.empty((batch_size, spec.chunk), np.float32),
+            weights=np.empty(batch_size, np.float32),
+            advantages=np.empty(batch_size, np.float32),
         )
 
-    def add(self, episode: Episode, selected: npt.NDArray[np.bool_]) -> int:
-        """Make the `selected` frames (bool[n]) of an episode drawable; how many those are.
+    def add(self, episode: Episode, selection: Selection) -> int:
+        """Make the selected frames of an episode drawable; how many those are.
 
         An earlier revision of the same episode is dropped.
 
@@ -76,8 +111,10 @@ class ReplayBuffer:
         self._states[begin:end] = frames.states
         self._actions[begin:end] = frames.actions
         self._left[begin:end] = runs_left(frames)
+        self._weights[begin:end] = selection.weights
+        self._advantages[begin:end] = selection.advantages
         self._used = end
-        anchors = begin + np.flatnonzero(selected)
+        anchors = begin + np.flatnonzero(selection.drawable)
         if len(anchors):
             pool = self._pools.setdefault((task, ONLINE if record.online else OFFLINE), {})
             pool[record.episode_id] = anchors
@@ -142,6 +179,8 @@ class ReplayBuffer:
         np.take(self._actions, anchors[:, None] + self._ahead, axis=0, out=batch.actions, mode="clip")
         np.less(self._ahead, self._left[anchors][:, None], out=batch.mask, casting="unsafe")
         batch.actions[batch.mask == 0.0] = 0.0
+        np.take(self._weights, anchors, out=batch.weights, mode="clip")
+        np.take(self._advantages, anchors, out=batch.advantages, mode="clip")
         return batch
 
     def _refresh(self) -> None:
@@ -166,3 +205,5 @@ class ReplayBuffer:
         self._states = np.concatenate((self._states, np.empty((more, self._spec.state_size), np.float32)))
         self._actions = np.concatenate((self._actions, np.empty((more, self._spec.action_size), np.float32)))
         self._left = np.concatenate((self._left, np.empty(more, np.int32)))
+        self._weights = np.concatenate((self._weights, np.empty(more, np.float32)))
+        self._advantages = np.concatenate((self._advantages, np.empty(more, np.float32)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,12 @@ Floats = npt.NDArray[np.float32]
 STATE, ACTION = "state", "action"
 """Names of the two features that every policy here reads and writes."""
 
+UNCONDITIONED, NEGATIVE, POSITIVE = 0, 1, 2
+"""What a conditioned policy is told of an action: nothing, worse or better than expected (RECAP's indicator)."""
+
+
+_LATER = ("conditioned",)
+
 
 class PolicySpec(BaseModel):
     """Everything about a policy but its weights; it travels in the artifact's metadata.
@@ -29,6 +35,7 @@ class PolicySpec(BaseModel):
     features: layout of `state` and `action`, as episodes declare them.
     chunk: actions planned at once. fps: control rate, steps per second. tasks: names, in one-hot order.
     state_mean, state_std: float32 values, one for each element of the state, from the demonstrations.
+    conditioned: whether it is told an advantage indicator; robots tell it POSITIVE.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +49,12 @@ class PolicySpec(BaseModel):
     tasks: tuple[str, ...]
     state_mean: tuple[float, ...]
     state_std: tuple[float, ...]
+    conditioned: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """As JSON. What came with later software is left out where it is not used: older robots do not know it."""
+        unused = {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=unused)
 
     @property
     def state_size(self) -> int:
@@ -116,8 +129,8 @@ class TrainablePolicy(Protocol):
         """Features, control rate, chunk length and tasks."""
         ...
 
-    def losses(self, batch: Batch) -> torch.Tensor:
-        """Imitation loss of each sample, float32[B], differentiable."""
+    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
+        """Imitation loss of each sample, float32[B], differentiable; `random` is the only source of chance."""
         ...
 
     def parameters(self) -> list[torch.Tensor]:

@@ -7,26 +7,31 @@ about 20 µs. `chunked_network.py` is the same function in torch; a test holds t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
 from learner.errors import InvalidArtifact
 from learner.policies.artifact import Arrays
-from learner.policies.base import Floats, PolicySpec
+from learner.policies.base import POSITIVE, UNCONDITIONED, Floats, PolicySpec
 
 ARCHITECTURE = "chunked-mlp"
+
+INDICATORS: Floats = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
+"""Inputs for UNCONDITIONED, NEGATIVE and POSITIVE."""
 
 
 class ChunkedPolicy:
     """An MLP over the normalised state and the task's one-hot. Implements `learner.policies.base.Policy`."""
 
-    def __init__(self, spec: PolicySpec, weights: Arrays) -> None:
-        """Take the weights of an artifact.
+    def __init__(self, spec: PolicySpec, weights: Arrays, guidance: float = 1.0) -> None:
+        """Take the weights of an artifact; `guidance` is β, see `guided`.
 
         Raises:
             InvalidArtifact: a layer is missing or has another shape than the spec says.
         """
         self.spec = spec
+        self._guidance = guidance
         widths = layer_widths(spec)
         self._layers: list[tuple[Floats, Floats]] = []
         for number, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
@@ -51,13 +56,32 @@ class ChunkedPolicy:
             raise ValueError(f"the state has shape {state.shape}, the policy takes {self._mean.shape}")
         one_hot = np.zeros(len(self.spec.tasks), np.float32)
         one_hot[self.spec.task_index(task)] = 1.0
-        hidden = np.concatenate(((state.astype(np.float32, copy=False) - self._mean) / self._std, one_hot))
+        inputs = np.concatenate(((state.astype(np.float32, copy=False) - self._mean) / self._std, one_hot))
+        if not self.spec.conditioned:
+            return self._plan(inputs)
+        return guided(lambda told: self._plan(np.concatenate((inputs, INDICATORS[told]))), self._guidance)
+
+    def _plan(self, hidden: Floats) -> Floats:
         for weight, bias in self._layers[:-1]:
             hidden = np.maximum(weight @ hidden + bias, 0.0)
         weight, bias = self._layers[-1]
         return (weight @ hidden + bias).reshape(self.spec.chunk, self.spec.action_size)
 
 
+def guided(answer: Callable[[int], Floats], guidance: float) -> Floats:
+    """What a conditioned policy answers to I = 1, with classifier-free guidance β (RECAP, arXiv 2511.14759).
+
+    β = 1 asks once, as in rollouts; the paper evaluates with 1.5 to 2.5: u + β·(c − u), u being the answer without
+    an indicator and c that under I = 1.
+    """
+    conditioned = answer(POSITIVE)
+    if guidance == 1.0:
+        return conditioned
+    plain = answer(UNCONDITIONED)
+    return plain + np.float32(guidance) * (conditioned - plain)
+
+
 def layer_widths(spec: PolicySpec) -> list[int]:
-    """Widths from input to output: state and one-hot, hidden layers, chunk times action."""
-    return [spec.state_size + len(spec.tasks), *spec.hidden, spec.chunk * spec.action_size]
+    """Widths from input to output: state, one-hot and indicator, hidden layers, chunk times action."""
+    told = INDICATORS.shape[1] if spec.conditioned else 0
+    return [spec.state_size + len(spec.tasks) + told, *spec.hidden, spec.chunk * spec.action_size]

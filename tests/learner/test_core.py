@@ -25,6 +25,7 @@ def demonstrations() -> list[Synthetic]:
 def started(settings: LearnerSettings = SETTINGS) -> TrainingCore:
     demos = demonstrations()
     core = TrainingCore(settings, base_spec(settings, demos[0].event, [demo.episode for demo in demos]))
+    core.prepare([demo.episode for demo in demos])
     for demo in demos:
         core.admit(demo.episode)
     core.begin_phase(1e-3)
@@ -61,9 +62,11 @@ def test_updates_are_bounded_by_what_the_fleet_has_brought() -> None:
         core.admit(make_episode(5, steps=12, revision=1).episode)
 
 
+@pytest.mark.parametrize("algorithm", ["hg-dagger", "recap"])
 @pytest.mark.parametrize("mixing", ["fixed", "adaptive"])
-def test_continuing_from_a_snapshot_gives_the_same_bytes(mixing: str) -> None:
-    settings = SETTINGS.model_copy(update={"mixing": mixing, "adaptive_window": 30})
+def test_continuing_from_a_snapshot_gives_the_same_bytes(mixing: str, algorithm: str) -> None:
+    changes = {"mixing": mixing, "adaptive_window": 30, "algorithm": algorithm, "recap_value_steps": 20}
+    settings = SETTINGS.model_copy(update=changes)
     online = [make_episode(n, steps=20) for n in range(10, 14)]
     whole, first = started(settings), started(settings)
     for core in (whole, first):
