@@ -107,6 +107,7 @@ class LearnerSettings(_Section):
 
     policy: str = Field("default", pattern=r"^[\w-]+$", description="name of the policy line")
     algorithm: Literal["hg-dagger", "recap", "bc"] = "hg-dagger"
+    architecture: Literal["chunked-mlp", "flow-transformer"] = "chunked-mlp"
     seed: int = 0
     batch_size: int = Field(256, ge=1)
     mixing: Literal["fixed", "adaptive"] = Field("fixed", description="of online and offline data inside a task")
@@ -131,7 +132,9 @@ class LearnerSettings(_Section):
     learning_rate: float = Field(5e-4, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
     ema_half_life: float = Field(50.0, ge=0, description="gradient steps; of the weights that are published")
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: tuple[int, ...] = Field(
+        (256, 256, 256), description="widths of the layers; a transformer's are all alike"
+    )
     chunk: int = Field(4, ge=1, description="actions that the policy plans at once")
     pretrain_episodes: int = Field(1, ge=1, description="demonstrations to wait for before the base is trained")
     pretrain_steps: int = Field(1500, ge=1)

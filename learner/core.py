@@ -16,9 +16,9 @@ from infra.settings import LearnerSettings
 from learner.adaptive import AdaptiveMixing
 from learner.algorithms import CONDITIONED, make_algorithm
 from learner.episodes import Episode, EpisodeRecord
+from learner.policies import chunked
 from learner.policies.artifact import Arrays, pack
-from learner.policies.base import ACTION, STATE, PolicySpec, feature
-from learner.policies.chunked import ARCHITECTURE
+from learner.policies.base import ACTION, STATE, Floats, PolicySpec, feature
 from learner.replay import ReplayBuffer
 from learner.sampler import Drawn, FixedMixing, GroupLosses, Sampler
 from schemas.events import EpisodeMaterialized, EpisodeSource, Feature
@@ -194,7 +194,7 @@ def base_spec(settings: LearnerSettings, first: EpisodeMaterialized, demonstrati
         demonstrations: all of that kind; their tasks are the policy's, their states its normalisation.
     """
     spec = PolicySpec(
-        architecture=ARCHITECTURE,
+        architecture=settings.architecture,
         hidden=settings.hidden,
         features=first.features,
         chunk=settings.chunk,
@@ -204,10 +204,17 @@ def base_spec(settings: LearnerSettings, first: EpisodeMaterialized, demonstrati
         state_std=(),
         conditioned=settings.algorithm in CONDITIONED,
     )
-    states = np.concatenate([episode.frames.states for episode in demonstrations]).astype(np.float64)
-    mean, std = states.mean(axis=0), states.std(axis=0) + _STD_FLOOR
-    normalisation = {
-        "state_mean": tuple(float(value) for value in mean.astype(np.float32)),
-        "state_std": tuple(float(value) for value in std.astype(np.float32)),
-    }
+    normalisation = _moments("state", [episode.frames.states for episode in demonstrations])
+    if settings.architecture != chunked.ARCHITECTURE:
+        normalisation |= _moments("action", [episode.frames.actions for episode in demonstrations])
     return spec.model_copy(update=normalisation)
+
+
+def _moments(name: str, parts: list[Floats]) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of each element, as float32 values, under the names that the spec has."""
+    vectors = np.concatenate(parts).astype(np.float64)
+    mean, std = vectors.mean(axis=0), vectors.std(axis=0) + _STD_FLOOR
+    return {
+        f"{name}_mean": tuple(float(value) for value in mean.astype(np.float32)),
+        f"{name}_std": tuple(float(value) for value in std.astype(np.float32)),
+    }

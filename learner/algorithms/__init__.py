@@ -5,8 +5,10 @@ from collections.abc import Callable
 from infra.settings import LearnerSettings
 from learner.algorithms import behaviour_cloning, hg_dagger, recap
 from learner.algorithms.base import Algorithm, Metrics
+from learner.policies import chunked, flow
 from learner.policies.base import PolicySpec, TrainablePolicy
 from learner.policies.chunked_network import ChunkedNetwork
+from learner.policies.flow_network import FlowNetwork
 
 ALGORITHMS: dict[str, Callable[[TrainablePolicy, LearnerSettings], Algorithm]] = {
     behaviour_cloning.NAME: lambda policy, settings: behaviour_cloning.BehaviourCloning(
@@ -21,13 +23,19 @@ ALGORITHMS: dict[str, Callable[[TrainablePolicy, LearnerSettings], Algorithm]] =
 }
 """What makes an algorithm, by its name in the settings (`LearnerSettings.algorithm` allows these)."""
 
+NETWORKS: dict[str, Callable[[PolicySpec, int], TrainablePolicy]] = {
+    chunked.ARCHITECTURE: ChunkedNetwork,
+    flow.ARCHITECTURE: FlowNetwork,
+}
+"""What makes a policy to train of a spec and a seed, by architecture (`LearnerSettings.architecture`)."""
+
 CONDITIONED = frozenset({recap.NAME})
 """Algorithms whose policies are told an advantage indicator."""
 
 
 def make_algorithm(settings: LearnerSettings, spec: PolicySpec) -> Algorithm:
     """The algorithm that the settings name, with a new policy of that spec."""
-    return ALGORITHMS[settings.algorithm](ChunkedNetwork(spec, settings.seed), settings)
+    return ALGORITHMS[settings.algorithm](NETWORKS[spec.architecture](spec, settings.seed), settings)
 
 
 def _hg_options(settings: LearnerSettings) -> hg_dagger.Options:
@@ -50,4 +58,4 @@ def _recap_options(settings: LearnerSettings) -> recap.Options:
     )
 
 
-__all__ = ["ALGORITHMS", "CONDITIONED", "Algorithm", "Metrics", "make_algorithm"]
+__all__ = ["ALGORITHMS", "CONDITIONED", "NETWORKS", "Algorithm", "Metrics", "make_algorithm"]

@@ -1,4 +1,4 @@
-"""Advantages of the policy's steps, and the threshold that makes an indicator of them (RECAP, arXiv 2511.14759)."""
+"""Advantages of the policy's steps, and the threshold that they are judged by (RECAP, arXiv 2511.14759)."""
 
 from __future__ import annotations
 

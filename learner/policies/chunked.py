@@ -7,13 +7,13 @@ about 20 µs. `chunked_network.py` is the same function in torch; a test holds t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 
 from learner.errors import InvalidArtifact
 from learner.policies.artifact import Arrays
-from learner.policies.base import POSITIVE, UNCONDITIONED, Floats, PolicySpec
+from learner.policies.base import Floats, Image, Inference, PolicySpec
+from learner.policies.guidance import guided
 
 ARCHITECTURE = "chunked-mlp"
 
@@ -24,14 +24,14 @@ INDICATORS: Floats = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
 class ChunkedPolicy:
     """An MLP over the normalised state and the task's one-hot. Implements `learner.policies.base.Policy`."""
 
-    def __init__(self, spec: PolicySpec, weights: Arrays, guidance: float = 1.0) -> None:
-        """Take the weights of an artifact; `guidance` is β, see `guided`.
+    def __init__(self, spec: PolicySpec, weights: Arrays, inference: Inference) -> None:
+        """Take the weights of an artifact; nothing is left to chance here.
 
         Raises:
             InvalidArtifact: a layer is missing or has another shape than the spec says.
         """
         self.spec = spec
-        self._guidance = guidance
+        self._guidance = inference.guidance
         widths = layer_widths(spec)
         self._layers: list[tuple[Floats, Floats]] = []
         for number, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
@@ -45,7 +45,7 @@ class ChunkedPolicy:
         self._mean = np.asarray(spec.state_mean, np.float32)
         self._std = np.asarray(spec.state_std, np.float32)
 
-    def act(self, state: Floats, task: str) -> Floats:
+    def act(self, state: Floats, task: str, image: Image | None = None) -> Floats:  # noqa: ARG002 - it has no eyes
         """Plan the next actions: `state` float32[d] to float32[chunk, a].
 
         Raises:
@@ -66,19 +66,6 @@ class ChunkedPolicy:
             hidden = np.maximum(weight @ hidden + bias, 0.0)
         weight, bias = self._layers[-1]
         return (weight @ hidden + bias).reshape(self.spec.chunk, self.spec.action_size)
-
-
-def guided(answer: Callable[[int], Floats], guidance: float) -> Floats:
-    """What a conditioned policy answers to I = 1, with classifier-free guidance β (RECAP, arXiv 2511.14759).
-
-    β = 1 asks once, as in rollouts; the paper evaluates with 1.5 to 2.5: u + β·(c − u), u being the answer without
-    an indicator and c that under I = 1.
-    """
-    conditioned = answer(POSITIVE)
-    if guidance == 1.0:
-        return conditioned
-    plain = answer(UNCONDITIONED)
-    return plain + np.float32(guidance) * (conditioned - plain)
 
 
 def layer_widths(spec: PolicySpec) -> list[int]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learner.errors import InvalidArtifact, UnfitEpisode, UnknownTask
 from learner.policies import load_policy
 from learner.policies.artifact import METADATA_KEY, pack, unpack
-from learner.policies.base import POSITIVE, UNCONDITIONED, PolicySpec
+from learner.policies.base import POSITIVE, UNCONDITIONED, Inference, PolicySpec
 from learner.policies.chunked_network import ChunkedNetwork, weights_of
 from schemas.events import Feature
 
@@ -84,7 +84,7 @@ def test_a_conditioned_policy_acts_as_if_its_action_were_good_and_guidance_goes_
         )
     assert np.abs(plain - positive).max() > 1e-3
     np.testing.assert_allclose(load_policy(data).act(seen, "push"), positive, rtol=1e-4, atol=1e-5)
-    guided = load_policy(data, guidance=2.0).act(seen, "push")
+    guided = load_policy(data, Inference(guidance=2.0)).act(seen, "push")
     np.testing.assert_allclose(guided, plain + 2.0 * (positive - plain), rtol=1e-4, atol=1e-5)
 
 
