@@ -87,6 +87,35 @@ def learn() -> None:
 
 
 @app.command()
+def replay(
+    version: Annotated[int, typer.Option(min=1, help="The version to train again.")],
+    policy: Annotated[str | None, typer.Option(help="The policy line; by default the settings'.")] = None,
+    from_checkpoint: Annotated[
+        bool,
+        typer.Option("--from-checkpoint", help="Begin at the nearest checkpoint, not at the line's beginning."),
+    ] = False,
+) -> None:
+    """Train a published version again from the log, and compare; exit code 1 if it comes out different."""
+    from learner.errors import LearnerError  # noqa: PLC0415
+    from learner.patience import Stopped  # noqa: PLC0415
+    from learner.present import show_replayed, watched  # noqa: PLC0415
+    from learner.reproduce import replay as train_again  # noqa: PLC0415
+
+    settings = _settings()
+    line, stop = policy or settings.learner.policy, stop_on_signals()
+    _ready(settings, ["Kafka", "schema registry", "object store"], stop)
+    try:
+        with watched(Console(stderr=True)) as told:
+            done = train_again(settings, line, version, from_checkpoint=from_checkpoint, stop=stop, told=told)
+    except Stopped:
+        _fail("stopped")
+    except (InfraError, LearnerError, SchemaError) as error:
+        _fail(str(error))
+    show_replayed(done, line, Console())
+    raise typer.Exit(0 if done.good else 1)
+
+
+@app.command()
 def reconcile(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every object, and compare its sha256.")] = False,

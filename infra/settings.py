@@ -141,6 +141,7 @@ class LearnerSettings(_Section):
     publish_every: int = Field(200, ge=1, description="gradient steps between versions")
     max_updates_per_online_step: float = Field(1.0, gt=0, description="so that a quiet fleet is not overfitted")
     checkpoints_kept: int = Field(3, ge=1)
+    checkpoint_every: int = Field(1, ge=1, description="versions; those in between are trained again on a restart")
     simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")
     simulated_robots: int = Field(0, ge=0, description="robots that the barrier waits for")
     simulated_patience: float = Field(30.0, gt=0, description="wall seconds of silence that end the wait")

@@ -35,6 +35,7 @@ class TrainingCore:
     def __init__(self, settings: LearnerSettings, spec: PolicySpec) -> None:
         """Start with random weights."""
         self.spec = spec
+        self.settings = settings
         self.algorithm = make_algorithm(settings, spec)
         self.sampler = make_sampler(settings, spec)
         self.random = np.random.default_rng(settings.seed)
@@ -55,6 +56,16 @@ class TrainingCore:
     def trainable(self) -> bool:
         """Whether there is any frame to draw."""
         return bool(self._buffer.sizes().any())
+
+    def require_admissible(self, event: EpisodeMaterialized) -> None:
+        """Refuse an episode that the policy cannot learn from.
+
+        Raises:
+            UnfitEpisode: of another kind of robot, or another control rate.
+            UnknownTask: the policy does not know its task.
+        """
+        self.spec.require_fit(event.features, event.fps)
+        self.spec.task_index(event.task)
 
     def prepare(self, episodes: Sequence[Episode]) -> None:
         """Before anything is admitted: what the algorithm must learn from what the line begins with."""
@@ -185,20 +196,23 @@ def kind_of(event: EpisodeMaterialized) -> tuple[Feature, Feature, float]:
     return feature(event.features, STATE), feature(event.features, ACTION), event.fps
 
 
-def base_spec(settings: LearnerSettings, first: EpisodeMaterialized, demonstrations: list[Episode]) -> PolicySpec:
+def base_spec(
+    settings: LearnerSettings, features: tuple[Feature, ...], fps: float, demonstrations: Sequence[Episode]
+) -> PolicySpec:
     """Spec of a new policy line.
 
     Args:
-        settings: chunk and hidden layers.
-        first: the announcement whose features and control rate the line is for.
+        settings: architecture, chunk and hidden layers.
+        features: layout of state and action that the line is for.
+        fps: control rate, steps per second.
         demonstrations: all of that kind; their tasks are the policy's, their states its normalisation.
     """
     spec = PolicySpec(
         architecture=settings.architecture,
         hidden=settings.hidden,
-        features=first.features,
+        features=features,
         chunk=settings.chunk,
-        fps=first.fps,
+        fps=fps,
         tasks=tuple(sorted({episode.record.task for episode in demonstrations})),
         state_mean=(),
         state_std=(),

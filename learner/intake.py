@@ -12,6 +12,7 @@ import structlog
 from infra.clock import Clock
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, LearnerError, UnfitEpisode
+from learner.journal import Decision
 from learner.payloads import PayloadFetcher
 from learner.policies.base import ACTION, STATE, feature
 from learner.stream import EventStream
@@ -29,6 +30,10 @@ class Seen:
     partition: int
     offset: int
     seen_at: datetime
+
+    def decision(self) -> Decision:
+        """For the journal."""
+        return Decision(record=self.record, partition=self.partition, offset=self.offset, seen_at=self.seen_at)
 
 
 class Intake:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import numpy.typing as npt
 import structlog
@@ -12,7 +14,7 @@ from infra.registry import Registry
 from infra.settings import KafkaSettings
 from infra.telemetry import LEARNER_STEP
 from learner.core import TrainingCore
-from learner.intake import Seen
+from learner.episodes import EpisodeRecord
 from learner.patience import Patience
 from learner.sampler import ONLINE, Drawn, GroupLosses
 from learner.wire import Encoder
@@ -43,12 +45,9 @@ class ProgressReporter:
         self._losses = drawn.losses if self._losses is None else self._losses + drawn.losses
         self._shares.append(drawn.shares)
 
-    def note_admission(self, seen: Seen) -> None:
-        """An episode became available to training."""
-        record = seen.record
-        self._admitted.append(
-            Admission(episode_id=record.episode_id, revision=record.revision, seen_at=seen.seen_at)
-        )
+    def note_admission(self, record: EpisodeRecord, seen_at: datetime) -> None:
+        """An episode, whose announcement was read at `seen_at`, became available to training."""
+        self._admitted.append(Admission(episode_id=record.episode_id, revision=record.revision, seen_at=seen_at))
 
     def report(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> None:
         """Send what was noted since the last report, if anything was; loss and share are 0 without draws."""

@@ -112,7 +112,7 @@ def feature(features: tuple[Feature, ...], name: str) -> Feature:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """How a robot asks its policy: `guidance` is β of a conditioned one, `seed` is for plans that begin with noise."""
+    """How a robot asks its policy: `guidance` is β of a conditioned one, `seed` that of a plan's noise."""
 
     guidance: float = 1.0
     seed: int = 0

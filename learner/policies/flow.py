@@ -1,8 +1,8 @@
 """The flow-matching policy as a robot runs it: noise becomes the next `chunk` actions, in a few steps.
 
-A small transformer over tokens for the state, the task (one embedding for each, in the place of its instruction's),
-the camera if there is one, the advantage indicator if it is conditioned, and for each planned action. In numpy, as
-`chunked.py` and for the same reason; `flow_network.py` is the same in torch, and a test holds the two together.
+A small transformer over tokens for the state, the task (one embedding for each, where a language model's of its
+instruction would be), the camera if there is one, the advantage indicator if it is conditioned, and each planned
+action. In numpy, as `chunked.py`; `flow_network.py` is the same in torch, and a test holds the two together.
 """
 
 from __future__ import annotations

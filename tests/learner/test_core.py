@@ -24,7 +24,10 @@ def demonstrations() -> list[Synthetic]:
 
 def started(settings: LearnerSettings = SETTINGS) -> TrainingCore:
     demos = demonstrations()
-    core = TrainingCore(settings, base_spec(settings, demos[0].event, [demo.episode for demo in demos]))
+    core = TrainingCore(
+        settings,
+        base_spec(settings, demos[0].event.features, demos[0].event.fps, [demo.episode for demo in demos]),
+    )
     core.prepare([demo.episode for demo in demos])
     for demo in demos:
         core.admit(demo.episode)

@@ -1,0 +1,46 @@
+"""What `sop replay` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+from learner.reproduce import TOLERANCE, Replayed
+
+
+@contextmanager
+def watched(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A line that says how far it is, where there is somebody to look."""
+    with console.status("training again …") as status:
+        yield lambda version, step: status.update(f"training again … version {version}, {step} updates")
+
+
+def show_replayed(done: Replayed, policy: str, console: Console) -> None:
+    """Both hashes, and what they mean."""
+    table = Table(title=f"{policy} version {done.version}", show_header=False)
+    table.add_row("published", done.published)
+    table.add_row("trained again", done.trained)
+    table.add_row("updates", str(done.updates))
+    if done.other_hardware:
+        table.add_row("trained on", done.there)
+        table.add_row("this machine", done.here)
+    for column in table.columns:
+        column.overflow = "fold"
+    console.print(table)
+    console.print(verdict(done), soft_wrap=True)
+
+
+def verdict(done: Replayed) -> str:
+    """One line."""
+    if done.equal:
+        return "equal, bit for bit"
+    if done.difference is None:
+        return "different, and not to be compared: the published artifact is gone, or of another shape"
+    found = f"weights differ by up to {done.difference:.1e} of the largest in their tensor"
+    if not done.other_hardware:
+        return f"DIFFERENT on the same kind of machine: {found}"
+    within = "within" if done.good else "MORE than"
+    return f"other hardware, where equal bits cannot be expected: {found}, {within} the tolerance of {TOLERANCE}"
