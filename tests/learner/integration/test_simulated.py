@@ -21,14 +21,11 @@ SETTINGS = {
 }
 CRASH = "tests.learner.integration.crash"
 CRASHES = (
-    ("journal", 1),
     ("update", 11),
     ("announcement", 1),
-    ("seal", 1),
     ("checkpoint", 1),
     ("admission", 3),
     ("turn", 1),
-    ("announcement", 2),
     ("pruning", 1),
 )
 
