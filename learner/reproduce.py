@@ -32,9 +32,9 @@ from schemas.topics import POLICY_VERSIONS
 TOLERANCE = 1e-2
 """On other hardware, relative to a tensor's largest weight.
 
-Rounding differs in the last bit, and training amplifies it: weights that differ by 6e-8 at first differ by 7e-6 after
-10 updates and by 8e-3 after 100 (MLP 3×256, learning rate 1e-3), and later are as far apart as two seeds. So between
-machines of different kinds only a version that begins at a checkpoint can be compared.
+Rounding differs in the last bit, and training amplifies it: weights that differ by 6e-8 at first differ by 7e-6
+after 10 updates and by 8e-3 after 100 (MLP 3×256, learning rate 1e-3), and later are as far apart as two seeds. So
+between machines of different kinds only a version that begins at a checkpoint can be compared.
 """
 
 
