@@ -15,7 +15,7 @@ from learner.errors import BadPayload, LearnerError, UnfitEpisode
 from learner.journal import Decision
 from learner.payloads import PayloadFetcher
 from learner.policies.base import ACTION, STATE, feature
-from learner.stream import EventStream
+from learner.stream import Announcements
 from schemas.events import EpisodeMaterialized, EpisodeSource, Position
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class Seen:
 class Intake:
     """Announced episodes that wait to be admitted. Evaluation episodes never get in here."""
 
-    def __init__(self, stream: EventStream[EpisodeMaterialized], payloads: PayloadFetcher, clock: Clock) -> None:
+    def __init__(self, stream: Announcements, payloads: PayloadFetcher, clock: Clock) -> None:
         self.payloads = payloads
         self.waiting: dict[str, Seen] = {}
         self.set_aside: dict[str, EpisodeRecord] = {}
@@ -118,7 +118,7 @@ class Intake:
         """Where to read on after a restart: everything before was admitted or set aside."""
         offsets = self._stream.positions
         for seen in self.waiting.values():
-            offsets[seen.partition] = min(offsets[seen.partition], seen.offset)
+            offsets[seen.partition] = min(offsets.get(seen.partition, seen.offset), seen.offset)
         return tuple(Position(partition=number, offset=offset) for number, offset in sorted(offsets.items()))
 
     def _know(self, record: EpisodeRecord) -> None:

@@ -29,7 +29,7 @@ from learner.progress import ProgressReporter
 from learner.publisher import Publisher
 from learner.rerun import apply, begin
 from learner.resume import resume
-from learner.stream import EventStream
+from learner.stream import Announcements, EventStream
 from schemas.events import EpisodeMaterialized, Event, PolicyVersion
 from schemas.topics import TRAINING_EPISODES
 
@@ -48,8 +48,16 @@ class Line:
         InfraError: what waiting does not mend (ProducerFenced, OffsetsExpired).
     """
 
-    def __init__(self, settings: Settings, stop: threading.Event, clock: Clock, health: Health) -> None:
-        """Connect; nothing is read or written before `take_over`."""
+    def __init__(
+        self,
+        settings: Settings,
+        stop: threading.Event,
+        clock: Clock,
+        health: Health,
+        *,
+        announcements: Announcements | None = None,
+    ) -> None:
+        """Connect; nothing is read or written before `take_over`. `announcements`: else training-episodes."""
         self.settings = settings.learner
         self.clock = clock
         self.newest: PolicyVersion | None = None
@@ -68,11 +76,14 @@ class Line:
             self._publisher = Publisher(settings.kafka, registry, self._store, policy, self._patience)
             self._progress = ProgressReporter(settings.kafka, registry, policy, self._patience, clock)
             opened.callback(self._progress.close)
-            stream = EventStream(settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, self._patience)
-            opened.callback(stream.close)
+            if announcements is None:
+                announcements = stream = EventStream(
+                    settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, self._patience
+                )
+                opened.callback(stream.close)
             payloads = PayloadFetcher(self._store, self._patience)
             opened.callback(payloads.close)
-            self.intake = Intake(stream, payloads, clock)
+            self.intake = Intake(announcements, payloads, clock)
             self._opened = opened.pop_all()
         self._registry, self._kafka = registry, settings.kafka
 

@@ -1,4 +1,4 @@
-"""What `sop replay` shows."""
+"""What `sop replay` and `sop backfill` show."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from learner.reproduce import TOLERANCE, Replayed
+from learner.stream import Received
+from schemas.events import EpisodeMaterialized
 
 
 @contextmanager
@@ -49,3 +52,25 @@ def verdict(done: Replayed) -> str:
         f"{compared}, MORE than the tolerance of {TOLERANCE}; rounding grows with {done.updates} updates, "
         "and --from-checkpoint makes them few"
     )
+
+
+@contextmanager
+def bar(console: Console, updates: int) -> Iterator[Callable[[], None]]:
+    """Updates of all that there will be, and how long it takes yet; yields what is called after each."""
+    columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=updates)
+        yield lambda: progress.advance(task)
+
+
+def show_chosen(chosen: list[Received[EpisodeMaterialized]], console: Console) -> None:
+    """How many episodes, steps and bytes, by task."""
+    table = Table("task", "episodes", "steps", "bytes", title="chosen")
+    for task in sorted({item.event.task for item in chosen}):
+        mine = [item.event for item in chosen if item.event.task == task]
+        numbers = len(mine), sum(e.step_count for e in mine), sum(e.payload_bytes for e in mine)
+        table.add_row(task, *map(str, numbers))
+    events = [item.event for item in chosen]
+    numbers = len(events), sum(e.step_count for e in events), sum(e.payload_bytes for e in events)
+    table.add_row("all", *map(str, numbers))
+    console.print(table)

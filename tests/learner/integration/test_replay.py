@@ -22,7 +22,8 @@ from schemas.events import EpisodeSource
 from tests.learner.integration.site import Site, terminate, wait_for
 from tests.learner.synthetic import Synthetic, make_episode
 
-pytestmark = pytest.mark.slow
+# Eight learners are started and killed before the first test; on a busy machine that takes minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CRASH = "tests.learner.integration.crash"
 SETTINGS = {"PRETRAIN_EPISODES": "2", "PRETRAIN_STEPS": "20", "PUBLISH_EVERY": "10", "CHECKPOINT_EVERY": "3"}
