@@ -121,6 +121,9 @@ def backfill(
     try:
         learner = type(settings.learner).model_validate(settings.learner.model_dump() | changes)
         times = [moment(text, SystemClock().now()) if text else None for text in (since, until)]
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
     except ValueError as error:
         _fail(str(error), code=2)
     settings, stop = settings.model_copy(update={"learner": learner}), stop_on_signals()

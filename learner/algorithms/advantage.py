@@ -39,4 +39,6 @@ def n_step_advantages(frames: Frames, values: Floats, *, horizon: int, steps: in
 
 def threshold(advantages: npt.NDArray[np.floating], positive_share: float) -> float:
     """ε such that about `positive_share` of the advantages lie above it; −∞ when there are none."""
-    return float(np.quantile(advantages, 1.0 - positive_share)) if len(advantages) else float("-inf")
+    if len(advantages) == 0:
+        return float("-inf")
+    return float(np.quantile(advantages, 1.0 - positive_share, method="lower"))  # one of them, nothing in between
