@@ -114,7 +114,7 @@ def backfill(
 
     settings = _settings()
     if policy == settings.learner.policy:
-        _fail(f"{policy} is the live line; a backfill needs a name of its own (--policy)", code=2)
+        fail(f"{policy} is the live line; a backfill needs a name of its own (--policy)", code=2)
     changes = {"policy": policy, "algorithm": algorithm, "pretrain_episodes": 1, "simulated_interval": None}
     changes |= {} if steps is None else {"pretrain_steps": steps}
     changes |= {} if relabel_threshold is None else {"recap_positive_share": relabel_threshold}
@@ -123,9 +123,9 @@ def backfill(
         times = [moment(text, SystemClock().now()) if text else None for text in (since, until)]
     except ValidationError as error:
         first = error.errors()[0]
-        _fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
+        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
     except ValueError as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     settings, stop = settings.model_copy(update={"learner": learner}), stop_on_signals()
     _ready(settings, ["Kafka", "schema registry", "object store"], stop)
     try:
@@ -136,11 +136,11 @@ def backfill(
                 done = past.backfill(settings, chosen, stop, advance)
             typer.echo(f"{policy} version {done.version}: {done.sha256}")
     except Stopped:
-        _fail("stopped; the same command goes on")
+        fail("stopped; the same command goes on")
     except (LineExists, SettingMissing) as error:
-        _fail(str(error), code=2)
+        fail(str(error), code=2)
     except (InfraError, LearnerError, SchemaError, ClickHouseError) as error:
-        _fail(str(error).splitlines()[0])
+        fail(str(error).splitlines()[0])
 
 
 @app.command()
@@ -165,9 +165,9 @@ def replay(
         with watched(Console(stderr=True)) as told:
             done = train_again(settings, line, version, from_checkpoint=from_checkpoint, stop=stop, told=told)
     except Stopped:
-        _fail("stopped")
+        fail("stopped")
     except (InfraError, LearnerError, SchemaError) as error:
-        _fail(str(error))
+        fail(str(error))
     show_replayed(done, line, Console())
     raise typer.Exit(0 if done.good else 1)
 
