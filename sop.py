@@ -87,6 +87,92 @@ def learn() -> None:
 
 
 @app.command()
+def backfill(
+    *,
+    policy: Annotated[str, typer.Option(help="Name of the new line.")],
+    algorithm: Annotated[Literal["hg-dagger", "recap", "bc"], typer.Option(help="What trains it.")] = "recap",
+    where: Annotated[str | None, typer.Option(help="SQL predicate over the view `episodes`.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Arrived since: 24h, 7d, or 2026-01-31T08:00 (UTC).")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Arrived before, likewise.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps; by default the settings'.")] = None,
+    relabel_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="RECAP: share of the policy's steps that count as good.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained on, train nothing.")
+    ] = False,
+) -> None:
+    """Train a new policy line on episodes of the past; the live line is not touched."""
+    from consumers.audit.present import moment  # noqa: PLC0415
+    from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
+    from learner import backfill as past  # noqa: PLC0415
+    from learner.errors import LearnerError, LineExists  # noqa: PLC0415
+    from learner.patience import Patience, Stopped  # noqa: PLC0415
+    from learner.present import bar, show_chosen  # noqa: PLC0415
+
+    settings = _settings()
+    if policy == settings.learner.policy:
+        fail(f"{policy} is the live line; a backfill needs a name of its own (--policy)", code=2)
+    changes = {"policy": policy, "algorithm": algorithm, "pretrain_episodes": 1, "simulated_interval": None}
+    changes |= {} if steps is None else {"pretrain_steps": steps}
+    changes |= {} if relabel_threshold is None else {"recap_positive_share": relabel_threshold}
+    try:
+        learner = type(settings.learner).model_validate(settings.learner.model_dump() | changes)
+        times = [moment(text, SystemClock().now()) if text else None for text in (since, until)]
+    except ValidationError as error:
+        first = error.errors()[0]
+        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
+    except ValueError as error:
+        fail(str(error), code=2)
+    settings, stop = settings.model_copy(update={"learner": learner}), stop_on_signals()
+    _ready(settings, ["Kafka", "schema registry", "object store"], stop)
+    try:
+        chosen = past.choose_episodes(settings, past.Choice(where, *times), Patience(stop))
+        show_chosen(chosen, Console())
+        if not dry_run:
+            with bar(Console(stderr=True), learner.pretrain_steps) as advance:
+                done = past.backfill(settings, chosen, stop, advance)
+            typer.echo(f"{policy} version {done.version}: {done.sha256}")
+    except Stopped:
+        fail("stopped; the same command goes on")
+    except (LineExists, SettingMissing) as error:
+        fail(str(error), code=2)
+    except (InfraError, LearnerError, SchemaError, ClickHouseError) as error:
+        fail(str(error).splitlines()[0])
+
+
+@app.command()
+def replay(
+    version: Annotated[int, typer.Option(min=1, help="The version to train again.")],
+    policy: Annotated[str | None, typer.Option(help="The policy line; by default the settings'.")] = None,
+    from_checkpoint: Annotated[
+        bool,
+        typer.Option("--from-checkpoint", help="Begin at the nearest checkpoint, not at the line's beginning."),
+    ] = False,
+) -> None:
+    """Train a published version again from the log, and compare; exit code 1 if it comes out different."""
+    from learner.errors import LearnerError  # noqa: PLC0415
+    from learner.patience import Stopped  # noqa: PLC0415
+    from learner.present import show_replayed, watched  # noqa: PLC0415
+    from learner.reproduce import replay as train_again  # noqa: PLC0415
+
+    settings = _settings()
+    line, stop = policy or settings.learner.policy, stop_on_signals()
+    _ready(settings, ["Kafka", "schema registry", "object store"], stop)
+    try:
+        with watched(Console(stderr=True)) as told:
+            done = train_again(settings, line, version, from_checkpoint=from_checkpoint, stop=stop, told=told)
+    except Stopped:
+        fail("stopped")
+    except (InfraError, LearnerError, SchemaError) as error:
+        fail(str(error))
+    show_replayed(done, line, Console())
+    raise typer.Exit(0 if done.good else 1)
+
+
+@app.command()
 def reconcile(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every object, and compare its sha256.")] = False,

@@ -171,6 +171,7 @@ def _plain(table: str, *names: str) -> Callable[[Event, int, int], list[TableRow
 def _progress(event: TrainingProgress, _partition: int, _offset: int) -> list[TableRow]:
     row = {name: getattr(event, name) for name in _PROGRESS_COLUMNS}
     row["groups"] = [(g.task, g.online, g.draws, g.loss) for g in event.groups]
+    row["mixing"] = [(m.task, m.first_step, list(m.online_shares)) for m in event.mixing]
     return [TableRow("raw_training_progress", row)] + [
         TableRow(
             "raw_training_admissions",

@@ -11,15 +11,19 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 DEFAULT_DATA_DIR = ".sop"
 NOT_SETTINGS = {"SOP_ENV_FILE", "SOP_DATA_DIR"}
 """Variables of ours that are options of commands and not settings."""
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -117,23 +121,51 @@ class LearnerSettings(_Section):
     """`sop learn`. The demo's simulation sets `simulated_*`; a real fleet leaves them alone."""
 
     policy: str = Field("default", pattern=r"^[\w-]+$", description="name of the policy line")
-    algorithm: Literal["hg-dagger"] = "hg-dagger"
+    algorithm: Literal["hg-dagger", "recap", "bc"] = "hg-dagger"
+    architecture: Literal["chunked-mlp", "flow-transformer"] = "chunked-mlp"
     seed: int = 0
     batch_size: int = Field(256, ge=1)
-    online_share: float = Field(0.5, ge=0, le=1)
+    mixing: Literal["fixed", "adaptive"] = Field("fixed", description="of online and offline data inside a task")
+    online_share: float = Field(
+        0.5, ge=0, le=1, description="fixed, or until the adaptive sampler has seen enough"
+    )
+    adaptive_alpha: float = Field(1.5, gt=0, description="boosts online losses; the paper does not say its value")
+    adaptive_window: int = Field(200, ge=1, description="learner steps whose losses count")
+    adaptive_clip: tuple[Share, Share] = Field((0.2, 0.8), description="lowest and highest online share")
+    adaptive_normalise: bool = Field(False, description="divide both losses by their average before the formula")
+    task_weights: dict[str, Weight] = Field({}, description="of tasks when they are drawn; 1 for those not named")
+    hg_autonomous_weight: float = Field(0.0, ge=0, description="of the policy's own steps in successful episodes")
+    hg_takeover_steps: int = Field(0, ge=0, description="before a takeover, whose weight is lowered")
+    hg_takeover_weight: float = Field(0.0, ge=0, description="factor of their weight")
+    recap_failure_penalty: float = Field(1.0, gt=0, description="C_fail as a share of the task's longest episode")
+    recap_look_ahead: int = Field(50, ge=1, description="N, control steps")
+    recap_positive_share: Share = Field(0.4, description="of the policy's steps that count as good")
+    recap_positive_shares: dict[str, Share] = Field({}, description="by task, where it is another (hard ones 0.1)")
+    recap_threshold_steps: float | None = Field(None, description="a threshold in steps gained, in its place")
+    recap_dropout: Share = Field(0.3, description="how often the policy is not told its advantage")
+    recap_value_steps: int = Field(1000, ge=1, description="gradient steps of the value function, before the base")
     learning_rate: float = Field(5e-4, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
     ema_half_life: float = Field(50.0, ge=0, description="gradient steps; of the weights that are published")
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: tuple[int, ...] = Field(
+        (256, 256, 256), description="widths of the layers; a transformer's are all alike"
+    )
     chunk: int = Field(4, ge=1, description="actions that the policy plans at once")
     pretrain_episodes: int = Field(1, ge=1, description="demonstrations to wait for before the base is trained")
     pretrain_steps: int = Field(1500, ge=1)
     publish_every: int = Field(200, ge=1, description="gradient steps between versions")
     max_updates_per_online_step: float = Field(1.0, gt=0, description="so that a quiet fleet is not overfitted")
     checkpoints_kept: int = Field(3, ge=1)
+    checkpoint_every: int = Field(1, ge=1, description="versions; those in between are trained again on a restart")
     simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")
     simulated_robots: int = Field(0, ge=0, description="robots that the barrier waits for")
     simulated_patience: float = Field(30.0, gt=0, description="wall seconds of silence that end the wait")
+
+    @model_validator(mode="after")
+    def _clip_is_a_range(self) -> Self:
+        if self.adaptive_clip[0] > self.adaptive_clip[1]:
+            raise ValueError("the lower end of adaptive_clip lies above the upper one")
+        return self
 
 
 class Settings(BaseSettings):

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore
+from infra.settings import LearnerSettings
 from learner.episodes import EpisodeRecord
 from learner.errors import CheckpointMissing, InvalidArtifact
 from learner.patience import Patience
@@ -45,6 +46,11 @@ class Checkpoint:
     def positions(self) -> dict[int, int]:
         """Next offset to read by partition of training-episodes."""
         return {position.partition: position.offset for position in self.announcement.offsets}
+
+    @property
+    def settings(self) -> LearnerSettings:
+        """Those that the announced version was trained with."""
+        return LearnerSettings.model_validate_json(self.announcement.config)
 
     def pack(self) -> bytes:
         """As one safetensors file."""

@@ -25,6 +25,11 @@ class Claim:
         self._prefix = f"learners/{policy}/"
         self._key = ""
 
+    @property
+    def name(self) -> str:
+        """Sorts behind those of all older learners; empty before `lay`."""
+        return self._key.removeprefix(self._prefix)
+
     def lay(self) -> None:
         """Be the youngest from now on, unless another starts at the same moment; older claims are removed."""
         older = self._store.list(self._prefix)

@@ -6,18 +6,21 @@ same bit for bit; `snapshot` and `restore` continue such a run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from infra.settings import LearnerSettings
-from learner.algorithms import make_algorithm
+from learner.adaptive import AdaptiveMixing
+from learner.algorithms import CONDITIONED, make_algorithm
 from learner.episodes import Episode, EpisodeRecord
+from learner.policies import chunked
 from learner.policies.artifact import Arrays, pack
-from learner.policies.base import ACTION, STATE, PolicySpec, feature
-from learner.policies.chunked import ARCHITECTURE
+from learner.policies.base import ACTION, STATE, Floats, PolicySpec, feature
 from learner.replay import ReplayBuffer
-from learner.sampler import FixedMixing, GroupLosses, Sampler
+from learner.sampler import Drawn, FixedMixing, GroupLosses, Sampler
 from schemas.events import EpisodeMaterialized, EpisodeSource, Feature
 
 # Added to each standard deviation: an element that hardly moved in the demonstrations would else be divided by
@@ -32,14 +35,16 @@ class TrainingCore:
     def __init__(self, settings: LearnerSettings, spec: PolicySpec) -> None:
         """Start with random weights."""
         self.spec = spec
+        self.settings = settings
         self.algorithm = make_algorithm(settings, spec)
-        self.sampler: Sampler = FixedMixing(len(spec.tasks), settings.online_share)
+        self.sampler = make_sampler(settings, spec)
         self.random = np.random.default_rng(settings.seed)
         self.learner_step = 0
         self.online_updates = 0
         self.online_steps = 0
         self.episodes: dict[str, EpisodeRecord] = {}
         self._buffer = ReplayBuffer(spec, settings.batch_size)
+        self._task_weights = task_weights(settings, spec)
         self._updates_per_online_step = settings.max_updates_per_online_step
 
     @property
@@ -51,6 +56,20 @@ class TrainingCore:
     def trainable(self) -> bool:
         """Whether there is any frame to draw."""
         return bool(self._buffer.sizes().any())
+
+    def require_admissible(self, event: EpisodeMaterialized) -> None:
+        """Refuse an episode that the policy cannot learn from.
+
+        Raises:
+            UnfitEpisode: of another kind of robot, or another control rate.
+            UnknownTask: the policy does not know its task.
+        """
+        self.spec.require_fit(event.features, event.fps)
+        self.spec.task_index(event.task)
+
+    def prepare(self, episodes: Sequence[Episode]) -> None:
+        """Before anything is admitted: what the algorithm must learn from what the line begins with."""
+        self.algorithm.prepare(episodes)
 
     def admit(self, episode: Episode) -> None:
         """Make an episode available to training, in the place of its earlier revision if there was one.
@@ -72,25 +91,28 @@ class TrainingCore:
     def forget(self, episode_id: str) -> None:
         """Drop an episode whose payload can no longer be read."""
         self._buffer.remove(episode_id)
+        self.algorithm.forget(episode_id)
         self.episodes.pop(episode_id, None)
 
     def begin_phase(self, learning_rate: float, decay_over: int | None = None) -> None:
         """A new phase of training; see `Algorithm.begin_phase`."""
         self.algorithm.begin_phase(learning_rate, decay_over)
 
-    def update(self, *, online: bool) -> GroupLosses:
+    def update(self, *, online: bool) -> Drawn:
         """One gradient step; `online` ones are charged to what the fleet has brought.
 
         Raises:
             ValueError: there is nothing to draw.
         """
-        batch = self._buffer.sample(self.random, self.sampler.online_shares())
+        wanted = self.sampler.online_shares()
+        shares = self._buffer.shares(wanted)
+        batch = self._buffer.sample(self.random, wanted, self._task_weights)
         metrics = self.algorithm.update(batch)
         losses = GroupLosses.of(batch.tasks, batch.online, metrics.losses, task_count=len(self.spec.tasks))
         self.sampler.observe(losses)
         self.learner_step += 1
         self.online_updates += online
-        return losses
+        return Drawn(losses, shares)
 
     def updates_allowed(self) -> int:
         """Online updates that the fleet's steps so far still allow, so that a quiet fleet is not overfitted."""
@@ -141,6 +163,28 @@ class TrainingCore:
         self._buffer.add(episode, self.algorithm.select(episode))
 
 
+def make_sampler(settings: LearnerSettings, spec: PolicySpec) -> Sampler:
+    """The mixing that the settings name."""
+    if settings.mixing == "fixed":
+        return FixedMixing(len(spec.tasks), settings.online_share)
+    return AdaptiveMixing(
+        len(spec.tasks),
+        alpha=settings.adaptive_alpha,
+        window=settings.adaptive_window,
+        floor=settings.adaptive_clip[0],
+        ceiling=settings.adaptive_clip[1],
+        start=settings.online_share,
+        normalise=settings.adaptive_normalise,
+    )
+
+
+def task_weights(settings: LearnerSettings, spec: PolicySpec) -> npt.NDArray[np.float64] | None:
+    """Weights of the policy's tasks, 1 for those that the settings do not name; None when all are alike."""
+    if not settings.task_weights:
+        return None
+    return np.array([settings.task_weights.get(task, 1.0) for task in spec.tasks])
+
+
 def kind_of(event: EpisodeMaterialized) -> tuple[Feature, Feature, float]:
     """What one policy line is for: layout of the state, layout of the action, steps per second.
 
@@ -152,28 +196,39 @@ def kind_of(event: EpisodeMaterialized) -> tuple[Feature, Feature, float]:
     return feature(event.features, STATE), feature(event.features, ACTION), event.fps
 
 
-def base_spec(settings: LearnerSettings, first: EpisodeMaterialized, demonstrations: list[Episode]) -> PolicySpec:
+def base_spec(
+    settings: LearnerSettings, features: tuple[Feature, ...], fps: float, demonstrations: Sequence[Episode]
+) -> PolicySpec:
     """Spec of a new policy line.
 
     Args:
-        settings: chunk and hidden layers.
-        first: the announcement whose features and control rate the line is for.
+        settings: architecture, chunk and hidden layers.
+        features: layout of state and action that the line is for.
+        fps: control rate, steps per second.
         demonstrations: all of that kind; their tasks are the policy's, their states its normalisation.
     """
     spec = PolicySpec(
-        architecture=ARCHITECTURE,
+        architecture=settings.architecture,
         hidden=settings.hidden,
-        features=first.features,
+        features=features,
         chunk=settings.chunk,
-        fps=first.fps,
+        fps=fps,
         tasks=tuple(sorted({episode.record.task for episode in demonstrations})),
         state_mean=(),
         state_std=(),
+        conditioned=settings.algorithm in CONDITIONED,
     )
-    states = np.concatenate([episode.frames.states for episode in demonstrations]).astype(np.float64)
-    mean, std = states.mean(axis=0), states.std(axis=0) + _STD_FLOOR
-    normalisation = {
-        "state_mean": tuple(float(value) for value in mean.astype(np.float32)),
-        "state_std": tuple(float(value) for value in std.astype(np.float32)),
-    }
+    normalisation = _moments("state", [episode.frames.states for episode in demonstrations])
+    if settings.architecture != chunked.ARCHITECTURE:
+        normalisation |= _moments("action", [episode.frames.actions for episode in demonstrations])
     return spec.model_copy(update=normalisation)
+
+
+def _moments(name: str, parts: list[Floats]) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of each element, as float32 values, under the names that the spec has."""
+    vectors = np.concatenate(parts).astype(np.float64)
+    mean, std = vectors.mean(axis=0), vectors.std(axis=0) + _STD_FLOOR
+    return {
+        f"{name}_mean": tuple(float(value) for value in mean.astype(np.float32)),
+        f"{name}_std": tuple(float(value) for value in std.astype(np.float32)),
+    }

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from infra.object_store import sha256_hex
 from learner.errors import BadPayload
 from learner.policies.base import Floats
-from schemas.events import Actor, EpisodeMaterialized, EpisodeSource
+from schemas.events import Actor, EpisodeEnd, EpisodeMaterialized, EpisodeSource
 
 _COLUMNS = ["index", "actor", "state", "action", "reward"]
 
@@ -33,6 +33,7 @@ class EpisodeRecord(BaseModel):
     task: str
     source: EpisodeSource
     success: bool | None
+    end: EpisodeEnd | None = None  # checkpoints of the first format do not say
     step_count: int
     payload_uri: str
     payload_sha256: str

@@ -5,6 +5,10 @@ LearnerError
 ├── InvalidArtifact     the bytes are no policy, or no checkpoint, of ours
 ├── BadPayload          an episode's payload is missing, altered, or not what its announcement says
 ├── UnfitEpisode        an episode of another robot kind, rate or task than the policy's
+├── LineExists          a backfill was to add to a line that has versions
+├── NothingChosen       a backfill has no episode to learn from
+├── PayloadGone         what a version was trained on is no longer there
+├── JournalMissing      how a version came about was not written down
 └── CheckpointMissing   versions were published, and nothing to continue from is left
 """
 
@@ -33,3 +37,19 @@ class UnfitEpisode(LearnerError):
 
 class CheckpointMissing(LearnerError, InfraError):
     """Versions of the line were published, and no checkpoint of them is left. Fatal: an operator must decide."""
+
+
+class JournalMissing(LearnerError, InfraError):
+    """How a version came about was not written down, or is gone: it cannot be trained again."""
+
+
+class PayloadGone(LearnerError, InfraError):
+    """What a version was trained on is no longer there as it was: it cannot be trained again."""
+
+
+class LineExists(LearnerError, InfraError):
+    """A backfill was to add to a line that has versions. Wrong use: it makes a new one."""
+
+
+class NothingChosen(LearnerError, InfraError):
+    """There is no episode to learn from among those that were chosen."""

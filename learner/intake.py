@@ -12,9 +12,10 @@ import structlog
 from infra.clock import Clock
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, LearnerError, UnfitEpisode
+from learner.journal import Decision
 from learner.payloads import PayloadFetcher
 from learner.policies.base import ACTION, STATE, feature
-from learner.stream import EventStream
+from learner.stream import Announcements
 from schemas.events import EpisodeMaterialized, EpisodeSource, Position
 
 _log = structlog.get_logger(__name__)
@@ -30,11 +31,15 @@ class Seen:
     offset: int
     seen_at: datetime
 
+    def decision(self) -> Decision:
+        """For the journal."""
+        return Decision(record=self.record, partition=self.partition, offset=self.offset, seen_at=self.seen_at)
+
 
 class Intake:
     """Announced episodes that wait to be admitted. Evaluation episodes never get in here."""
 
-    def __init__(self, stream: EventStream[EpisodeMaterialized], payloads: PayloadFetcher, clock: Clock) -> None:
+    def __init__(self, stream: Announcements, payloads: PayloadFetcher, clock: Clock) -> None:
         self.payloads = payloads
         self.waiting: dict[str, Seen] = {}
         self.set_aside: dict[str, EpisodeRecord] = {}
@@ -113,7 +118,7 @@ class Intake:
         """Where to read on after a restart: everything before was admitted or set aside."""
         offsets = self._stream.positions
         for seen in self.waiting.values():
-            offsets[seen.partition] = min(offsets[seen.partition], seen.offset)
+            offsets[seen.partition] = min(offsets.get(seen.partition, seen.offset), seen.offset)
         return tuple(Position(partition=number, offset=offset) for number, offset in sorted(offsets.items()))
 
     def _know(self, record: EpisodeRecord) -> None:

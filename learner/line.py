@@ -17,15 +17,19 @@ from infra.object_store import ObjectStore, sha256_hex
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.checkpoint import Checkpoint, CheckpointStore, choose
-from learner.core import TrainingCore, base_spec, kind_of
-from learner.episodes import Episode
-from learner.errors import BadPayload, LearnerError
+from learner.core import TrainingCore, kind_of
+from learner.episodes import Episode, EpisodeRecord
+from learner.errors import BadPayload, InvalidArtifact, LearnerError
 from learner.intake import Intake, Seen
+from learner.journal import Beginning, Decision, Entry, Journal, Segment
+from learner.machine import fingerprint
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.progress import ProgressReporter
 from learner.publisher import Publisher
-from learner.stream import EventStream
+from learner.rerun import apply, begin
+from learner.resume import resume
+from learner.stream import Announcements, EventStream
 from schemas.events import EpisodeMaterialized, Event, PolicyVersion
 from schemas.topics import TRAINING_EPISODES
 
@@ -44,29 +48,42 @@ class Line:
         InfraError: what waiting does not mend (ProducerFenced, OffsetsExpired).
     """
 
-    def __init__(self, settings: Settings, stop: threading.Event, clock: Clock, health: Health) -> None:
-        """Connect; nothing is read or written before `take_over`."""
+    def __init__(
+        self,
+        settings: Settings,
+        stop: threading.Event,
+        clock: Clock,
+        health: Health,
+        *,
+        announcements: Announcements | None = None,
+    ) -> None:
+        """Connect; nothing is read or written before `take_over`. `announcements`: else training-episodes."""
         self.settings = settings.learner
         self.clock = clock
         self.newest: PolicyVersion | None = None
         self.simulated_seconds: float | None = None
         self._parent: int | None = None
         self._core: TrainingCore | None = None
+        self._tail: list[Entry] = []
         self._patience = Patience(stop, health)
         self._store = ObjectStore(settings.s3)
         registry, policy = Registry(settings.registry), self.settings.policy
         self._checkpoints = CheckpointStore(
             self._store, policy, self._patience, keep=self.settings.checkpoints_kept
         )
+        self._journal = Journal(self._store, policy, self._patience)
         with ExitStack() as opened:
             self._publisher = Publisher(settings.kafka, registry, self._store, policy, self._patience)
             self._progress = ProgressReporter(settings.kafka, registry, policy, self._patience, clock)
             opened.callback(self._progress.close)
-            stream = EventStream(settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, self._patience)
-            opened.callback(stream.close)
+            if announcements is None:
+                announcements = stream = EventStream(
+                    settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, self._patience
+                )
+                opened.callback(stream.close)
             payloads = PayloadFetcher(self._store, self._patience)
             opened.callback(payloads.close)
-            self.intake = Intake(stream, payloads, clock)
+            self.intake = Intake(announcements, payloads, clock)
             self._opened = opened.pop_all()
         self._registry, self._kafka = registry, settings.kafka
 
@@ -98,7 +115,9 @@ class Line:
         return stream
 
     def take_over(self) -> None:
-        """Fence any other learner of the line, and go on where the newest version was published, if there is one.
+        """Fence any other learner of the line, and be where its newest version was published, if there is one.
+
+        `catch_up` must follow.
 
         Raises:
             CheckpointMissing: versions were published, and there is nothing to go on from.
@@ -107,25 +126,37 @@ class Line:
         self.newest = published[max(published)] if published else None
         checkpoint = choose(self._checkpoints.newest_first(), published)
         if checkpoint is None:
-            self.intake.start()
+            self._take_up_beginning()
             return
         announcement = checkpoint.announcement
         if self.newest is None or announcement.version > self.newest.version:
             self._publisher.announce(announcement)
-            self.newest = announcement
-        self._parent, self.simulated_seconds = announcement.version, self.newest.simulated_seconds
-        core = TrainingCore.restore(self.settings, checkpoint.core, checkpoint.tensors)
-        _log.info("learner_resumes", version=announcement.version, learner_step=core.learner_step)
-        lost = []
-        for record, episode in self.intake.payloads.take_all(list(core.episodes.values())):
-            if isinstance(episode, BadPayload):
-                _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
-                core.forget(record.episode_id)
-                lost.append(record)
-            else:
-                core.refill(episode)
-        self.intake.start(checkpoint.positions, core.episodes.values(), (*checkpoint.set_aside, *lost))
-        self._core = core
+            published[announcement.version] = self.newest = announcement
+        resumed = resume(self.settings, checkpoint, published, self._journal, self.intake.payloads)
+        self._core, self._parent = resumed.core, resumed.at.version
+        self.simulated_seconds = self.newest.simulated_seconds
+        _log.info("learner_resumes", version=self._parent, learner_step=resumed.core.learner_step)
+        if resumed.at.version == self.newest.version:
+            self._tail = self._read_tail(self.newest.version)
+        if resumed.lost:
+            forgotten = tuple(record.episode_id for record in resumed.lost)
+            self._tail.insert(0, Entry(learner_step=resumed.core.learner_step, forgotten=forgotten))
+        positions = {position.partition: position.offset for position in resumed.at.offsets}
+        self._begin_intake(positions, (*resumed.set_aside, *resumed.lost))
+
+    def catch_up(self) -> None:
+        """Take up what the last learner had decided after the newest version, at the same steps."""
+        done = []
+        for entry in self._tail:
+            while self.core.learner_step < entry.learner_step:
+                self.update(online=True)
+            if entry.beginning is None:  # a beginning was taken up already: there was no core before
+                entry = self._take_up(entry)  # noqa: PLW2901
+            for decision in entry.admitted:
+                self._progress.note_admission(decision.record, decision.seen_at)
+            done.append(entry)
+        self._tail = []
+        self._journal.take_over(self.newest.version if self.newest else 0, self._publisher.claim, tuple(done))
 
     def start(self, demonstrations: list[tuple[Seen, Episode]]) -> bool:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
@@ -139,18 +170,24 @@ class Line:
         for ours in sorted(kinds.values(), key=len, reverse=True):
             if len(ours) < self.settings.pretrain_episodes:
                 break
-            spec = base_spec(self.settings, ours[0][0].event, [episode for _, episode in ours])
-            core = TrainingCore(self.settings, spec)
-            fitting = [seen for seen, episode in ours if self._put(core, seen, episode)]
+            event = ours[0][0].event
+            beginning = Beginning(features=event.features, fps=event.fps)
+            core = begin(self.settings, beginning, [episode for _, episode in ours])
             if not core.trainable:
                 continue
-            for others in kinds.values():
-                if others is not ours:
-                    for seen, episode in others:
-                        self._put(core, seen, episode)  # refused, with the reason
+            others = [seen for members in kinds.values() if members is not ours for seen, _ in members]
+            for seen in others:
+                self._admissible(core, seen)  # set aside, with the reason
+            entry = Entry(
+                learner_step=0,
+                admitted=tuple(seen.decision() for seen, _ in ours),
+                set_aside=tuple(seen.decision() for seen in others),
+                beginning=beginning,
+            )
+            self._journal.append(entry)
             self._core = core
-            for seen in fitting:
-                self._progress.note_admission(seen)
+            for seen, _ in ours:
+                self._progress.note_admission(seen.record, seen.seen_at)
             return True
         _log.warning(
             "demonstrations_do_not_suffice",
@@ -160,16 +197,34 @@ class Line:
         return False
 
     def admit(self, episodes: Iterable[Seen]) -> None:
-        """Make episodes available to training, in this order; bad ones and those that do not fit are set aside."""
+        """Make episodes available to training, in this order; bad ones and those that do not fit are set aside.
+
+        The journal says so before it is done.
+        """
+        taken: list[tuple[Seen, Episode]] = []
+        set_aside: list[Seen] = []
         for seen in episodes:
             episode = self.intake.take(seen)
-            if episode is not None and self._put(self.core, seen, episode):
-                self._progress.note_admission(seen)
+            if episode is not None and self._admissible(self.core, seen):
+                taken.append((seen, episode))
+            else:
+                set_aside.append(seen)
+        if not taken and not set_aside:
+            return
+        entry = Entry(
+            learner_step=self.core.learner_step,
+            admitted=tuple(seen.decision() for seen, _ in taken),
+            set_aside=tuple(seen.decision() for seen in set_aside),
+        )
+        self._journal.append(entry)
+        apply(self.core, entry, [episode for _, episode in taken])
+        for seen, _ in taken:
+            self._progress.note_admission(seen.record, seen.seen_at)
 
     def update(self, *, online: bool) -> None:
         """One gradient step, told to training-progress a few times between versions."""
         self._patience.check()
-        self._progress.note_losses(self.core.update(online=online))
+        self._progress.note_update(self.core.update(online=online))
         if self.core.learner_step % max(1, self.settings.publish_every // _REPORTS_PER_VERSION) == 0:
             self.report()
 
@@ -200,17 +255,81 @@ class Line:
             published_at=self.clock.now(),
             simulated_seconds=self.simulated_seconds,
         )
-        document, tensors = core.snapshot()
-        self._checkpoints.save(Checkpoint(announcement, document, tensors, tuple(self.intake.set_aside.values())))
+        self._journal.seal(
+            Segment(
+                policy=policy,
+                version=version,
+                parent=self._parent,
+                sha256=sha256,
+                learner_step=core.learner_step,
+                config=announcement.config,
+                machine=fingerprint(),
+                entries=self._journal.entries,
+            )
+        )
+        checkpointed = self.newest is None or version % self.settings.checkpoint_every == 0
+        if checkpointed:
+            document, tensors = core.snapshot()
+            set_aside = tuple(self.intake.set_aside.values())
+            self._checkpoints.save(Checkpoint(announcement, document, tensors, set_aside))
         self._publisher.announce(announcement)
         self.newest, self._parent = announcement, version
+        self._journal.turn(version)
         self.report()
-        self._checkpoints.prune()
+        if checkpointed:
+            self._checkpoints.prune()
 
-    def _put(self, core: TrainingCore, seen: Seen, episode: Episode) -> bool:
+    def _take_up_beginning(self) -> None:
+        """Nothing is published yet: begin as the last learner had begun, if it had."""
+        self._tail = self._read_tail(0)
+        if self._tail and (beginning := self._tail[0].beginning) is not None:
+            demonstrations = []
+            for record, episode in self.intake.payloads.take_all([d.record for d in self._tail[0].admitted]):
+                if isinstance(episode, BadPayload):
+                    _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
+                else:
+                    demonstrations.append(episode)
+            if len(demonstrations) == len(self._tail[0].admitted):
+                self._core = begin(self.settings, beginning, demonstrations)
+        if self._core is None:
+            self._tail = []  # what could be read comes again from the stream
+        self._begin_intake(None, ())
+
+    def _begin_intake(self, positions: dict[int, int] | None, set_aside: Iterable[EpisodeRecord]) -> None:
+        core = self._core
+        admitted = [*(core.episodes.values() if core else ())]
+        admitted += [decision.record for entry in self._tail for decision in entry.admitted]
+        aside = [*set_aside, *(decision.record for entry in self._tail for decision in entry.set_aside)]
+        self.intake.start(positions, admitted, aside)
+
+    def _read_tail(self, version: int) -> list[Entry]:
         try:
-            core.spec.require_fit(seen.event.features, seen.event.fps)
-            core.admit(episode)
+            return list(self._journal.tail(version))
+        except InvalidArtifact as error:
+            _log.error("journal_passed_over", version=version, reason=str(error))
+            return []
+
+    def _take_up(self, entry: Entry) -> Entry:
+        """Do what the last learner had decided; what can no longer be read is set aside."""
+        good: list[tuple[Decision, Episode]] = []
+        bad: list[Decision] = []
+        episodes = self.intake.payloads.take_all([decision.record for decision in entry.admitted])
+        for decision, (record, episode) in zip(entry.admitted, episodes, strict=True):
+            if isinstance(episode, BadPayload):
+                _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
+                self.intake.set_aside[record.episode_id] = record
+                bad.append(decision)
+            else:
+                good.append((decision, episode))
+        done = entry.model_copy(
+            update={"admitted": tuple(d for d, _ in good), "set_aside": (*entry.set_aside, *bad)}
+        )
+        apply(self.core, done, [episode for _, episode in good])
+        return done
+
+    def _admissible(self, core: TrainingCore, seen: Seen) -> bool:
+        try:
+            core.require_admissible(seen.event)
         except LearnerError as error:
             self.intake.reject(seen, error)
             return False

@@ -36,7 +36,7 @@ class PayloadFetcher:
         self._ahead = ahead
         self._asked: queue.SimpleQueue[EpisodeRecord | None] = queue.SimpleQueue()
         self._under_way: set[Key] = set()
-        self._results: dict[Key, Episode | BadPayload] = {}
+        self._results: dict[Key, Episode | Exception] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._threads = threads
@@ -61,6 +61,7 @@ class PayloadFetcher:
         Raises:
             BadPayload: missing, altered, or not what was announced.
             Stopped: a stop was asked for.
+            Exception: whatever else went wrong while it was fetched; that is no fault of the payload's.
         """
         key = _key(record)
         with self._changed:
@@ -70,7 +71,7 @@ class PayloadFetcher:
                 self._changed.wait(_LOOK_SECONDS)
             self._under_way.discard(key)
             result = self._results.pop(key)
-        if isinstance(result, BadPayload):
+        if isinstance(result, Exception):
             raise result
         return result
 
@@ -114,7 +115,7 @@ class PayloadFetcher:
                     self._results[_key(record)] = result
                     self._changed.notify_all()
 
-    def _fetch(self, record: EpisodeRecord) -> Episode | BadPayload | None:
+    def _fetch(self, record: EpisodeRecord) -> Episode | Exception | None:
         """The episode, or why it is none; None once closed."""
         backoff = Backoff()
         while not self._closed.is_set():
@@ -130,6 +131,8 @@ class PayloadFetcher:
                 return error
             except (ObjectMissing, ValueError) as error:
                 return BadPayload(f"{record.payload_uri}: {error}")
+            except Exception as error:  # noqa: BLE001 - carried to whoever takes the payload, who would wait for ever
+                return error
         return None
 
 

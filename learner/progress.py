@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
 import structlog
 
 from infra.clock import Clock
@@ -10,11 +14,11 @@ from infra.registry import Registry
 from infra.settings import KafkaSettings
 from infra.telemetry import LEARNER_STEP
 from learner.core import TrainingCore
-from learner.intake import Seen
+from learner.episodes import EpisodeRecord
 from learner.patience import Patience
-from learner.sampler import ONLINE, GroupLosses
+from learner.sampler import ONLINE, Drawn, GroupLosses
 from learner.wire import Encoder
-from schemas.events import Admission, Position, TrainingGroup, TrainingProgress
+from schemas.events import Admission, Position, TaskMixing, TrainingGroup, TrainingProgress
 from schemas.topics import TRAINING_PROGRESS
 
 _FLUSH_SECONDS = 1.0
@@ -33,18 +37,17 @@ class ProgressReporter:
         self._encoder = Encoder(registry, TRAINING_PROGRESS, TrainingProgress, patience)
         self._producer = EventProducer(kafka, f"learner-progress-{policy}")
         self._losses: GroupLosses | None = None
+        self._shares: list[npt.NDArray[np.float64]] = []
         self._admitted: list[Admission] = []
 
-    def note_losses(self, losses: GroupLosses) -> None:
+    def note_update(self, drawn: Drawn) -> None:
         """One update was made."""
-        self._losses = losses if self._losses is None else self._losses + losses
+        self._losses = drawn.losses if self._losses is None else self._losses + drawn.losses
+        self._shares.append(drawn.shares)
 
-    def note_admission(self, seen: Seen) -> None:
-        """An episode became available to training."""
-        record = seen.record
-        self._admitted.append(
-            Admission(episode_id=record.episode_id, revision=record.revision, seen_at=seen.seen_at)
-        )
+    def note_admission(self, record: EpisodeRecord, seen_at: datetime) -> None:
+        """An episode, whose announcement was read at `seen_at`, became available to training."""
+        self._admitted.append(Admission(episode_id=record.episode_id, revision=record.revision, seen_at=seen_at))
 
     def report(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> None:
         """Send what was noted since the last report, if anything was; loss and share are 0 without draws."""
@@ -57,6 +60,7 @@ class ProgressReporter:
             reported_at=self._clock.now(),
             loss=losses.mean,
             groups=groups(core.spec.tasks, losses),
+            mixing=mixing(core.spec.tasks, self._shares, core.learner_step),
             online_share=losses.online_share,
             episodes_admitted=len(core.episodes),
             steps_admitted=core.steps_admitted,
@@ -69,7 +73,7 @@ class ProgressReporter:
             _log.warning("progress_dropped", learner_step=core.learner_step)
         self._producer.poll()
         LEARNER_STEP.set(core.learner_step)
-        self._losses, self._admitted = None, []
+        self._losses, self._admitted, self._shares = None, [], []
 
     def close(self) -> None:
         """Send what is on its way, within a second."""
@@ -85,4 +89,24 @@ def groups(tasks: tuple[str, ...], losses: GroupLosses) -> tuple[TrainingGroup, 
             if draws:
                 mean = float(losses.sums[index, source]) / draws
                 found.append(TrainingGroup(task=task, online=source == ONLINE, draws=draws, loss=mean))
+    return tuple(found)
+
+
+def mixing(
+    tasks: tuple[str, ...], shares: list[npt.NDArray[np.float64]], last_step: int
+) -> tuple[TaskMixing, ...]:
+    """The online share of every draw, by task.
+
+    Args:
+        tasks: the policy's.
+        shares: one float64[tasks] for each update, in their order; NaN where a task had nothing to draw.
+        last_step: learner step of the last one.
+    """
+    found = []
+    for index, task in enumerate(tasks):
+        drawn = [float(step[index]) for step in shares]
+        begin = next((n for n, share in enumerate(drawn) if share == share), None)  # noqa: PLR0124 - not NaN
+        if begin is not None:
+            first = last_step - len(drawn) + 1 + begin
+            found.append(TaskMixing(task=task, first_step=first, online_shares=tuple(drawn[begin:])))
     return tuple(found)

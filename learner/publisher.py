@@ -45,6 +45,11 @@ class Publisher:
         self._encoder: Encoder | None = None
         self._producer: TransactionalProducer | None = None
 
+    @property
+    def claim(self) -> str:
+        """This learner's name among those of the line; the youngest one's sorts last."""
+        return self._claim.name
+
     def take_over(self) -> dict[int, PolicyVersion]:
         """Fence any older learner of the line, then read its versions: no older one can add to them any more."""
         self._encoder = Encoder(self._registry, POLICY_VERSIONS, PolicyVersion, self._patience)

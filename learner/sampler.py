@@ -57,6 +57,17 @@ class GroupLosses:
         return float(self.draws[:, ONLINE].sum()) / draws if draws else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one update drew: losses by task and source, and `shares` float64[tasks], the online share drawn with.
+
+    A task without any data has the share NaN.
+    """
+
+    losses: GroupLosses
+    shares: npt.NDArray[np.float64]
+
+
 class Sampler(Protocol):
     """Decides the online share of each task."""
 

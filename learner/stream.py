@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -19,7 +19,7 @@ from infra.telemetry import RECORDS_CONSUMED, UNAVAILABLE
 from learner.patience import Patience
 from learner.wire import Decoder
 from schemas.errors import SchemaError
-from schemas.events import Event
+from schemas.events import EpisodeMaterialized, Event
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -38,6 +38,23 @@ class Received(Generic[E]):
     partition: int
     offset: int
     appended_at: datetime
+
+
+class Announcements(Protocol):
+    """Where announced episodes come from."""
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Next offset by partition, of those where anything was read."""
+        ...
+
+    def seek(self, positions: Mapping[int, int] | None = None) -> None:
+        """Read on from these offsets."""
+        ...
+
+    def poll(self, timeout: float) -> list[Received[EpisodeMaterialized]]:
+        """What arrived, waiting at most `timeout` seconds."""
+        ...
 
 
 class EventStream(Generic[E]):
@@ -88,6 +105,14 @@ class EventStream(Generic[E]):
             return list(self._reader.read_to_end(offsets, _CATCH_UP_SECONDS))
 
         return list(self._decode(self._call(read)))
+
+    def begins_at_its_beginning(self) -> bool:
+        """Whether retention has taken nothing: every partition still begins at offset 0."""
+
+        def look() -> bool:
+            return all(self._reader.bounds(place)[0] == 0 for place in self._reader.partitions(self.topic))
+
+        return self._call(look)
 
     def close(self) -> None:
         """Let go of the connection, unless a call that was cut off by a stop still uses it."""

@@ -18,6 +18,7 @@ from learner.episodes import Episode
 from learner.intake import Seen
 from learner.line import Line
 from learner.patience import Stopped
+from learner.rerun import train_base
 from schemas.events import EpisodeSource, Heartbeat
 from schemas.topics import ROBOT_STATUS
 
@@ -42,8 +43,11 @@ def run(
     try:
         with Line(settings, stop, clock or SystemClock(), health or Health()) as line:
             line.take_over()
+            line.catch_up()
             if not line.started:
-                train_base(line)
+                begin_line(line)
+            if line.newest is None:
+                publish_base(line)
             if settings.learner.simulated_interval is None:
                 follow_fleet(line)
             else:
@@ -52,18 +56,19 @@ def run(
         _log.info("learner_stopped")
 
 
-def train_base(line: Line) -> None:
-    """Train the first version from demonstrations, as soon as there are enough."""
-    settings = line.settings
-    line.simulated_seconds = None if settings.simulated_interval is None else 0.0
-    gathered = gather_demonstrations(line, settings.pretrain_episodes)
+def begin_line(line: Line) -> None:
+    """Wait for demonstrations, until there are enough of one kind."""
+    gathered = gather_demonstrations(line, line.settings.pretrain_episodes)
     while not line.start(_ordered(gathered)):
         gathered |= gather_demonstrations(line, 1)
+
+
+def publish_base(line: Line) -> None:
+    """Train the first version from the demonstrations that the line began with."""
+    settings = line.settings
+    line.simulated_seconds = None if settings.simulated_interval is None else 0.0
     _log.info("base_training_begins", demonstrations=len(line.core.episodes), tasks=line.core.spec.tasks)
-    line.core.begin_phase(settings.pretrain_learning_rate, decay_over=settings.pretrain_steps)
-    for _ in range(settings.pretrain_steps):
-        line.update(online=False)
-    line.core.begin_phase(settings.learning_rate)
+    train_base(line.core, settings, lambda: line.update(online=False))
     line.publish()
 
 

@@ -283,6 +283,14 @@ class TrainingGroup(_Frozen):
     loss: float
 
 
+class TaskMixing(_Frozen):
+    """The online share that one task was drawn with at each learner step from `first_step` on."""
+
+    task: str
+    first_step: Int64
+    online_shares: tuple[float, ...]
+
+
 class Admission(_Frozen):
     """The learner read an episode's announcement at `seen_at`."""
 
@@ -306,6 +314,7 @@ class TrainingProgress(Event):
     admitted: tuple[Admission, ...] = ()
     offsets: tuple[Position, ...]
     simulated_seconds: float | None = None
+    mixing: tuple[TaskMixing, ...] = ()
 
 
 EVENTS: dict[str, type[Event]] = {

@@ -1,7 +1,8 @@
 """`sop gc`: objects that nothing names any more, after a grace period. In doubt an object stays.
 
 Removed are, under `episodes/`, older revisions and what was never announced, and under `policies/` artifacts of
-versions that were never announced. What a checkpoint names stays: a learner that resumes reads it again.
+versions that were never announced. What a checkpoint or a journal names stays: a learner that resumes, or a
+version that is trained again, reads it.
 Checkpoints are the learner's own to prune; names that are not ours are left alone.
 """
 
@@ -179,7 +180,7 @@ def _policy_version(message: Message, registry: Registry) -> PolicyVersion:
 
 
 def _held(objects: ObjectStore) -> frozenset[str]:
-    """Keys that checkpoints name. Whatever looks like an address of ours in their JSON counts."""
+    """Keys that checkpoints and journals name. Whatever looks like an address of ours in their JSON counts."""
     address = re.compile(re.escape(objects.uri("").encode()) + rb"([\w./-]+)")
     found: set[str] = set()
     for entry in objects.entries("checkpoints/"):
@@ -189,6 +190,11 @@ def _held(objects: ObjectStore) -> frozenset[str]:
             continue  # the learner pruned it; what replaced it is younger, and names no less
         header = data[8 : 8 + int.from_bytes(data[:8], "little")]
         found.update(match.decode() for match in address.findall(header))
+    for entry in objects.entries("journals/"):
+        try:
+            found.update(match.decode() for match in address.findall(objects.get(entry.key)))
+        except ObjectMissing:
+            continue  # what a version's own file says again
     return frozenset(found)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from learner.episodes import Episode
 from learner.policies.artifact import Arrays
 from learner.policies.base import Floats, PolicySpec
-from learner.replay import Batch
+from learner.replay import Batch, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,16 @@ class Algorithm(Protocol):
         """What the policy in training reads and writes."""
         ...
 
-    def select(self, episode: Episode) -> npt.NDArray[np.bool_]:
-        """Which frames of an episode are training data, bool[n]."""
+    def prepare(self, episodes: Sequence[Episode]) -> None:
+        """Learn what must be known before any frame is selected; once, from what the line begins with."""
+        ...
+
+    def select(self, episode: Episode) -> Selection:
+        """Which frames of an episode are training data, and what is known of them."""
+        ...
+
+    def forget(self, episode_id: str) -> None:
+        """An episode that was selected from is no longer training data."""
         ...
 
     def begin_phase(self, learning_rate: float, decay_over: int | None = None) -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from learner.errors import InvalidArtifact
 from learner.policies.artifact import Arrays
-from learner.policies.base import TrainablePolicy
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class Trainable(Protocol):
+    """Whatever has parameters."""
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Leaves to change, always in the same order."""
+        ...
+
+    def names(self) -> list[str]:
+        """Their names, in the same order."""
+        ...
 
 
 class Descent:
@@ -21,10 +33,10 @@ class Descent:
     every start. All on one thread: on shared cores two take ten times as long, and one gives the same bits always.
     """
 
-    def __init__(self, policy: TrainablePolicy, *, seed: int, ema_half_life: float) -> None:
-        """`ema_half_life` in updates; 0 publishes the weights themselves."""
+    def __init__(self, policy: Trainable, *, seed: int, ema_half_life: float) -> None:
+        """`seed` of `random`, the only source of chance; `ema_half_life` in updates, 0: the weights themselves."""
         torch.set_num_threads(1)
-        torch.manual_seed(seed)
+        self.random = torch.Generator().manual_seed(seed)
         self._names = policy.names()
         self._parameters = policy.parameters()
         self._averages = [p.detach().clone() for p in self._parameters]
@@ -71,7 +83,7 @@ class Descent:
         decay = -1 if self._decay_over is None else self._decay_over
         state = {
             "schedule": np.array([self._learning_rate, decay, self._updates], np.float64),
-            "torch_random": np.array(torch.get_rng_state().numpy()),
+            "torch_random": np.array(self.random.get_state().numpy()),
         }
         for kind, tensors in self._kinds().items():
             for name, tensor in zip(self._names, tensors, strict=True):
@@ -95,7 +107,7 @@ class Descent:
                         if saved.shape != tuple(tensor.shape):
                             raise ValueError(f"{kind}.{name} has shape {saved.shape}, not {tuple(tensor.shape)}")
                         tensor.copy_(torch.tensor(saved))
-            torch.set_rng_state(torch.tensor(state["torch_random"]))
+            self.random.set_state(torch.tensor(state["torch_random"]))
         except (KeyError, ValueError, RuntimeError) as error:
             raise InvalidArtifact(f"not a training state of this policy: {error!r}") from error
 

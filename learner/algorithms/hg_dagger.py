@@ -5,59 +5,64 @@ arXiv 1810.02890; SOP (arXiv 2601.03044), its section on algorithms: gate g = 1 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from learner.algorithms.base import Metrics
-from learner.algorithms.descent import Descent
-from learner.episodes import Episode
-from learner.policies.artifact import Arrays
-from learner.policies.base import PolicySpec, TrainablePolicy
-from learner.replay import Batch
-from schemas.events import EpisodeSource
+from learner.algorithms.gradient import GradientAlgorithm
+from learner.episodes import Episode, Frames
+from learner.policies.base import TrainablePolicy
+from learner.replay import Selection
+from schemas.events import EpisodeEnd, EpisodeSource
 
 NAME = "hg-dagger"
 
 
-class HgDagger:
-    """Loss -log π(a|s), by the policy's surrogate, where a human acted. Implements `Algorithm`."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is trained on besides human control; the defaults are the paper's: nothing.
+
+    autonomous_weight: of frames under the policy's control in episodes that ended in success; 0 leaves them out.
+    takeover_steps: so many steps before a human took over led there. takeover_weight: factor of their weight, as
+    in Sirius (arXiv 2211.08416), which gives them none.
+    """
+
+    autonomous_weight: float = 0.0
+    takeover_steps: int = 0
+    takeover_weight: float = 0.0
+
+
+class HgDagger(GradientAlgorithm):
+    """Loss −log π(a|s), by the policy's surrogate, where a human acted. Implements `Algorithm`."""
 
     name = NAME
 
-    def __init__(self, policy: TrainablePolicy, *, seed: int, ema_half_life: float) -> None:
-        self._policy = policy
-        self._descent = Descent(policy, seed=seed, ema_half_life=ema_half_life)
+    def __init__(
+        self, policy: TrainablePolicy, *, seed: int, ema_half_life: float, options: Options | None = None
+    ) -> None:
+        super().__init__(policy, seed=seed, ema_half_life=ema_half_life)
+        self._options = options or Options()
 
-    @property
-    def spec(self) -> PolicySpec:
-        """What the policy in training reads and writes."""
-        return self._policy.spec
+    def select(self, episode: Episode) -> Selection:
+        """Frames under human control; all of a demonstration, unless it is known to have failed.
 
-    def select(self, episode: Episode) -> npt.NDArray[np.bool_]:
-        """Frames under human control; all of a demonstration, unless it is known to have failed."""
-        if episode.record.source is EpisodeSource.DEMONSTRATION:
-            return np.full(len(episode.frames), episode.record.success is not False)
-        return episode.frames.human.copy()
+        By the options also what the policy did in episodes that ended in success.
+        """
+        record, frames = episode.record, episode.frames
+        if record.source is EpisodeSource.DEMONSTRATION:
+            return Selection.of(np.full(len(frames), record.success is not False))
+        weights = frames.human.astype(np.float32)
+        if record.end is EpisodeEnd.TERMINATED and record.success:
+            weights[~frames.human] = self._options.autonomous_weight
+            weights[before_takeover(frames, self._options.takeover_steps)] *= self._options.takeover_weight
+        return Selection.of(weights > 0, weights=weights)
 
-    def begin_phase(self, learning_rate: float, decay_over: int | None = None) -> None:
-        """Start afresh with this learning rate; with `decay_over` it falls to a tenth over so many updates."""
-        self._descent.begin_phase(learning_rate, decay_over)
 
-    def update(self, batch: Batch) -> Metrics:
-        """One gradient step on the mean of the samples' losses."""
-        losses = self._policy.losses(batch)
-        loss = losses.mean()
-        self._descent.step(loss)
-        return Metrics(loss=float(loss.detach()), losses=losses.detach().numpy())
-
-    def weights(self) -> Arrays:
-        """The averaged weights."""
-        return self._descent.averages()
-
-    def state(self) -> Arrays:
-        """Everything that decides the updates to come."""
-        return self._descent.state()
-
-    def load_state(self, state: Arrays) -> None:
-        """Go on from `state`, bit for bit. Raise InvalidArtifact if it is another policy's."""
-        self._descent.load_state(state)
+def before_takeover(frames: Frames, steps: int) -> npt.NDArray[np.bool_]:
+    """Frames under the policy's control, at most `steps` control steps before a human took over: bool[n]."""
+    count = len(frames)
+    found = np.zeros(count, np.bool_)
+    for first in np.flatnonzero(frames.human[1:] & ~frames.human[:-1]) + 1:
+        found |= (frames.index < frames.index[first]) & (frames.index >= frames.index[first] - steps)
+    return found & ~frames.human

@@ -27,7 +27,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 def pack(spec: PolicySpec, weights: Arrays) -> bytes:
     """Artifact of a policy: `weights` by name, any shape, usually float32."""
-    return pack_json(spec.model_dump(mode="json"), weights)
+    return pack_json(spec.document(), weights)
 
 
 def unpack(data: bytes) -> tuple[PolicySpec, dict[str, npt.NDArray[Any]]]:

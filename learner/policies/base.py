@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,16 @@ if TYPE_CHECKING:
     from learner.replay import Batch
 
 Floats = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
 
 STATE, ACTION = "state", "action"
 """Names of the two features that every policy here reads and writes."""
+
+UNCONDITIONED, NEGATIVE, POSITIVE = 0, 1, 2
+"""What a conditioned policy is told of an action: nothing, worse or better than expected (RECAP's indicator)."""
+
+
+_LATER = ("conditioned", "action_mean", "action_std", "camera")
 
 
 class PolicySpec(BaseModel):
@@ -29,6 +37,9 @@ class PolicySpec(BaseModel):
     features: layout of `state` and `action`, as episodes declare them.
     chunk: actions planned at once. fps: control rate, steps per second. tasks: names, in one-hot order.
     state_mean, state_std: float32 values, one for each element of the state, from the demonstrations.
+    conditioned: whether it is told an advantage indicator; robots tell it POSITIVE.
+    action_mean, action_std: as those of the state, where the architecture plans in normalised actions.
+    camera: height, width and channels of the image that it sees; None: none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +53,15 @@ class PolicySpec(BaseModel):
     tasks: tuple[str, ...]
     state_mean: tuple[float, ...]
     state_std: tuple[float, ...]
+    conditioned: bool = False
+    action_mean: tuple[float, ...] = ()
+    action_std: tuple[float, ...] = ()
+    camera: tuple[int, int, int] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON. What came with later software is left out where it is not used: older robots do not know it."""
+        unused = {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=unused)
 
     @property
     def state_size(self) -> int:
@@ -90,6 +110,14 @@ def feature(features: tuple[Feature, ...], name: str) -> Feature:
     raise UnfitEpisode(f"no feature {name!r}; there are {', '.join(f.name for f in features) or 'none'}")
 
 
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """How a robot asks its policy: `guidance` is β of a conditioned one, `seed` that of a plan's noise."""
+
+    guidance: float = 1.0
+    seed: int = 0
+
+
 class Policy(Protocol):
     """What a robot runs."""
 
@@ -98,12 +126,14 @@ class Policy(Protocol):
         """Features, control rate, chunk length and tasks."""
         ...
 
-    def act(self, state: Floats, task: str) -> Floats:
+    def act(self, state: Floats, task: str, image: Image | None = None) -> Floats:
         """Plan the next actions: `state` float32[d] to float32[chunk, a]; the first one is for now.
+
+        `image` uint8[h, w, c], for a policy that has a camera.
 
         Raises:
             UnknownTask: the policy never saw the task.
-            ValueError: the state has another shape.
+            ValueError: the state or the image has another shape.
         """
         ...
 
@@ -116,8 +146,8 @@ class TrainablePolicy(Protocol):
         """Features, control rate, chunk length and tasks."""
         ...
 
-    def losses(self, batch: Batch) -> torch.Tensor:
-        """Imitation loss of each sample, float32[B], differentiable."""
+    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
+        """Imitation loss of each sample, float32[B], differentiable; `random` is the only source of chance."""
         ...
 
     def parameters(self) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from learner.policies.artifact import Arrays
 from learner.policies.base import PolicySpec
-from learner.policies.chunked import layer_widths
+from learner.policies.chunked import INDICATORS, layer_widths
 from learner.replay import Batch
 
 
@@ -32,16 +32,27 @@ class ChunkedNetwork:
         self._mean = torch.tensor(spec.state_mean, dtype=torch.float32)
         self._std = torch.tensor(spec.state_std, dtype=torch.float32)
         self._one_hots = torch.eye(len(spec.tasks))
+        self._indicators = torch.from_numpy(INDICATORS)
 
-    def plan(self, states: torch.Tensor, tasks: torch.Tensor) -> torch.Tensor:
-        """Actions for float32[B, d] states and int64[B] tasks: float32[B, chunk, a]."""
-        inputs = torch.cat(((states - self._mean) / self._std, self._one_hots[tasks]), dim=1)
+    def plan(
+        self, states: torch.Tensor, tasks: torch.Tensor, indicators: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Actions for float32[B, d] states and int64[B] tasks: float32[B, chunk, a].
+
+        `indicators` int64[B] are heard by a conditioned policy only; None tells it nothing.
+        """
+        parts = [(states - self._mean) / self._std, self._one_hots[tasks]]
+        if self.spec.conditioned:
+            told = torch.zeros_like(tasks) if indicators is None else indicators
+            parts.append(self._indicators[told])
+        inputs = torch.cat(parts, dim=1)
         planned: torch.Tensor = self._network(inputs)
         return planned.view(len(states), self.spec.chunk, self.spec.action_size)
 
-    def losses(self, batch: Batch) -> torch.Tensor:
+    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:  # noqa: ARG002 - nothing is drawn
         """Mean squared error of each sample's valid targets, float32[B]: the surrogate of -log π(a|s)."""
-        planned = self.plan(torch.from_numpy(batch.states), torch.from_numpy(batch.tasks))
+        told = None if batch.indicators is None else torch.from_numpy(batch.indicators)
+        planned = self.plan(torch.from_numpy(batch.states), torch.from_numpy(batch.tasks), told)
         mask = torch.from_numpy(batch.mask)
         errors = (planned - torch.from_numpy(batch.actions)).square().mean(dim=2)
         return (errors * mask).sum(dim=1) / mask.sum(dim=1)

@@ -24,8 +24,8 @@ def columns() -> dict[str, set[str]]:
     found = {}
     for table, body in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)\n\((.*?)\n\)", text, re.S):
         found[table] = set(re.findall(r"^    (\w+) ", body, re.M))
-    for table, column in re.findall(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ", text):
-        found[table].add(column)
+    for table, body in re.findall(r"ALTER TABLE (\w+)\s(.*?);", text, re.S):
+        found[table] |= set(re.findall(r"ADD COLUMN IF NOT EXISTS (\w+) ", body))
     return found
 
 

@@ -24,7 +24,11 @@ def demonstrations() -> list[Synthetic]:
 
 def started(settings: LearnerSettings = SETTINGS) -> TrainingCore:
     demos = demonstrations()
-    core = TrainingCore(settings, base_spec(settings, demos[0].event, [demo.episode for demo in demos]))
+    core = TrainingCore(
+        settings,
+        base_spec(settings, demos[0].event.features, demos[0].event.fps, [demo.episode for demo in demos]),
+    )
+    core.prepare([demo.episode for demo in demos])
     for demo in demos:
         core.admit(demo.episode)
     core.begin_phase(1e-3)
@@ -61,9 +65,13 @@ def test_updates_are_bounded_by_what_the_fleet_has_brought() -> None:
         core.admit(make_episode(5, steps=12, revision=1).episode)
 
 
-def test_continuing_from_a_snapshot_gives_the_same_bytes() -> None:
+@pytest.mark.parametrize("algorithm", ["hg-dagger", "recap"])
+@pytest.mark.parametrize("mixing", ["fixed", "adaptive"])
+def test_continuing_from_a_snapshot_gives_the_same_bytes(mixing: str, algorithm: str) -> None:
+    changes = {"mixing": mixing, "adaptive_window": 30, "algorithm": algorithm, "recap_value_steps": 20}
+    settings = SETTINGS.model_copy(update=changes)
     online = [make_episode(n, steps=20) for n in range(10, 14)]
-    whole, first = started(), started()
+    whole, first = started(settings), started(settings)
     for core in (whole, first):
         core.admit(online[0].episode)
         core.admit(online[1].episode)
@@ -71,7 +79,7 @@ def test_continuing_from_a_snapshot_gives_the_same_bytes() -> None:
         for _ in range(20):
             core.update(online=True)
     document, tensors = unpack_json(pack_json(*first.snapshot()))
-    second = TrainingCore.restore(SETTINGS, json.loads(json.dumps(document)), tensors)
+    second = TrainingCore.restore(settings, json.loads(json.dumps(document)), tensors)
     stored = {made.record.payload_uri: made for made in (*demonstrations(), *online)}
     revised = make_episode(10, steps=25, revision=2)
     stored[revised.record.payload_uri] = revised
@@ -100,7 +108,9 @@ def test_training_imitates_the_demonstrations() -> None:
 def test_draws_are_told_by_task_and_source() -> None:
     core = started()
     core.admit(make_episode(7, task="lift", steps=30, human=(0, 30)).episode)
-    draws = core.update(online=True).draws
+    drawn = core.update(online=True)
+    draws = drawn.losses.draws
+    assert drawn.shares.tolist() == [0.5, 0.0]
     assert draws.sum() == 32
     assert draws[0].all()
     assert draws[1, 1] == 0, "push has no online data"

@@ -64,3 +64,19 @@ def test_stop_ends_the_wait_for_a_store_that_stays_away() -> None:
     with pytest.raises(Stopped):
         fetcher.take(make_episode(1).record)
     fetcher.close()
+
+
+class Broken(Shelf):
+    """Fails in a way that nobody has thought of."""
+
+    def get(self, key: str) -> bytes:
+        raise RuntimeError(f"no idea: {key}")
+
+
+def test_an_error_that_nobody_expects_reaches_whoever_takes_the_payload_and_the_threads_live_on() -> None:
+    made = [make_episode(n) for n in range(6)]
+    fetcher = PayloadFetcher(Broken(made), Patience(threading.Event()), threads=2)
+    for item in made:
+        with pytest.raises(RuntimeError, match="no idea"):
+            fetcher.take(item.record)
+    fetcher.close()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from learner.episodes import Episode, EpisodeRecord, Frames, runs_left
 from learner.errors import UnknownTask
 from learner.policies.base import PolicySpec
-from learner.replay import ReplayBuffer
+from learner.replay import ReplayBuffer, Selection
 from schemas.events import EpisodeSource
 from tests.learner.synthetic import ACTION, FEATURES, STATE, make_episode
 
@@ -40,8 +40,8 @@ def marked(
     return Episode(record, Frames(index, np.array(human), states, actions, np.zeros(len(human), np.float32)))
 
 
-def everything(episode: Episode) -> np.ndarray:
-    return np.ones(len(episode.frames), bool)
+def everything(episode: Episode) -> Selection:
+    return Selection.of(np.ones(len(episode.frames), bool))
 
 
 @settings(max_examples=100, deadline=None)
@@ -96,7 +96,7 @@ def test_targets_are_the_actions_that_follow_under_the_same_control(
 def test_only_selected_frames_are_drawn() -> None:
     buffer = ReplayBuffer(SPEC, batch_size=256)
     episode = marked(1, [False, True, True, False])
-    assert buffer.add(episode, episode.frames.human) == 2
+    assert buffer.add(episode, Selection.of(episode.frames.human)) == 2
     batch = buffer.sample(np.random.default_rng(0), np.ones(2))
     assert set(batch.states[:, 1]) == {1.0, 2.0}
 
@@ -116,14 +116,14 @@ def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(ValueError, match="no frame"):
         buffer.sample(np.random.default_rng(0), np.ones(2))
     episode = marked(1, [False])
-    buffer.add(episode, episode.frames.human)
+    buffer.add(episode, Selection.of(episode.frames.human))
     with pytest.raises(ValueError, match="no frame"):
         buffer.sample(np.random.default_rng(0), np.ones(2))
 
 
 def test_task_that_the_policy_does_not_know_is_refused() -> None:
     with pytest.raises(UnknownTask):
-        ReplayBuffer(SPEC, 4).add(marked(1, [True], task="juggle"), np.ones(1, bool))
+        ReplayBuffer(SPEC, 4).add(marked(1, [True], task="juggle"), Selection.of(np.ones(1, bool)))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,18 @@ def test_tasks_are_drawn_alike_however_much_data_each_has() -> None:
     assert abs((batch.tasks == 0).mean() - 0.5) < 0.02
 
 
+def test_weighted_tasks_are_drawn_in_proportion_and_those_without_data_not_at_all() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=20_000)
+    episode = marked(1, [True] * 20, task="lift")
+    buffer.add(episode, everything(episode))
+    random, weights = np.random.default_rng(0), np.array([1.0, 3.0])
+    assert (buffer.sample(random, np.full(2, 0.5), weights).tasks == 0).all()
+    np.testing.assert_array_equal(buffer.shares(np.full(2, 0.5)), [1.0, np.nan])
+    episode = marked(2, [True] * 5, task="push")
+    buffer.add(episode, everything(episode))
+    assert abs((buffer.sample(random, np.full(2, 0.5), weights).tasks == 1).mean() - 0.75) < 0.02
+
+
 def test_the_same_seed_draws_the_same_and_growing_does_not_disturb_what_is_there() -> None:
     buffers = [ReplayBuffer(SPEC, batch_size=64) for _ in range(2)]
     for buffer in buffers:
@@ -155,7 +167,7 @@ def test_the_same_seed_draws_the_same_and_growing_does_not_disturb_what_is_there
             episode = marked(number, [True] * 100, online=number % 2 == 0)
             buffer.add(episode, everything(episode))
     one, other = (buffer.sample(np.random.default_rng(5), np.full(2, 0.5)) for buffer in buffers)
-    for name in ("states", "tasks", "online", "actions", "mask"):
+    for name in ("states", "tasks", "online", "actions", "mask", "weights", "advantages"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert set(one.states[:, 0]) <= set(range(60))
 

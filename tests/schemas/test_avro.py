@@ -98,6 +98,7 @@ def _assert_same_record(avro: dict[str, Any], model: type[BaseModel], named: dic
         _assert_same_type(field["type"], hints[name], named, where)
         if "default" in field:
             default = model.model_fields[name].default
+            default = list(default) if isinstance(default, tuple) else default  # JSON has no tuples
             assert default == field["default"], where
             assert type(default) is type(field["default"]), where
 

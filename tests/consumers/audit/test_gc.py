@@ -101,7 +101,11 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
     assert (done.objects, done.bytes, done.kept) == (planned.objects, planned.bytes, planned.kept)
     assert before - keys(pipeline) == {orphan, policies[1]}
 
+    journal = "journals/p/versions/1.json"
+    pipeline.objects.put(journal, json.dumps({"payload_uri": older.payload_uri}).encode())
     pipeline.objects.delete("checkpoints/p/1.safetensors")
+    assert gc(pipeline).objects == {}, "a version can be trained again"
+    pipeline.objects.delete(journal)
     assert gc(pipeline).objects == {"older revision": 1}
     assert before - keys(pipeline) == {orphan, policies[1], older_key, "checkpoints/p/1.safetensors"}
     assert gc(pipeline).objects == {}

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra.settings import LearnerSettings
 from learner.algorithms import ALGORITHMS
 from learner.algorithms.descent import Descent
-from learner.algorithms.hg_dagger import HgDagger
+from learner.algorithms.hg_dagger import HgDagger, Options, before_takeover
+from learner.episodes import Frames
 from learner.errors import InvalidArtifact
 from learner.policies.chunked_network import ChunkedNetwork
 from learner.replay import Batch
-from schemas.events import EpisodeSource
+from schemas.events import EpisodeEnd, EpisodeSource
 from tests.learner.synthetic import ACTION, STATE, make_episode
 from tests.learner.test_replay import SPEC
 
@@ -23,8 +27,11 @@ def test_settings_allow_the_algorithms_that_there_are() -> None:
     assert set(get_args(allowed)) == set(ALGORITHMS)
 
 
-def algorithm(half_life: float = 0.0) -> HgDagger:
-    return HgDagger(ChunkedNetwork(SPEC, seed=1), seed=1, ema_half_life=half_life)
+ARRAYS = ("states", "tasks", "online", "actions", "mask", "weights", "advantages")
+
+
+def algorithm(half_life: float = 0.0, options: Options | None = None) -> HgDagger:
+    return HgDagger(ChunkedNetwork(SPEC, seed=1), seed=1, ema_half_life=half_life, options=options)
 
 
 def batch(seed: int = 0, size: int = 16) -> Batch:
@@ -37,18 +44,54 @@ def batch(seed: int = 0, size: int = 16) -> Batch:
         online=random.random(size) < 0.5,
         actions=random.normal(size=(size, SPEC.chunk, ACTION)).astype(np.float32),
         mask=mask,
+        weights=np.ones(size, np.float32),
+        advantages=np.full(size, np.nan, np.float32),
     )
 
 
 def test_online_frames_are_training_data_where_a_human_acts() -> None:
     selected = algorithm().select(make_episode(1, steps=10, human=(3, 6)).episode)
-    assert np.flatnonzero(selected).tolist() == [3, 4, 5]
+    assert np.flatnonzero(selected.drawable).tolist() == [3, 4, 5]
 
 
 def test_demonstrations_are_training_data_unless_they_are_known_to_have_failed() -> None:
     for success, expected in ((True, True), (None, True), (False, False)):
         made = make_episode(1, source=EpisodeSource.DEMONSTRATION, success=success)
-        assert algorithm().select(made.episode).all() == expected
+        assert algorithm().select(made.episode).drawable.all() == expected
+
+
+def test_successful_autonomous_segments_count_if_asked_for_and_what_led_to_a_takeover_counts_less() -> None:
+    options = Options(autonomous_weight=0.5, takeover_steps=2, takeover_weight=0.25)
+    good = make_episode(1, steps=10, human=(5, 7))
+    selection = algorithm(options=options).select(good.episode)
+    assert selection.drawable.all()
+    assert selection.weights.tolist() == [0.5, 0.5, 0.5, 0.125, 0.125, 1.0, 1.0, 0.5, 0.5, 0.5]
+    none = algorithm(options=replace(options, takeover_weight=0.0)).select(good.episode)
+    assert np.flatnonzero(~none.drawable).tolist() == [3, 4]
+    for changes in ({"success": False}, {"success": None}, {"end": EpisodeEnd.TRUNCATED}):
+        other = replace(good.episode, record=good.record.model_copy(update=changes))
+        assert np.flatnonzero(algorithm(options=options).select(other).drawable).tolist() == [5, 6]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 3)), min_size=1, max_size=30), st.integers(0, 6))
+def test_steps_before_a_takeover_are_those_within_reach_of_one(steps: list[tuple[bool, int]], reach: int) -> None:
+    index = np.cumsum([gap for _, gap in steps]).astype(np.int32)
+    human = np.array([acted for acted, _ in steps])
+    vectors = np.zeros((len(steps), 1), np.float32)
+    found = before_takeover(Frames(index, human, vectors, vectors, vectors[:, 0]), reach)
+    takeovers = [index[n] for n in range(1, len(steps)) if human[n] and not human[n - 1]]
+    expected = [
+        not acted and any(0 < taken - at <= reach for taken in takeovers)
+        for acted, at in zip(human, index, strict=True)
+    ]
+    assert found.tolist() == expected
+
+
+def test_a_sample_counts_as_much_as_its_weight() -> None:
+    one, other = batch(), batch()
+    one.weights[8:] = 0.0
+    half = replace(other, **{n: getattr(other, n)[:8] for n in ARRAYS})
+    assert algorithm().update(one).loss == pytest.approx(algorithm().update(half).loss, rel=1e-6)
 
 
 def test_masked_targets_have_no_part_in_the_loss() -> None:
@@ -109,9 +152,9 @@ def test_adam_takes_the_steps_that_torch_takes() -> None:
     descent.begin_phase(1e-2, None)
     adam = torch.optim.Adam(reference.parameters(), 1e-2)
     for step in range(20):
-        descent.step(network.losses(batch(step)).mean())
+        descent.step(network.losses(batch(step), descent.random).mean())
         adam.zero_grad()
-        reference.losses(batch(step)).mean().backward()  # type: ignore[no-untyped-call]
+        reference.losses(batch(step), descent.random).mean().backward()  # type: ignore[no-untyped-call]
         adam.step()
     for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

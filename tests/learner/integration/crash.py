@@ -1,6 +1,6 @@
 """`sop learn` that kills itself with SIGKILL just before a call.  python -m ...crash CALL COUNT
 
-CALL is one of the effects of a publication; COUNT says which time.
+CALL is an effect, or a step on the way to one; COUNT says which time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 from infra.settings import load_settings
 from learner.checkpoint import CheckpointStore
+from learner.core import TrainingCore
+from learner.journal import Journal
 from learner.publisher import Publisher
 from learner.train import run
 
@@ -20,6 +22,12 @@ CALLS: dict[str, tuple[type[Any], str]] = {
     "checkpoint": (CheckpointStore, "save"),
     "announcement": (Publisher, "announce"),
     "pruning": (CheckpointStore, "prune"),
+    "journal": (Journal, "append"),
+    "admission": (TrainingCore, "admit"),
+    "update": (TrainingCore, "update"),
+    "seal": (Journal, "seal"),
+    "turn": (Journal, "turn"),
+    "taking over": (Journal, "take_over"),
 }
 
 

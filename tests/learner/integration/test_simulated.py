@@ -20,7 +20,14 @@ SETTINGS = {
     "SIMULATED_PATIENCE": "300",
 }
 CRASH = "tests.learner.integration.crash"
-CRASHES = (("announcement", 1), ("checkpoint", 1), ("announcement", 2), ("pruning", 1))
+CRASHES = (
+    ("update", 11),
+    ("announcement", 1),
+    ("checkpoint", 1),
+    ("admission", 3),
+    ("turn", 1),
+    ("pruning", 1),
+)
 
 
 @pytest.fixture(scope="module")

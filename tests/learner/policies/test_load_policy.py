@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learner.errors import InvalidArtifact, UnfitEpisode, UnknownTask
 from learner.policies import load_policy
 from learner.policies.artifact import METADATA_KEY, pack, unpack
-from learner.policies.base import PolicySpec
+from learner.policies.base import POSITIVE, UNCONDITIONED, Inference, PolicySpec
 from learner.policies.chunked_network import ChunkedNetwork, weights_of
 from schemas.events import Feature
 
@@ -70,6 +70,27 @@ def test_robot_plans_what_the_trained_network_plans(
     assert planned.shape == (chunk, action)
     assert planned.dtype == np.float32
     np.testing.assert_allclose(planned, expected[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_conditioned_policy_acts_as_if_its_action_were_good_and_guidance_goes_beyond() -> None:
+    of = spec().model_copy(update={"conditioned": True})
+    network = ChunkedNetwork(of, 3)
+    data = pack(of, weights_of(network.names(), network.parameters()))
+    seen = np.random.default_rng(0).normal(size=5).astype(np.float32)
+    with torch.no_grad():
+        plain, positive = (
+            network.plan(torch.from_numpy(seen[None]), torch.tensor([1]), torch.tensor([told]))[0].numpy()
+            for told in (UNCONDITIONED, POSITIVE)
+        )
+    assert np.abs(plain - positive).max() > 1e-3
+    np.testing.assert_allclose(load_policy(data).act(seen, "push"), positive, rtol=1e-4, atol=1e-5)
+    guided = load_policy(data, Inference(guidance=2.0)).act(seen, "push")
+    np.testing.assert_allclose(guided, plain + 2.0 * (positive - plain), rtol=1e-4, atol=1e-5)
+
+
+def test_what_later_software_added_travels_only_where_it_is_used() -> None:
+    assert "conditioned" not in spec().document()
+    assert spec().model_copy(update={"conditioned": True}).document()["conditioned"] is True
 
 
 def test_unknown_task_is_refused_by_name_with_those_that_are_known() -> None:

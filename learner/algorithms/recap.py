@@ -1,0 +1,169 @@
+"""RECAP: a policy conditioned on whether an action was better than expected (π*0.6, arXiv 2511.14759).
+
+As SOP uses it (arXiv 2601.03044, its section on algorithms): the value function is pre-trained, then frozen;
+N = 50; human corrections are positive; loss on actions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+import torch
+
+from learner.algorithms.advantage import n_step_advantages, threshold
+from learner.algorithms.base import Metrics
+from learner.algorithms.gradient import GradientAlgorithm
+from learner.algorithms.returns import horizons, last_reward, monte_carlo_returns, outcome
+from learner.algorithms.value import ValueFunction
+from learner.episodes import Episode
+from learner.errors import InvalidArtifact
+from learner.policies.artifact import Arrays
+from learner.policies.base import NEGATIVE, POSITIVE, UNCONDITIONED, Floats, TrainablePolicy
+from learner.replay import Batch, Selection
+from schemas.events import EpisodeSource
+
+NAME = "recap"
+_HORIZONS = "recap.horizons"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """RECAP's numbers; the paper's where it gives any.
+
+    failure_penalty: C_fail as a share of the task's longest episode (ours: 1, which makes every failure −1).
+    look_ahead: N, steps. positive_share: of the policy's steps, on which the task's threshold ε is the quantile;
+    positive_shares: by task, for hard ones. threshold_steps: instead of a quantile, ε as so many steps of the
+    task's longest episode. dropout: how often the indicator is withheld. value_steps: of the pre-training.
+    """
+
+    failure_penalty: float = 1.0
+    look_ahead: int = 50
+    positive_share: float = 0.4
+    positive_shares: Mapping[str, float] = field(default_factory=dict)
+    threshold_steps: float | None = None
+    dropout: float = 0.3
+    value_steps: int = 1000
+
+
+class Recap(GradientAlgorithm):
+    """Advantage-conditioned cloning of everything that was done, good or bad. Implements `Algorithm`.
+
+    The buffer keeps advantages, not labels: another threshold labels all data anew, and needs no other value
+    function. Until one was fitted, steps of the policy go without a label.
+    """
+
+    name = NAME
+
+    def __init__(
+        self, policy: TrainablePolicy, *, seed: int, ema_half_life: float, options: Options | None = None
+    ) -> None:
+        super().__init__(policy, seed=seed, ema_half_life=ema_half_life)
+        self._options = options or Options()
+        self._value = ValueFunction(policy.spec, seed=seed)
+        self._horizons = np.zeros(len(policy.spec.tasks), np.int64)
+        self._known: list[dict[str, Floats]] = [{} for _ in policy.spec.tasks]
+        self._thresholds: npt.NDArray[np.float64] | None = None
+
+    def prepare(self, episodes: Sequence[Episode]) -> None:
+        """Fit the value function to the returns of episodes whose outcome is known; it is frozen from then on."""
+        tasks, options = self.spec.tasks, self._options
+        judged = [(e, success) for e in episodes if len(e.frames) and (success := outcome(e.record)) is not None]
+        if not judged:
+            _log.warning("value_function_not_fitted", reason="no episode TERMINATED with known success")
+            return
+        self._horizons = horizons((episode for episode, _ in judged), tasks)
+        places = [tasks.index(episode.record.task) for episode, _ in judged]
+        returns = [
+            monte_carlo_returns(
+                episode.frames.index,
+                success=success,
+                horizon=int(self._horizons[task]),
+                failure_penalty=options.failure_penalty,
+            )
+            for (episode, success), task in zip(judged, places, strict=True)
+        ]
+        loss = self._value.fit(
+            np.concatenate([episode.frames.states for episode, _ in judged]),
+            np.repeat(places, [len(part) for part in returns]),
+            np.concatenate(returns),
+            steps=options.value_steps,
+        )
+        _log.info("value_function_fitted", episodes=len(judged), cross_entropy=round(loss, 4))
+
+    def select(self, episode: Episode) -> Selection:
+        """Every frame, with its advantage: +∞ where a human acted, unless in a demonstration that failed."""
+        record, frames = episode.record, episode.frames
+        task = self.spec.task_index(record.task)
+        advantages = self._advantages(episode, task)
+        failed = record.source is EpisodeSource.DEMONSTRATION and record.success is False
+        known = advantages[~np.isnan(advantages) & ~frames.human]
+        self.forget(record.episode_id)
+        if len(known):
+            self._known[task][record.episode_id] = known
+            self._thresholds = None
+        if not failed:
+            advantages[frames.human] = np.inf
+        return Selection.of(np.ones(len(frames), np.bool_), advantages=advantages)
+
+    def forget(self, episode_id: str) -> None:
+        """Its steps no longer count for the threshold."""
+        for known in self._known:
+            if known.pop(episode_id, None) is not None:
+                self._thresholds = None
+
+    def thresholds(self) -> npt.NDArray[np.float64]:
+        """ε of each task, float64[tasks], over the policy's steps that are in the buffer now."""
+        if self._thresholds is None:
+            self._thresholds = np.array([self._threshold(task) for task in range(len(self._known))])
+        return self._thresholds
+
+    def indicators(self, batch: Batch) -> npt.NDArray[np.int64]:
+        """What the policy is told of each sample before dropout, int64[B]: I = 1[A > ε] of its task."""
+        positive = batch.advantages > self.thresholds()[batch.tasks]
+        labels = np.where(positive, POSITIVE, NEGATIVE)
+        return np.where(np.isnan(batch.advantages), UNCONDITIONED, labels)
+
+    def update(self, batch: Batch) -> Metrics:
+        """One gradient step on the mean of the samples' losses, each under its indicator, or under none."""
+        withheld = torch.rand(len(batch), generator=self._descent.random).numpy() < self._options.dropout
+        indicators = np.where(withheld, UNCONDITIONED, self.indicators(batch))
+        return super().update(replace(batch, indicators=indicators))
+
+    def state(self) -> Arrays:
+        """Everything that decides the updates to come, the frozen value function included."""
+        return {**super().state(), **self._value.state(), _HORIZONS: self._horizons.copy()}
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from `state`, bit for bit. Raise InvalidArtifact if it is another policy's."""
+        super().load_state(state)
+        if _HORIZONS not in state or state[_HORIZONS].shape != self._horizons.shape:
+            raise InvalidArtifact("not a training state of RECAP for these tasks")
+        self._value.load_state(state)
+        self._horizons = np.array(state[_HORIZONS])
+
+    def _advantages(self, episode: Episode, task: int) -> Floats:
+        horizon = int(self._horizons[task])
+        if horizon == 0:  # never fitted for this task
+            return np.full(len(episode.frames), np.nan, np.float32)
+        success = outcome(episode.record)
+        return n_step_advantages(
+            episode.frames,
+            self._value.values(episode.frames.states, task),
+            horizon=horizon,
+            steps=self._options.look_ahead,
+            ending=None if success is None else last_reward(success, self._options.failure_penalty),
+        )
+
+    def _threshold(self, task: int) -> float:
+        options = self._options
+        if options.threshold_steps is not None:
+            return options.threshold_steps / max(int(self._horizons[task]), 1)
+        known = self._known[task].values()
+        share = options.positive_shares.get(self.spec.tasks[task], options.positive_share)
+        return threshold(np.concatenate(list(known)) if known else np.empty(0), share)

@@ -1,0 +1,198 @@
+"""The journal: what a learner decided about its data, written down before any of it is trained on.
+
+    journals/<policy>/open/<version>/<claim>/<number>.json   decisions since <version>, by one learner
+    journals/<policy>/versions/<version>-<sha256>.json       all decisions that made a version of its parent
+
+A version follows from the one before, its settings and these decisions, bit for bit (`learner.rerun`). An older
+learner that hangs may still write under its own claim; nobody reads that once a younger one has written under its.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from infra.errors import ObjectMissing
+from infra.object_store import ObjectStore
+from learner.episodes import EpisodeRecord
+from learner.errors import InvalidArtifact, JournalMissing
+from learner.patience import Patience
+from schemas.events import Feature, PolicyVersion
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Decision(_Document):
+    """About one episode: which revision, and where its announcement lies in training-episodes."""
+
+    record: EpisodeRecord
+    partition: int
+    offset: int
+    seen_at: AwareDatetime
+
+
+class Beginning(_Document):
+    """What a new line is for: layout of its vectors, and steps per second."""
+
+    features: tuple[Feature, ...]
+    fps: float
+
+
+class Entry(_Document):
+    """Decisions that take effect after `learner_step` updates.
+
+    admitted: in this order. set_aside: payload missing, altered, or of no use. forgotten: ids of episodes that had
+    been admitted and whose payload can no longer be read. beginning: the line starts with what is admitted here.
+    """
+
+    learner_step: int
+    admitted: tuple[Decision, ...] = ()
+    set_aside: tuple[Decision, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    beginning: Beginning | None = None
+
+
+class Segment(_Document):
+    """How one version came about.
+
+    parent: the version that it was trained from. config: the learner's settings as JSON. machine: where it was
+    trained, see `learner.machine`. learner_step: updates taken when it was published.
+    """
+
+    policy: str
+    version: int
+    parent: int | None
+    sha256: str
+    learner_step: int
+    config: str
+    machine: str
+    entries: tuple[Entry, ...]
+
+
+_ENTRIES = TypeAdapter(tuple[Entry, ...])
+
+
+class Journal:
+    """The journal of one policy line, as one learner writes it.
+
+    Raises (all methods):
+        Stopped: a stop was asked for.
+    """
+
+    def __init__(self, store: ObjectStore, policy: str, patience: Patience) -> None:
+        self._store = store
+        self._prefix = f"journals/{policy}/"
+        self._patience = patience
+        self._folder = ""
+        self._count = 0
+        self._entries: list[Entry] = []
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Decisions since the newest version."""
+        return tuple(self._entries)
+
+    def tail(self, version: int) -> tuple[Entry, ...]:
+        """What the last learner decided after it published `version` (0: before the first).
+
+        Raises:
+            InvalidArtifact: what lies there is no journal.
+        """
+        keys = self._list(self._open(version))
+        youngest = max((key.rsplit("/", 1)[0] for key in keys), default="")
+        found = [entry for key in keys if key.rsplit("/", 1)[0] == youngest for entry in self._read_entries(key)]
+        return tuple(found)
+
+    def take_over(self, version: int, claim: str, entries: tuple[Entry, ...]) -> None:
+        """From now on this is the journal after `version`; `entries` were taken up from the last learner's."""
+        self._folder = f"{self._open(version)}{claim}/"
+        self._count, self._entries = 0, []
+        self._write(entries)
+
+    def append(self, entry: Entry) -> None:
+        """Write decisions down; when this returns they survive the machine."""
+        self._write((entry,))
+
+    def seal(self, segment: Segment) -> None:
+        """Write down how a version came about, before it is announced."""
+        key, data = self._key(segment.version, segment.sha256), segment.model_dump_json().encode()
+        self._patience.call("object store", lambda: self._store.put(key, data))
+
+    def turn(self, version: int) -> None:
+        """`version` is announced: decisions from now on come after it. Those before are in its segment."""
+        claim = self._folder.rstrip("/").rsplit("/", 1)[1]
+        self.take_over(version, claim, ())
+        before = self._open(version)
+        for key in self._list(f"{self._prefix}open/"):
+            if key < before:
+                self._patience.call("object store", partial(self._store.delete, key))
+
+    def segment(self, version: PolicyVersion) -> Segment:
+        """How an announced version came about.
+
+        Raises:
+            JournalMissing: nobody wrote it down, or it was removed.
+            InvalidArtifact: what lies there is no journal.
+        """
+        key = self._key(version.version, version.sha256)
+        try:
+            return Segment.model_validate_json(self._get(key))
+        except ObjectMissing as error:
+            raise JournalMissing(
+                f"the journal has no {key}: version {version.version} was published without, or it was removed"
+            ) from error
+        except ValidationError as error:
+            raise InvalidArtifact(f"{key} is no journal: {error.errors()[0]['msg']}") from error
+
+    def _read_entries(self, key: str) -> tuple[Entry, ...]:
+        try:
+            return _ENTRIES.validate_json(self._get(key))
+        except ValidationError as error:
+            raise InvalidArtifact(f"{key} is no journal: {error.errors()[0]['msg']}") from error
+
+    def _write(self, entries: tuple[Entry, ...]) -> None:
+        key, data = f"{self._folder}{self._count:08d}.json", _ENTRIES.dump_json(entries)
+        self._patience.call("object store", lambda: self._store.put(key, data))
+        self._count += 1
+        self._entries += entries
+
+    def _list(self, prefix: str) -> list[str]:
+        return self._patience.call("object store", lambda: self._store.list(prefix))
+
+    def _get(self, key: str) -> bytes:
+        return self._patience.call("object store", lambda: self._store.get(key))
+
+    def _open(self, version: int) -> str:
+        return f"{self._prefix}open/{version:08d}/"
+
+    def _key(self, version: int, sha256: str) -> str:
+        return f"{self._prefix}versions/{version:08d}-{sha256}.json"
+
+
+def path_to(
+    version: int, published: dict[int, PolicyVersion], journal: Journal, *, after: int = 0
+) -> list[Segment]:
+    """Segments from the one after version `after` up to `version`, along the parents; 0 is the line's beginning.
+
+    Raises:
+        JournalMissing: one of them is missing, or `after` is no ancestor.
+        InvalidArtifact: one of them is no journal.
+    """
+    found: list[Segment] = []
+    at = version
+    while at != after:
+        if at not in published:
+            raise JournalMissing(f"version {at} was never published; published are {_ranges(published)}")
+        segment = journal.segment(published[at])
+        found.append(segment)
+        at = segment.parent or 0
+        if at < after:
+            raise JournalMissing(f"version {version} does not come from version {after}")
+    return found[::-1]
+
+
+def _ranges(published: dict[int, PolicyVersion]) -> str:
+    return f"{min(published)} to {max(published)}" if published else "none"

@@ -1,0 +1,169 @@
+"""`sop replay`: a published version is trained again, from journal and payloads, and compared.
+
+It writes nothing: neither Kafka nor the bucket are changed, and a learner that is at work is not disturbed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from infra.errors import ObjectMissing
+from infra.object_store import ObjectStore, sha256_hex
+from infra.registry import Registry
+from infra.settings import Settings
+from learner.checkpoint import CheckpointStore
+from learner.core import TrainingCore
+from learner.errors import JournalMissing, PayloadGone
+from learner.journal import Journal, path_to
+from learner.machine import fingerprint
+from learner.patience import Patience
+from learner.payloads import PayloadFetcher
+from learner.policies.artifact import Arrays, unpack
+from learner.rerun import rerun
+from learner.resume import restore
+from learner.stream import EventStream
+from schemas.events import PolicyVersion
+from schemas.topics import POLICY_VERSIONS
+
+TOLERANCE = 1e-2
+"""On other hardware, relative to a tensor's largest weight.
+
+Rounding differs in the last bit, and training amplifies it: weights that differ by 6e-8 at first differ by 7e-6
+after 10 updates and by 8e-3 after 100 (MLP 3×256, learning rate 1e-3), and later are as far apart as two seeds. So
+between machines of different kinds only a version that begins at a checkpoint can be compared.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Outcome of a replay.
+
+    published, trained: sha256. there, here: kinds of machine. difference: largest difference of any weight, as a
+    share of the largest weight of its tensor; 0 when the hashes agree, None when nothing can be compared.
+    updates: gradient steps that were taken.
+    """
+
+    version: int
+    published: str
+    trained: str
+    there: str
+    here: str
+    difference: float | None
+    updates: int
+
+    @property
+    def equal(self) -> bool:
+        """Bit for bit."""
+        return self.published == self.trained
+
+    @property
+    def other_hardware(self) -> bool:
+        """Whether equal bits cannot be expected."""
+        return self.there != self.here
+
+    @property
+    def good(self) -> bool:
+        """Equal; on other hardware within `TOLERANCE`."""
+        close = self.difference is not None and self.difference <= TOLERANCE
+        return self.equal or (self.other_hardware and close)
+
+
+def replay(
+    settings: Settings,
+    policy: str,
+    version: int,
+    *,
+    from_checkpoint: bool = False,
+    stop: threading.Event | None = None,
+    told: Callable[[int, int], None] = lambda _version, _steps: None,
+) -> Replayed:
+    """Train a version of a line again.
+
+    Args:
+        settings: where the servers are; the learner's settings are those of the time.
+        policy: the line.
+        version: of it.
+        from_checkpoint: begin at the newest checkpoint of an ancestor that is kept, not at the line's beginning.
+        stop: ends it.
+        told: called with each version and its learner step, once it was trained.
+
+    Raises:
+        JournalMissing: nobody wrote down how the version came about.
+        PayloadGone: an episode can no longer be read as it was announced.
+        InvalidArtifact: a journal is none.
+        Stopped: a stop was asked for.
+    """
+    patience, store = Patience(stop or threading.Event()), ObjectStore(settings.s3)
+    published = _published(settings, policy, patience)
+    if version not in published:
+        raise JournalMissing(f"{policy} has no version {version}; it has {_those(published)}")
+    journal, payloads = Journal(store, policy, patience), PayloadFetcher(store, patience)
+    try:
+        core: TrainingCore | None = None
+        path = path_to(version, published, journal)
+        if from_checkpoint:
+            ancestors = {segment.version: n for n, segment in enumerate(path[:-1])}
+            for checkpoint in CheckpointStore(store, policy, patience, keep=1).newest_first():
+                place = ancestors.get(checkpoint.announcement.version)
+                if place is not None and checkpoint.announcement.sha256 == path[place].sha256:
+                    restored = restore(checkpoint.settings, checkpoint, payloads)
+                    if restored.lost:
+                        raise PayloadGone(f"of version {checkpoint.announcement.version}: {restored.lost[0]}")
+                    core = restored.core
+                    path = path[place + 1 :]
+                    break
+        began = core.learner_step if core is not None else 0
+        for segment in path:
+            core = rerun(core, segment, payloads)
+            told(segment.version, segment.learner_step)
+        if core is None:
+            raise JournalMissing(f"there is nothing to train for version {version}")
+        data = core.artifact()
+    finally:
+        payloads.close()
+    digest = sha256_hex(data)
+    return Replayed(
+        version=version,
+        published=published[version].sha256,
+        trained=digest,
+        there=path[-1].machine,
+        here=fingerprint(),
+        difference=0.0 if digest == published[version].sha256 else _difference(store, published[version], data),
+        updates=core.learner_step - began,
+    )
+
+
+def difference_of(one: Arrays, other: Arrays) -> float | None:
+    """Largest difference of any weight, as a share of its tensor's largest; None where names or shapes differ."""
+    if one.keys() != other.keys() or any(one[name].shape != other[name].shape for name in one):
+        return None
+    shares = []
+    for name, weights in one.items():
+        if weights.size:
+            scale = max(float(np.abs(weights).max()), 1e-12)
+            shares.append(float(np.abs(weights.astype(np.float64) - other[name]).max()) / scale)
+    return max(shares, default=0.0)
+
+
+def _difference(store: ObjectStore, announced: PolicyVersion, data: bytes) -> float | None:
+    try:
+        theirs = store.get(store.key(announced.artifact_uri))
+    except ObjectMissing:
+        return None
+    return difference_of(unpack(theirs)[1], unpack(data)[1])
+
+
+def _published(settings: Settings, policy: str, patience: Patience) -> dict[int, PolicyVersion]:
+    stream = EventStream(settings.kafka, Registry(settings.registry), POLICY_VERSIONS, PolicyVersion, patience)
+    try:
+        return {item.event.version: item.event for item in stream.read_to_end() if item.event.policy == policy}
+    finally:
+        stream.close()
+
+
+def _those(published: dict[int, PolicyVersion]) -> str:
+    return f"versions {min(published)} to {max(published)}" if published else "none"

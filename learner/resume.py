@@ -1,0 +1,77 @@
+"""Going on where a line stands: the newest checkpoint, and the journal up to the newest version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import structlog
+
+from infra.object_store import sha256_hex
+from infra.settings import LearnerSettings
+from learner.checkpoint import Checkpoint
+from learner.core import TrainingCore
+from learner.episodes import EpisodeRecord
+from learner.errors import BadPayload, InvalidArtifact, JournalMissing, PayloadGone
+from learner.journal import Journal, path_to
+from learner.payloads import PayloadFetcher
+from learner.rerun import rerun, with_settings
+from schemas.events import PolicyVersion
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Resumed:
+    """A core as it was when `at` was published; `set_aside` until then; `lost`: admitted, and gone."""
+
+    core: TrainingCore
+    at: PolicyVersion
+    set_aside: list[EpisodeRecord] = field(default_factory=list)
+    lost: list[EpisodeRecord] = field(default_factory=list)
+
+
+def resume(
+    settings: LearnerSettings,
+    checkpoint: Checkpoint,
+    published: dict[int, PolicyVersion],
+    journal: Journal,
+    payloads: PayloadFetcher,
+) -> Resumed:
+    """The core of the newest version, or of the checkpoint's if the way from there to the newest cannot be gone.
+
+    Raises:
+        Stopped: a stop was asked for.
+    """
+    resumed = restore(settings, checkpoint, payloads)
+    newest = published[max(published)]
+    if newest.version == resumed.at.version or resumed.lost:
+        return resumed
+    try:
+        for segment in path_to(newest.version, published, journal, after=resumed.at.version):
+            resumed.core = rerun(resumed.core, segment, payloads)
+            digest = sha256_hex(resumed.core.artifact())
+            if digest != segment.sha256:
+                raise JournalMissing(f"version {segment.version} comes out as {digest}: is this another machine?")
+            resumed.at = published[segment.version]
+            resumed.set_aside += [d.record for entry in segment.entries for d in entry.set_aside]
+            _log.info("version_trained_again", version=segment.version, sha256=digest)
+    except (JournalMissing, PayloadGone, InvalidArtifact) as error:
+        _log.error("going_on_from_an_older_version", version=checkpoint.announcement.version, reason=str(error))
+        return restore(settings, checkpoint, payloads)
+    if resumed.core.settings != settings:
+        resumed.core = with_settings(resumed.core, settings, payloads)
+    return resumed
+
+
+def restore(settings: LearnerSettings, checkpoint: Checkpoint, payloads: PayloadFetcher) -> Resumed:
+    """The core of a checkpoint, its buffer filled again."""
+    core = TrainingCore.restore(settings, checkpoint.core, checkpoint.tensors)
+    resumed = Resumed(core, checkpoint.announcement, list(checkpoint.set_aside))
+    for record, episode in payloads.take_all(list(core.episodes.values())):
+        if isinstance(episode, BadPayload):
+            _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
+            core.forget(record.episode_id)
+            resumed.lost.append(record)
+        else:
+            core.refill(episode)
+    return resumed

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from learner.algorithms.recap import Options, Recap
+from learner.episodes import Episode
+from learner.errors import InvalidArtifact
+from learner.policies.base import NEGATIVE, POSITIVE, UNCONDITIONED
+from learner.policies.chunked_network import ChunkedNetwork
+from learner.replay import Batch
+from schemas.events import EpisodeEnd, EpisodeSource
+from tests.learner.algorithms.test_hg_dagger import batch
+from tests.learner.synthetic import make_episode
+from tests.learner.test_replay import SPEC
+
+CONDITIONED = SPEC.model_copy(update={"conditioned": True})
+OPTIONS = Options(value_steps=30, look_ahead=5)
+
+
+def recap(options: Options = OPTIONS) -> Recap:
+    return Recap(ChunkedNetwork(CONDITIONED, seed=1), seed=1, ema_half_life=0.0, options=options)
+
+
+def episodes() -> list[Episode]:
+    """Demonstrations, and autonomous successes and failures, of one task."""
+    demonstrations = [make_episode(n, source=EpisodeSource.DEMONSTRATION, steps=20).episode for n in range(2)]
+    autonomous = [make_episode(n, steps=30, human=None, success=n % 2 == 0).episode for n in range(2, 8)]
+    return demonstrations + autonomous
+
+
+def prepared(options: Options = OPTIONS) -> Recap:
+    algorithm = recap(options)
+    algorithm.prepare(episodes())
+    return algorithm
+
+
+def labelled(advantages: np.ndarray, task: int = 1) -> Batch:
+    made = batch(size=len(advantages))
+    made.tasks[:] = task
+    return replace(made, advantages=advantages.astype(np.float32))
+
+
+def test_human_corrections_are_positive_and_every_frame_is_drawn() -> None:
+    algorithm = prepared()
+    selection = algorithm.select(make_episode(20, steps=12, human=(4, 9)).episode)
+    assert selection.drawable.all()
+    assert np.isposinf(selection.advantages).tolist() == [False] * 4 + [True] * 5 + [False] * 3
+    found = algorithm.indicators(labelled(selection.advantages[4:9]))
+    assert (found == POSITIVE).all()
+
+
+def test_a_demonstration_is_positive_unless_it_is_known_to_have_failed() -> None:
+    for success, positive in ((True, True), (None, True), (False, False)):
+        made = make_episode(30, source=EpisodeSource.DEMONSTRATION, success=success)
+        assert np.isposinf(prepared().select(made.episode).advantages).all() == positive
+
+
+def test_the_wanted_share_of_the_policys_steps_is_positive_by_task() -> None:
+    for share in (0.1, 0.4):
+        algorithm = prepared(replace(OPTIONS, positive_shares={"push": share}))
+        parts = [algorithm.select(episode).advantages for episode in episodes()]
+        advantages = np.concatenate([part[~np.isposinf(part)] for part in parts])
+        assert len(advantages) == 180
+        assert (algorithm.indicators(labelled(advantages)) == POSITIVE).mean() == pytest.approx(share, abs=0.01)
+
+
+def test_another_threshold_labels_anew_with_the_same_value_function() -> None:
+    first = prepared(replace(OPTIONS, positive_share=0.2))
+    second = recap(replace(OPTIONS, positive_share=0.7))
+    second.load_state(first.state())
+    made = episodes()[2]
+    one, other = first.select(made), second.select(made)
+    np.testing.assert_array_equal(one.advantages, other.advantages)
+    assert second.thresholds()[1] < first.thresholds()[1]
+    fixed = recap(replace(OPTIONS, threshold_steps=3.0))
+    fixed.load_state(first.state())
+    assert fixed.thresholds()[1] == 3.0 / 30
+
+
+def test_only_known_outcomes_are_learned_from() -> None:
+    def unknown(made: Episode, **changes: object) -> Episode:
+        return replace(made, record=made.record.model_copy(update=changes))
+
+    judged = episodes()
+    others = [
+        unknown(make_episode(50, steps=90, human=None).episode, end=EpisodeEnd.TRUNCATED),
+        unknown(make_episode(51, steps=90, human=None).episode, success=None),
+    ]
+    one, other = recap(), recap()
+    one.prepare(judged)
+    other.prepare([*others, *judged])
+    for name, values in one.state().items():
+        np.testing.assert_array_equal(values, other.state()[name], err_msg=name)
+
+
+def test_without_any_outcome_the_policys_steps_stay_unlabelled() -> None:
+    algorithm = recap()
+    algorithm.prepare([])
+    selection = algorithm.select(make_episode(20, steps=12, human=(4, 9)).episode)
+    found = algorithm.indicators(labelled(selection.advantages))
+    assert (found == UNCONDITIONED).tolist() == [True] * 4 + [False] * 5 + [True] * 3
+
+
+def test_the_value_function_is_frozen_online_and_the_threshold_forgets_episodes() -> None:
+    algorithm = prepared()
+    before = {name: array for name, array in algorithm.state().items() if name.startswith("value.")}
+    made = episodes()
+    algorithm.select(made[2])
+    alone = algorithm.thresholds()[1]
+    algorithm.select(make_episode(60, steps=30, human=None, success=False).episode)
+    assert algorithm.thresholds()[1] != alone
+    algorithm.forget(make_episode(60).record.episode_id)
+    assert algorithm.thresholds()[1] == alone
+    for step in range(5):
+        algorithm.update(batch(step))
+    for name, weights in before.items():
+        np.testing.assert_array_equal(weights, algorithm.state()[name])
+
+
+class Listener(ChunkedNetwork):
+    """Remembers what it was told."""
+
+    told: np.ndarray
+
+    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
+        assert batch.indicators is not None
+        self.told = batch.indicators
+        return super().losses(batch, random)
+
+
+def test_the_indicator_is_withheld_as_often_as_said_and_else_told() -> None:
+    policy = Listener(CONDITIONED, seed=1)
+    algorithm = Recap(policy, seed=1, ema_half_life=0.0, options=replace(OPTIONS, threshold_steps=0.0))
+    advantages = np.tile(np.array([-0.1, 0.1], np.float32), 2000)
+    algorithm.update(labelled(advantages))
+    for kind, share in ((UNCONDITIONED, 0.3), (NEGATIVE, 0.35), (POSITIVE, 0.35)):
+        assert (policy.told == kind).mean() == pytest.approx(share, abs=0.03)
+    assert not (policy.told[advantages > 0] == NEGATIVE).any()
+    assert not (policy.told[advantages < 0] == POSITIVE).any()
+
+
+def test_continuing_from_a_saved_state_gives_the_same_bits() -> None:
+    random = np.random.default_rng(0)
+    batches = [labelled(random.normal(size=16)) for _ in range(10)]
+    whole = prepared()
+    losses = [whole.update(made).losses for made in batches]
+    first, second = prepared(), recap()
+    for made in batches[:5]:
+        first.update(made)
+    second.load_state(first.state())
+    for made, expected in zip(batches[5:], losses[5:], strict=True):
+        np.testing.assert_array_equal(second.update(made).losses, expected)
+    state = {name: array for name, array in first.state().items() if name != "recap.horizons"}
+    with pytest.raises(InvalidArtifact, match="RECAP"):
+        second.load_state(state)

@@ -1,0 +1,160 @@
+"""New lines from the past: by time, by SQL, and from S3 once the topic's records are deleted."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from consumers.facts import EpisodeFacts
+from consumers.payload import METADATA_KEY
+from consumers.rows import rows_of
+from infra.clickhouse.client import connect
+from infra.clickhouse.migrate import migrate
+from infra.local.stack import Stack
+from infra.object_store import sha256_hex
+from learner.backfill import NOWHERE, Choice, choose_episodes
+from learner.patience import Patience
+from learner.reproduce import replay
+from schemas.events import EpisodeSource
+from schemas.topics import TOPICS, TRAINING_EPISODES
+from tests.infra.clickhouse.test_views import insert
+from tests.learner.integration.site import Site
+from tests.learner.synthetic import Synthetic, make_episode
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+EPISODES = [
+    *(make_episode(n, source=EpisodeSource.DEMONSTRATION, steps=12) for n in range(2)),
+    *(make_episode(10 + n, human=None, steps=15, success=n % 2 == 0) for n in range(6)),
+    make_episode(30, task="lift", steps=20, human=(3, 9)),
+    make_episode(40, source=EpisodeSource.EVALUATION, steps=9),
+]
+REVISED = make_episode(10, human=None, steps=18, revision=2)
+
+
+def with_metadata(made: Synthetic) -> Synthetic:
+    """As the materializer stores it: the file's own metadata repeat the announcement."""
+    fields = {name: value for name, value in made.event if name in EpisodeFacts.model_fields}
+    table = pq.read_table(io.BytesIO(made.payload))
+    metadata = {METADATA_KEY: EpisodeFacts(**fields, events=()).model_dump_json().encode()}
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), out)
+    data = out.getvalue()
+    digest = sha256_hex(data)
+    uri = f"s3://sop/episodes/{made.event.episode_id}/{made.event.revision}-{digest}.parquet"
+    update = {"payload_sha256": digest, "payload_bytes": len(data), "payload_uri": uri}
+    return Synthetic(made.event.model_copy(update=update), data)
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[Synthetic]]]:
+    directory: Path = tmp_path_factory.mktemp("backfill")
+    with Stack.start(directory / "stack") as stack:
+        site = Site(stack, directory)
+        migrate(site.settings.clickhouse)
+        made = [with_metadata(item) for item in (*EPISODES, REVISED)]
+        site.put(made)
+        client = connect(site.settings.clickhouse)
+        for item in made:
+            insert(client, rows_of(item.event, 0, 0))
+        yield site, made
+
+
+def command(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    settings = {"HIDDEN": "[16]", "BATCH_SIZE": "16", "RECAP_VALUE_STEPS": "20"}
+    return subprocess.run(
+        [sys.executable, "-m", "sop", "backfill", *arguments],
+        env=site.environment | {f"SOP_LEARNER__{name}": value for name, value in settings.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def chosen(site: Site, choice: Choice) -> dict[str, tuple[int, int]]:
+    found = choose_episodes(site.settings, choice, Patience(threading.Event()))
+    return {item.event.episode_id: (item.event.revision, item.partition) for item in found}
+
+
+def ids(*made: Synthetic) -> set[str]:
+    return {item.event.episode_id for item in made}
+
+
+def test_newest_revisions_are_chosen_by_time_and_by_sql_and_never_an_evaluation(
+    past: tuple[Site, list[Synthetic]],
+) -> None:
+    site, made = past
+    everything = chosen(site, Choice())
+    assert set(everything) == ids(*EPISODES[:-1])
+    assert everything[REVISED.event.episode_id][0] == 2
+    assert chosen(site, Choice(where="true")).keys() == everything.keys()
+    lifts = chosen(site, Choice(where="task = 'lift' -- a remark"))
+    assert set(lifts) == ids(EPISODES[8])
+    early = Choice(until=made[4].event.appended_at)
+    assert set(chosen(site, early)) == ids(*EPISODES[:2], *EPISODES[3:4]) | ids(*EPISODES[2:3])
+    late = Choice(since=made[8].event.appended_at, where="success")
+    assert set(chosen(site, late)) == ids(EPISODES[8])
+
+
+def test_a_dry_run_counts_and_trains_nothing_and_wrong_use_is_said_in_one_line(
+    past: tuple[Site, list[Synthetic]],
+) -> None:
+    site, _ = past
+    told = command(site, "--policy", "dry", "--dry-run", "--where", "task = 'lift'")
+    assert told.returncode == 0, told.stderr
+    assert " 20 " in told.stdout
+    assert site.versions("dry") == []
+    assert site.store.list("journals/dry/") == []
+    for code, arguments in (
+        (2, ("--policy", "default")),
+        (2, ("--policy", "x y")),
+        (2, ("--policy", "new", "--from", "yesterday")),
+        (1, ("--policy", "new", "--where", "no_such_column = 1")),
+        (1, ("--policy", "new", "--where", "false")),
+    ):
+        failed = command(site, *arguments)
+        assert failed.returncode == code, (arguments, failed.stderr)
+        assert failed.stderr.strip().splitlines()[-1].startswith("error: "), failed.stderr
+        assert "Traceback" not in failed.stderr
+
+
+def test_a_line_from_sql_is_the_same_from_s3_once_the_topics_records_are_deleted(
+    past: tuple[Site, list[Synthetic]],
+) -> None:
+    site, _ = past
+    arguments = ("--where", "task = 'push'", "--steps", "30")
+    first = command(site, "--policy", "kept", *arguments)
+    assert first.returncode == 0, first.stderr
+    (kept,) = site.versions("kept")
+    assert kept.algorithm == "recap"
+    assert kept.episodes_admitted == 8
+    assert replay(site.settings, "kept", 1).equal
+    again = command(site, "--policy", "kept", *arguments)
+    assert again.returncode == 2, "a backfill never adds to a line"
+    other = command(site, "--policy", "relabelled", *arguments, "--relabel-threshold", "0.9")
+    assert other.returncode == 0, other.stderr
+
+    admin = AdminClient({"bootstrap.servers": site.settings.kafka.bootstrap_servers})
+    partitions = [TopicPartition(TRAINING_EPISODES, n, -1) for n in range(TOPICS[TRAINING_EPISODES].partitions)]
+    for future in admin.delete_records(partitions).values():
+        future.result(30.0)
+    found = choose_episodes(site.settings, Choice(), Patience(threading.Event()))
+    assert {item.partition for item in found} == {NOWHERE}
+    assert ids(*EPISODES[:-1]) == {item.event.episode_id for item in found}
+    gone = command(site, "--policy", "from-s3", *arguments)
+    assert gone.returncode == 0, gone.stderr
+    (from_s3,) = site.versions("from-s3")
+    (relabelled,) = site.versions("relabelled")
+    assert from_s3.sha256 == kept.sha256
+    assert relabelled.sha256 != kept.sha256
+    assert json.loads(relabelled.config)["recap_positive_share"] == 0.9

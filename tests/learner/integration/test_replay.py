@@ -1,0 +1,209 @@
+"""A real line's versions are trained again from its journal, after whatever happened to its learners."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+from infra.object_store import sha256_hex
+from learner.checkpoint import CheckpointStore
+from learner.errors import InvalidArtifact, JournalMissing, PayloadGone
+from learner.journal import Entry, Journal, path_to
+from learner.patience import Patience
+from learner.policies.artifact import pack, unpack
+from learner.present import verdict
+from learner.reproduce import difference_of, replay
+from schemas.events import EpisodeSource
+from tests.learner.integration.site import Site, terminate, wait_for
+from tests.learner.synthetic import Synthetic, make_episode
+
+# Eight learners are started and killed before the first test; on a busy machine that takes minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+CRASH = "tests.learner.integration.crash"
+STUCK_SECONDS = 60.0
+"""A learner that does not die by itself within it waits for more episodes; on busy cores it takes 30 to start."""
+
+SETTINGS = {"PRETRAIN_EPISODES": "2", "PRETRAIN_STEPS": "20", "PUBLISH_EVERY": "10", "CHECKPOINT_EVERY": "3"}
+CRASHES = (
+    ("journal", 1),
+    ("update", 7),
+    ("seal", 1),
+    ("journal", 2),
+    ("admission", 3),
+    ("announcement", 2),
+    ("taking over", 1),
+    ("turn", 1),
+)
+FLEET = [make_episode(20 + n, steps=12, human=(2, 10), robot=f"robot-{n % 3}") for n in range(16)]
+REVISED = [make_episode(20 + n, steps=14, human=(2, 12), robot=f"robot-{n % 3}", revision=2) for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def line(site: Site) -> str:
+    """A line whose learners were killed at eight points of their lives, while episodes and revisions came in."""
+    demonstrations = [
+        make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=12)
+        for n, task in enumerate(("lift", "push"))
+    ]
+    altered = make_episode(90)
+    site.put(demonstrations)
+    coming: list[list[Synthetic]] = [FLEET[n : n + 2] for n in range(0, 16, 2)]
+    for place, (call, count) in enumerate(CRASHES):
+        with site.learner("kills", SETTINGS, command=(CRASH, call, str(count))) as process:
+            if place > 1 and coming:
+                site.put(coming.pop(0))
+            if place == 5:
+                site.put([altered], payload=False)
+                site.put(REVISED)
+            try:
+                assert process.wait(STUCK_SECONDS) == -9, site.log("kills")[-3000:]
+            except subprocess.TimeoutExpired:
+                site.put(coming.pop(0) if coming else [])
+                assert process.wait(4 * STUCK_SECONDS) == -9, (call, count, site.log("kills")[-3000:])
+    for rest in coming:
+        site.put(rest)
+    with site.learner("kills", SETTINGS) as process:
+        # One update for each of 12 × 16 steps and 2 × 4 that came with revisions; the last ones fill no version.
+        wait_for(lambda: site.versions("kills")[-1].learner_step >= 20 + 200, timeout=240.0)
+        assert terminate(process, within=20.0) == 0
+    return "kills"
+
+
+def test_every_version_of_a_line_whose_learners_were_killed_comes_out_again(site: Site, line: str) -> None:
+    versions = site.versions(line)
+    assert [version.version for version in versions] == list(range(1, len(versions) + 1))
+    journal = Journal(site.store, line, Patience(threading.Event()))
+    published = {version.version: version for version in versions}
+    path = path_to(len(versions), published, journal)
+    admitted = [d for segment in path for entry in segment.entries for d in entry.admitted]
+    assert {(d.record.episode_id, d.record.revision) for d in admitted} >= {
+        (made.record.episode_id, made.record.revision) for made in (*FLEET[4:], *REVISED)
+    }
+    assert len({(d.record.episode_id, d.record.revision) for d in admitted}) == len(admitted), "admitted twice"
+    seen: list[tuple[int, int]] = []
+    for version in (1, len(versions) // 2, len(versions)):
+        done = replay(site.settings, line, version, told=lambda number, steps: seen.append((number, steps)))
+        assert done.equal, verdict(done)
+        assert done.trained == published[version].sha256
+    assert seen[-1] == (len(versions), versions[-1].learner_step)
+    near = replay(site.settings, line, len(versions), from_checkpoint=True)
+    assert near.equal
+    assert near.updates < versions[-1].learner_step
+
+
+def test_the_command_prints_both_hashes_and_says_by_its_code_whether_they_agree(site: Site, line: str) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sop", "replay", "--policy", line, *arguments],
+            env=site.environment | {"COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    good = command("--version", "2")
+    published = site.versions(line)[1]
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.count(published.sha256) == 2
+    assert "equal, bit for bit" in good.stdout
+    none = command("--version", "999")
+    assert none.returncode == 1
+    assert "no version 999" in none.stderr
+    assert "Traceback" not in none.stderr
+
+
+def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(site: Site, line: str) -> None:
+    versions = site.versions(line)
+    key = f"journals/{line}/versions/{1:08d}-{versions[0].sha256}.json"
+    original = site.store.get(key)
+    document = json.loads(original)
+    document["config"] = json.dumps(json.loads(document["config"]) | {"pretrain_learning_rate": 0.1})
+    site.store.put(key, json.dumps(document).encode())
+    try:
+        done = replay(site.settings, line, 1)
+        assert not done.good
+        assert "DIFFERENT on the same kind of machine" in verdict(done)
+        document["machine"] = "a machine of another kind"
+        site.store.put(key, json.dumps(document).encode())
+        other = replay(site.settings, line, 1)
+        assert other.other_hardware
+        assert not other.good
+        assert "MORE than" in verdict(other)
+        assert "--from-checkpoint" in verdict(other)
+        assert "within" in verdict(replace(other, difference=1e-6))
+        site.store.put(key, b"{}")
+        with pytest.raises(InvalidArtifact, match="no journal"):
+            replay(site.settings, line, 2)
+        site.store.delete(key)
+        with pytest.raises(JournalMissing, match="version 1 was published without"):
+            replay(site.settings, line, 2)
+    finally:
+        site.store.put(key, original)
+    assert replay(site.settings, line, 2).equal
+
+
+def test_a_payload_that_is_gone_is_named(site: Site, line: str) -> None:
+    made = FLEET[-1]
+    key = site.store.key(made.event.payload_uri)
+    site.store.delete(key)
+    try:
+        with pytest.raises(PayloadGone, match=made.event.episode_id):
+            replay(site.settings, line, site.versions(line)[-1].version)
+    finally:
+        site.store.put(key, made.payload)
+
+
+def test_a_checkpoint_that_is_lost_is_made_up_for_by_the_journal(site: Site, line: str) -> None:
+    """The newest checkpoint is gone: older ones and the journal lead to the newest version, its hash equal."""
+    before = site.versions(line)
+    keys = site.store.list(f"checkpoints/{line}/")
+    assert len(keys) > 1
+    for key in keys[1:]:
+        site.store.delete(key)
+    with site.learner(line, SETTINGS):
+        site.put([make_episode(60 + n, steps=12, human=(2, 10)) for n in range(3)])
+        versions = site.wait_for_version(line, len(before) + 2, timeout=240.0)
+    assert site.log(line).count("version_trained_again") >= 1
+    assert "going_on_from_an_older_version" not in site.log(line)
+    assert [version.parent_version for version in versions] == [None, *range(1, len(versions))]
+    assert replay(site.settings, line, len(versions)).equal
+    store = CheckpointStore(site.store, line, Patience(threading.Event()), keep=3)
+    assert next(store.newest_first()).announcement.version >= len(before) - 2
+
+
+def test_what_an_older_learner_writes_after_a_younger_one_took_over_is_not_read(site: Site) -> None:
+    patience = Patience(threading.Event())
+    older, younger, youngest = (Journal(site.store, "hangs", patience) for _ in range(3))
+    entries = [Entry(learner_step=step) for step in range(4)]
+    older.take_over(0, "00000001-a", ())
+    older.append(entries[0])
+    assert younger.tail(0) == (entries[0],)
+    younger.take_over(0, "00000002-b", younger.tail(0))
+    older.append(entries[1])
+    younger.append(entries[2])
+    assert youngest.tail(0) == (entries[0], entries[2])
+    younger.turn(1)
+    older.append(entries[3])
+    assert youngest.tail(1) == ()
+    assert younger.entries == ()
+
+
+def test_difference_is_relative_to_each_tensors_largest_weight(site: Site, line: str) -> None:
+    announced = site.versions(line)[0]
+    data = site.store.get(site.store.key(announced.artifact_uri))
+    assert sha256_hex(data) == announced.sha256
+    spec, weights = unpack(data)
+    assert difference_of(weights, unpack(pack(spec, weights))[1]) == 0.0
+    changed = {name: array.copy() for name, array in weights.items()}
+    name = next(iter(changed))
+    place = abs(changed[name]).argmax()
+    changed[name].flat[place] *= 1.25
+    assert difference_of(weights, changed) == pytest.approx(0.25, rel=1e-4)
+    del changed[name]
+    assert difference_of(weights, changed) is None

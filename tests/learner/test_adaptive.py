@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.settings import LearnerSettings
+from learner.adaptive import MIN_SAMPLES, AdaptiveMixing, online_share
+from learner.core import make_sampler, task_weights
+from learner.sampler import OFFLINE, ONLINE, GroupLosses
+from tests.learner.test_replay import SPEC
+
+LOSSES = st.floats(0.0, 50.0)
+
+
+def mixing(tasks: int = 2, window: int = 20, *, normalise: bool = False, start: float = 0.5) -> AdaptiveMixing:
+    return AdaptiveMixing(
+        tasks, alpha=1.5, window=window, floor=0.2, ceiling=0.8, start=start, normalise=normalise
+    )
+
+
+def step(online: list[float], offline: list[float], draws: int = MIN_SAMPLES) -> GroupLosses:
+    """One learner step's losses: `draws` samples of each task and source, all with that loss."""
+    losses = np.array([offline, online]).T
+    return GroupLosses(np.full(losses.shape, draws, np.int64), losses * draws)
+
+
+@given(LOSSES, LOSSES, st.floats(0.1, 3.0))
+def test_share_is_the_papers_formula_and_its_closed_form(online: float, offline: float, alpha: float) -> None:
+    share = float(online_share(np.array([online]), np.array([offline]), alpha)[0])
+    papers = math.exp(alpha * online) / (math.exp(alpha * online) + math.exp(offline))
+    closed = 1.0 / (1.0 + math.exp(-(alpha * online - offline)))
+    assert share == pytest.approx(papers, abs=1e-12)
+    assert share == pytest.approx(closed, abs=1e-12)
+
+
+def test_losses_beyond_every_bound_do_not_overflow() -> None:
+    assert online_share(np.array([1e6, 0.0]), np.array([0.0, 1e6]), 1.5).tolist() == [1.0, 0.0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(LOSSES, LOSSES, st.integers(0, 300)), max_size=30), st.booleans())
+def test_shares_stay_inside_the_clip_whatever_the_losses(
+    history: list[tuple[float, float, int]], normalise: bool
+) -> None:
+    sampler = mixing(tasks=1, normalise=normalise)
+    for online, offline, draws in history:
+        sampler.observe(step([online], [offline], draws))
+        assert 0.2 <= sampler.online_shares()[0] <= 0.8
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(LOSSES, LOSSES, st.integers(1, 300)), min_size=1, max_size=50), st.integers(1, 20))
+def test_only_the_last_window_counts_sample_by_sample(
+    history: list[tuple[float, float, int]], window: int
+) -> None:
+    sampler = mixing(tasks=1, window=window)
+    for online, offline, draws in history:
+        sampler.observe(step([online], [offline], draws))
+    recent = history[-window:]
+    samples = [draws for *_, draws in recent]
+    means = [np.average([entry[place] for entry in recent], weights=samples) for place in (0, 1)]
+    share = 1.0 / (1.0 + math.exp(-(1.5 * means[0] - means[1])))
+    expected = min(max(share, 0.2), 0.8) if sum(samples) >= MIN_SAMPLES else 0.5
+    assert sampler.online_shares()[0] == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.floats(0.0, 2.0), st.floats(0.0, 2.0), st.floats(0.0, 2.0), st.floats(0.0, 2.0))
+def test_shares_converge_to_the_target_once_the_losses_hold_still(
+    was_online: float, was_offline: float, online: float, offline: float
+) -> None:
+    sampler = mixing(tasks=1, window=10)
+    for _ in range(10):
+        sampler.observe(step([was_online], [was_offline]))
+    target = float(np.clip(online_share(np.array([online]), np.array([offline]), 1.5)[0], 0.2, 0.8))
+    distances = [abs(sampler.online_shares()[0] - target)]
+    for _ in range(10):
+        sampler.observe(step([online], [offline]))
+        distances.append(abs(sampler.online_shares()[0] - target))
+    assert distances[-1] < 1e-9
+    assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(distances))
+
+
+def test_tasks_do_not_see_one_another() -> None:
+    sampler = mixing()
+    sampler.observe(step([1.0, 0.1], [0.1, 1.0]))
+    first, second = sampler.online_shares()
+    assert first > 0.7
+    assert second == pytest.approx(1.0 / (1.0 + math.exp(-(0.15 - 1.0))))
+
+
+def test_until_both_sources_were_seen_often_enough_the_start_holds_clipped() -> None:
+    for start, expected in ((0.6, 0.6), (0.05, 0.2), (1.0, 0.8)):
+        sampler = mixing(start=start)
+        assert sampler.online_shares().tolist() == [expected] * 2
+        only_offline = step([0.0, 0.0], [5.0, 5.0])
+        only_offline.draws[:, ONLINE] = 0
+        sampler.observe(only_offline)
+        assert sampler.online_shares().tolist() == [expected] * 2
+    sampler.observe(step([0.0, 0.0], [5.0, 5.0], MIN_SAMPLES - 1))
+    assert sampler.online_shares().tolist() == [0.8] * 2
+    sampler.observe(step([0.0, 0.0], [5.0, 5.0], 1))
+    assert sampler.online_shares().tolist() == [0.2] * 2
+
+
+@given(st.floats(0.01, 5.0), st.floats(0.01, 5.0), st.floats(0.001, 1000.0))
+def test_normalised_shares_do_not_depend_on_the_scale_of_the_losses(
+    online: float, offline: float, scale: float
+) -> None:
+    pair = np.array([online]), np.array([offline])
+    plain = online_share(*pair, 1.5, normalise=True)
+    scaled = online_share(pair[0] * scale, pair[1] * scale, 1.5, normalise=True)
+    assert plain == pytest.approx(scaled, abs=1e-9)
+
+
+def test_flow_losses_hardly_move_the_papers_form_and_do_move_the_normalised_one() -> None:
+    pair = np.array([0.10]), np.array([0.05])
+    assert abs(online_share(*pair, 1.5)[0] - 0.5) < 0.03
+    assert online_share(*pair, 1.5, normalise=True)[0] > 0.75
+    assert online_share(np.zeros(1), np.zeros(1), 1.5, normalise=True)[0] == 0.5
+
+
+def test_windows_continue_from_their_state_through_json() -> None:
+    whole, second = mixing(window=5), mixing(window=5)
+    random = np.random.default_rng(0)
+    for _ in range(8):
+        whole.observe(step(*random.random((2, 2)).tolist()))
+    second.load_state(json.loads(json.dumps(whole.state())))
+    for _ in range(8):
+        np.testing.assert_array_equal(whole.online_shares(), second.online_shares())
+        losses = step(*random.random((2, 2)).tolist())
+        whole.observe(losses)
+        second.observe(losses)
+
+
+def test_windows_of_fixed_mixing_or_of_another_length_begin_afresh() -> None:
+    sampler = mixing(window=5)
+    sampler.load_state({})
+    sampler.load_state(mixing(window=6).state())
+    assert sampler.online_shares().tolist() == [0.5, 0.5]
+
+
+def test_settings_choose_the_mixing() -> None:
+    assert make_sampler(LearnerSettings(online_share=0.05), SPEC).online_shares().tolist() == [0.05] * 2
+    chosen = LearnerSettings(mixing="adaptive", online_share=0.05, adaptive_clip=(0.1, 0.9))
+    assert make_sampler(chosen, SPEC).online_shares().tolist() == [0.1] * 2
+    with pytest.raises(ValueError, match="adaptive_clip"):
+        LearnerSettings(adaptive_clip=(0.9, 0.1))
+
+
+def test_tasks_that_are_not_named_weigh_one() -> None:
+    assert task_weights(LearnerSettings(), SPEC) is None
+    weights = task_weights(LearnerSettings(task_weights={"push": 3.0}), SPEC)
+    assert weights is not None
+    assert dict(zip(SPEC.tasks, weights, strict=True)) == {"lift": 1.0, "push": 3.0}
+
+
+def test_group_means_and_shares_of_a_step_add_up() -> None:
+    random = np.random.default_rng(1)
+    tasks, online = random.integers(2, size=64), random.random(64) < 0.5
+    losses = random.random(64).astype(np.float32)
+    found = GroupLosses.of(tasks, online, losses, task_count=2)
+    assert found.draws.sum() == 64
+    for task in range(2):
+        for source in (OFFLINE, ONLINE):
+            mine = (tasks == task) & (online == bool(source))
+            assert found.draws[task, source] == mine.sum()
+            assert found.sums[task, source] == pytest.approx(float(losses[mine].sum()), rel=1e-6)

@@ -1,0 +1,237 @@
+"""The same decisions after the same updates: the same batches, losses and versions, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.object_store import sha256_hex
+from infra.settings import LearnerSettings
+from learner.algorithms.base import Metrics
+from learner.core import TrainingCore
+from learner.errors import JournalMissing, PayloadGone
+from learner.journal import Beginning, Decision, Entry, Segment
+from learner.patience import Patience
+from learner.payloads import PayloadFetcher
+from learner.policies.artifact import pack_json, unpack_json
+from learner.replay import Batch
+from learner.rerun import apply, begin, rerun, train_base
+from schemas.events import EpisodeSource
+from tests.learner.synthetic import FEATURES, START, Synthetic, make_episode
+from tests.learner.test_payloads import Shelf
+
+BASE = LearnerSettings(
+    hidden=(8,), batch_size=8, pretrain_steps=5, mixing="adaptive", adaptive_window=7, recap_value_steps=5
+)
+DEMONSTRATIONS = [
+    make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=12)
+    for n, task in ((0, "lift"), (1, "push"))
+]
+# What a fleet may bring: two revisions of each of a few episodes.
+FLEET = [
+    make_episode(10 + n, steps=8 + revision, human=(2, 6), revision=revision)
+    for revision in (1, 2)
+    for n in range(4)
+]
+
+
+@dataclass
+class Trace:
+    """What every update drew and lost, by learner step, as hashes of the bits."""
+
+    steps: dict[int, str] = field(default_factory=dict)
+
+    def listen(self, core: TrainingCore) -> None:
+        update = core.algorithm.update
+
+        def told(batch: Batch) -> Metrics:
+            bits = hashlib.sha256()
+            for name in ("states", "tasks", "online", "actions", "mask", "weights", "advantages"):
+                bits.update(np.ascontiguousarray(getattr(batch, name)).tobytes())
+            metrics = update(batch)
+            bits.update(metrics.losses.tobytes())
+            self.steps[core.learner_step + 1] = bits.hexdigest()
+            return metrics
+
+        core.algorithm.update = told  # type: ignore[method-assign]
+
+
+def decision(made: Synthetic, offset: int = 0) -> Decision:
+    return Decision(record=made.record, partition=0, offset=offset, seen_at=START)
+
+
+def fetcher(made: list[Synthetic] | None = None) -> PayloadFetcher:
+    shelf = Shelf([*DEMONSTRATIONS, *FLEET] if made is None else made)
+    return PayloadFetcher(shelf, Patience(threading.Event()), threads=1)
+
+
+@dataclass
+class Life:
+    """A learner that nothing happens to, and what it writes down."""
+
+    config: LearnerSettings
+    trace: Trace = field(default_factory=Trace)
+    segments: list[Segment] = field(default_factory=list)
+    snapshots: list[bytes] = field(default_factory=list)
+
+    def live(self, plan: list[list[tuple[int, list[int]]]]) -> None:
+        """`plan`: for each version after the first, pairs of updates and the episodes admitted after them."""
+        first = Entry(
+            learner_step=0,
+            admitted=tuple(decision(made) for made in DEMONSTRATIONS),
+            beginning=Beginning(features=FEATURES, fps=10.0),
+        )
+        assert first.beginning is not None
+        core = begin(self.config, first.beginning, [made.episode for made in DEMONSTRATIONS])
+        self.trace.listen(core)
+        train_base(core, self.config, lambda: core.update(online=False))
+        self.publish(core, [first])
+        for decisions in plan:
+            entries = []
+            for updates, chosen in decisions:
+                for _ in range(updates):
+                    core.update(online=True)
+                made = newest(FLEET[place] for place in chosen if admissible(core, FLEET[place]))
+                entry = Entry(learner_step=core.learner_step, admitted=tuple(decision(item) for item in made))
+                apply(core, entry, [item.episode for item in made])
+                entries.append(entry)
+            core.update(online=True)
+            self.publish(core, entries)
+
+    def publish(self, core: TrainingCore, entries: list[Entry]) -> None:
+        version = len(self.segments) + 1
+        segment = Segment(
+            policy="default",
+            version=version,
+            parent=version - 1 or None,
+            sha256=sha256_hex(core.artifact()),
+            learner_step=core.learner_step,
+            config=self.config.model_dump_json(),
+            machine="",
+            entries=tuple(entries),
+        )
+        self.segments.append(Segment.model_validate_json(segment.model_dump_json()))
+        self.snapshots.append(pack_json(*core.snapshot()))
+
+
+def newest(made: object) -> list[Synthetic]:
+    found: dict[str, Synthetic] = {}
+    for item in made:  # type: ignore[attr-defined]
+        known = found.pop(item.record.episode_id, item)
+        found[item.record.episode_id] = max(known, item, key=lambda one: one.record.revision)
+    return list(found.values())
+
+
+def admissible(core: TrainingCore, made: Synthetic) -> bool:
+    known = core.episodes.get(made.record.episode_id)
+    return known is None or known.revision < made.record.revision
+
+
+def restored(config: LearnerSettings, snapshot: bytes) -> TrainingCore:
+    document, tensors = unpack_json(snapshot)
+    core = TrainingCore.restore(config, json.loads(json.dumps(document)), tensors)
+    stored = {made.record.payload_uri: made for made in (*DEMONSTRATIONS, *FLEET)}
+    for record in list(core.episodes.values()):
+        core.refill(stored[record.payload_uri].episode)
+    return core
+
+
+PLANS = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.lists(st.integers(0, len(FLEET) - 1), max_size=3, unique=True)), max_size=3
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@pytest.mark.parametrize("algorithm", ["hg-dagger", "recap"])
+def test_a_line_trained_again_from_its_journal_draws_loses_and_publishes_the_same(algorithm: str) -> None:
+    @settings(max_examples=12, deadline=None)
+    @given(PLANS)
+    def check(plan: list[list[tuple[int, list[int]]]]) -> None:
+        life = Life(BASE.model_copy(update={"algorithm": algorithm}))
+        life.live(plan)
+        payloads = fetcher()
+        core: TrainingCore | None = None
+        for segment in life.segments:
+            core = rerun(core, segment, payloads)
+            assert sha256_hex(core.artifact()) == segment.sha256
+        payloads.close()
+        assert core is not None
+        assert pack_json(*core.snapshot()) == life.snapshots[-1]
+
+    check()
+
+
+@settings(max_examples=20, deadline=None)
+@given(PLANS, st.data())
+def test_a_learner_killed_anywhere_goes_on_with_the_same_batches_losses_and_versions(
+    plan: list[list[tuple[int, list[int]]]], data: st.DataObject
+) -> None:
+    life = Life(BASE)
+    life.live(plan)
+    killed_after = data.draw(st.integers(0, len(life.segments) - 2))
+    core = restored(BASE, life.snapshots[killed_after])
+    trace, payloads = Trace(), fetcher()
+    trace.listen(core)
+    for segment in life.segments[killed_after + 1 :]:
+        core = rerun(core, segment, payloads)
+        assert sha256_hex(core.artifact()) == segment.sha256
+    payloads.close()
+    first = life.segments[killed_after].learner_step
+    assert trace.steps == {step: bits for step, bits in life.trace.steps.items() if step > first}
+
+
+def test_settings_that_changed_between_versions_count_from_then_on() -> None:
+    life = Life(BASE)
+    life.live([[(3, [0, 1])]])
+    other = BASE.model_copy(update={"batch_size": 16, "online_share": 0.3})
+    core = restored(other, life.snapshots[-1])
+    for _ in range(4):
+        core.update(online=True)
+    life.config = other
+    life.publish(core, [])
+    payloads = fetcher()
+    again: TrainingCore | None = None
+    for segment in life.segments:
+        again = rerun(again, segment, payloads)
+        assert sha256_hex(again.artifact()) == segment.sha256
+    payloads.close()
+
+
+def test_another_decision_makes_another_version() -> None:
+    life = Life(BASE)
+    life.live([[(2, [0, 1]), (30, [])]])
+    segment = life.segments[1]
+    entry, last = segment.entries
+    changed = (
+        entry.model_copy(update={"admitted": entry.admitted[::-1]}),
+        entry.model_copy(update={"admitted": entry.admitted[:1]}),
+        entry.model_copy(update={"learner_step": entry.learner_step - 2}),
+    )
+    for other in changed:
+        core = restored(BASE, life.snapshots[0])
+        payloads = fetcher()
+        core = rerun(core, segment.model_copy(update={"entries": (other, last)}), payloads)
+        payloads.close()
+        assert sha256_hex(core.artifact()) != segment.sha256
+
+
+def test_what_cannot_be_read_any_more_is_said() -> None:
+    life = Life(BASE)
+    life.live([[(2, [0, 1])]])
+    payloads = fetcher([*DEMONSTRATIONS, *FLEET[1:]])
+    core = rerun(None, life.segments[0], payloads)
+    with pytest.raises(PayloadGone, match=FLEET[0].record.episode_id):
+        rerun(core, life.segments[1], payloads)
+    with pytest.raises(JournalMissing, match="began with"):
+        rerun(None, life.segments[1], payloads)
+    payloads.close()
