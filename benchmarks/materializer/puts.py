@@ -10,23 +10,36 @@ import os
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import s3fs
 
 from benchmarks.materializer.bare import cpu_seconds
 from benchmarks.materializer.emulator import EPISODE_STEPS
 from consumers.materializer import UPLOADS
 from infra.object_store import ObjectStore
-from infra.settings import Settings
+from infra.settings import S3Settings, Settings
 
 PAYLOAD_BYTES = 66_000
 """A payload of 300 steps with 32 + 14 floats."""
 
 
 class ThroughS3fs(ObjectStore):
-    """The same store, written to through s3fs as everything that is no payload is."""
+    """The same store, written to through s3fs."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        super().__init__(settings)
+        secret = settings.secret_access_key
+        self._s3fs: Any = s3fs.S3FileSystem(
+            key=settings.access_key_id,
+            secret=secret.get_secret_value() if secret else None,
+            endpoint_url=settings.endpoint_url,
+            client_kwargs={"region_name": settings.region},
+        )
 
     def put(self, key: str, data: bytes) -> str:
         """Address of the key."""
-        self._call(self._fs._pipe_file, f"{self.bucket}/{key}", data)
+        self._s3fs.pipe_file(f"{self.bucket}/{key}", data)
         return self.uri(key)
 
 
