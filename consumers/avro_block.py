@@ -122,6 +122,10 @@ def _with_prefix(sizes: npt.NDArray[np.generic]) -> IntArray:
 
 def _varint_lengths(values: npt.NDArray[np.generic]) -> IntArray:
     signed = values.astype(np.int64)
+    if len(signed) > 2 and (low := int(signed.min())) >= 0:
+        shortest, longest = _varint_lengths(np.array([low, signed.max()])).tolist()
+        if shortest == longest:  # most columns grow slowly, or not at all
+            return np.full(len(signed), shortest, np.int64)
     zigzag = ((signed << 1) ^ (signed >> 63)).view(np.uint64)
     return np.searchsorted(_SEVEN_BITS, zigzag, side="right").astype(np.int64) + 1
 

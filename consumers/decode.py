@@ -6,6 +6,7 @@ one record at a time. A body that breaks its batch is looked for record by recor
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import cast
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from consumers.avro_block import read_block
 from consumers.dead_letters import DeadLetter, Reason
@@ -29,6 +31,7 @@ from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
 SchemaLookup = Callable[[int, str], AvroSchema]
 """`(schema id, record name) -> schema`; raises UnknownSchema, or RegistryUnavailable which passes through."""
 
+_INLINE_BYTES = 12
 _NEEDED = set(Step.model_fields) - {"proposed_action"}
 _LATEST = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _EVENT_OF: dict[str, type[RobotEvent]] = {ROBOT_INTERVENTIONS: Intervention, ROBOT_EPISODES: EpisodeBoundary}
@@ -207,12 +210,32 @@ def _steps_of(frame: pl.DataFrame, rows: Ints) -> Steps:
 def _vectors(column: pl.Series) -> Vectors:
     if column.null_count() == len(column):
         return Vectors.absent(len(column))
+    if column.null_count() == 0 and (run := _equally_long(column)) is not None:
+        return run
     present = None if column.null_count() == 0 else column.is_not_null().to_numpy()
     array = column.to_arrow()
     array = array.combine_chunks() if hasattr(array, "combine_chunks") else array
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
     return Vectors.of(np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8), bounds, present)
+
+
+def _equally_long(column: pl.Series) -> Vectors | None:
+    """Vectors as they lie in memory, uncopied, if they are equally long and lie one after the other; else None.
+
+    Values of more than 12 bytes lie in a buffer beside views of 16 bytes each: length, the first four bytes,
+    number of the buffer, offset in it (Arrow columnar format, variable-size binary view layout).
+    """
+    array = column.to_arrow(compat_level=pl.CompatLevel.newest())
+    if isinstance(array, pa.ChunkedArray) or array.type != pa.binary_view() or len(array.buffers()) != 3:
+        return None
+    _, views, data = array.buffers()
+    words = np.frombuffer(views, np.int32, len(array) * 4, array.offset * 16).reshape(-1, 4)
+    size, first = int(words[0, 0]), int(words[0, 3])
+    offsets = np.arange(len(array) + 1, dtype=np.int64) * size + first
+    if size <= _INLINE_BYTES or (words[:, 0] != size).any() or (words[:, 3] != offsets[:-1]).any():
+        return None
+    return Vectors(np.frombuffer(data, np.uint8), offsets, None, size)
 
 
 def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps: Steps, partitions: Ints) -> None:
@@ -317,6 +340,7 @@ def _feature_problem(start: EpisodeStarted, name: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=10_000)
 def is_uuid7(text: str) -> bool:
     """Whether a text is a UUIDv7 in its canonical form."""
     try:

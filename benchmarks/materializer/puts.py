@@ -10,7 +10,7 @@ import os
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import s3fs
 
@@ -24,30 +24,45 @@ PAYLOAD_BYTES = 66_000
 """A payload of 300 steps with 32 + 14 floats."""
 
 
-class ThroughS3fs(ObjectStore):
-    """The same store, written to through s3fs."""
+class Client(Protocol):
+    """What the materializer asks of a store."""
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys under a prefix."""
+
+    def put(self, key: str, data: bytes) -> str:
+        """Store an object whole."""
+
+
+class ThroughS3fs:
+    """The same bucket through s3fs."""
 
     def __init__(self, settings: S3Settings) -> None:
-        super().__init__(settings)
         secret = settings.secret_access_key
-        self._s3fs: Any = s3fs.S3FileSystem(
+        self._bucket = settings.bucket
+        self._fs: Any = s3fs.S3FileSystem(
             key=settings.access_key_id,
             secret=secret.get_secret_value() if secret else None,
             endpoint_url=settings.endpoint_url,
             client_kwargs={"region_name": settings.region},
+            use_listings_cache=False,
         )
 
+    def list(self, prefix: str) -> list[str]:
+        """Keys under a prefix."""
+        return list(self._fs.find(f"{self._bucket}/{prefix}"))
+
     def put(self, key: str, data: bytes) -> str:
-        """Address of the key."""
-        self._s3fs.pipe_file(f"{self.bucket}/{key}", data)
-        return self.uri(key)
+        """Store an object whole; its address."""
+        self._fs.pipe_file(f"{self._bucket}/{key}", data)
+        return f"s3://{self._bucket}/{key}"
 
 
 def main() -> None:
     """Look for each episode's folder and put one object, as the materializer does; CPU of all threads."""
     client, episodes = sys.argv[1], int(sys.argv[2])
     settings = Settings()
-    objects = (ThroughS3fs if client == "s3fs" else ObjectStore)(settings.s3)
+    objects: Client = ThroughS3fs(settings.s3) if client == "s3fs" else ObjectStore(settings.s3)
     data = os.urandom(PAYLOAD_BYTES)
     run = f"bench/{uuid.uuid4().hex}"
 
