@@ -58,16 +58,19 @@ def share(chosen: argparse.Namespace) -> int:
     """Give each of several processes a share of the seeds; their reports become one."""
     size = -(-len(chosen.seeds) // chosen.jobs)
     shares = [chosen.seeds[at : at + size] for at in range(0, len(chosen.seeds), size)]
-    with tempfile.TemporaryDirectory(prefix="sop-chaos-") as folder:
-        parts = [Path(folder) / f"{seeds[0]}.json" for seeds in shares]
-        processes = [
-            subprocess.Popen([*LEASHED, str(os.getpid()), sys.executable, "-m", "tests.chaos", *command])
-            for command in (_command(chosen, seeds, part) for seeds, part in zip(shares, parts, strict=True))
-        ]
+    parts = [chosen.report.with_suffix(f".from-{seeds[0]}.json") for seeds in shares]
+    processes = [
+        subprocess.Popen([*LEASHED, str(os.getpid()), sys.executable, "-m", "tests.chaos", *command])
+        for command in (_command(chosen, seeds, part) for seeds, part in zip(shares, parts, strict=True))
+    ]
+    try:
         codes = [process.wait() for process in processes]
+    finally:  # what was done until an interruption counts too
         found = [json.loads(part.read_text()) for part in parts if part.exists()]
-    if found:
-        chosen.report.write_text(json.dumps(merged(found), indent=1) + "\n")
+        if found:
+            chosen.report.write_text(json.dumps(merged(found), indent=1) + "\n")
+        for part in parts:
+            part.unlink(missing_ok=True)
     return max(codes, key=abs)
 
 
