@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos lint bench-materializer bench-live lock clean test-chaos
+.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot lock clean test-chaos
 
 setup:
 	@$(PYTHON) -m infra.local.bootstrap
@@ -27,13 +27,19 @@ lint: setup
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-# CPU per step of the materializer, beside bare consumption of the same topic (about 8 minutes).
+# CPU per step of the materializer, beside bare consumption of the same topic (about 15 minutes).
+# REPORT=docs/benchmarks.md writes what was found there; bench-live appends to it.
 bench-materializer: setup
-	@.venv/bin/python -m benchmarks.materializer
+	@.venv/bin/python -m benchmarks.materializer $(if $(REPORT),--report $(REPORT))
 
 # From an episode's end to the training stream and to ClickHouse, under 300 robots at 30 Hz (2 minutes).
+# MEMBERS=2 shares the load between two.
 bench-live: setup
-	@.venv/bin/python -m benchmarks.materializer.live
+	@.venv/bin/python -m benchmarks.materializer.live --members $(or $(MEMBERS),1) $(if $(REPORT),--report $(REPORT))
+
+# step() in a 50 Hz loop, beside a bare produce and beside nothing; how fast the spool empties (5 minutes).
+bench-robot: setup
+	@.venv/bin/python -m benchmarks.robot
 
 # Resolve the requirements anew: newer versions, new hashes.
 lock:

@@ -6,6 +6,7 @@ order between the robot topics, and any event may come again at any later time.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -52,6 +53,8 @@ class Assembly:
         self.emitted = emitted
         self._timeout_ms = int(timeout * 1000)
         self.open: dict[str, OpenEpisode] = {}
+        self._boots: defaultdict[tuple[str, int], dict[str, OpenEpisode]] = defaultdict(dict)
+        """Open episodes of each robot and boot epoch."""
 
     def add(self, batch: Decoded) -> Outcome:
         """Fold a decoded batch in."""
@@ -70,7 +73,7 @@ class Assembly:
             if episode is None:
                 continue
             if not episode.offsets:  # nothing of what came could stay
-                del self.open[episode_id]
+                self._let_go(episode)
             elif (closed_by := episode.closed_by()) is not None:
                 self._seal(out, episode, closed_by)
         return out
@@ -107,7 +110,15 @@ class Assembly:
         if episode is None:
             episode = OpenEpisode(event.episode_id, event.robot_id, event.boot_epoch)
             self.open[event.episode_id] = episode
+            self._boots[event.robot_id, event.boot_epoch][event.episode_id] = episode
         return episode
+
+    def _let_go(self, episode: OpenEpisode) -> None:
+        del self.open[episode.episode_id]
+        boot = episode.robot_id, episode.boot_epoch
+        del self._boots[boot][episode.episode_id]
+        if not self._boots[boot]:
+            del self._boots[boot]
 
     def _announced(self, event: RobotEvent) -> bool:
         emitted = self.emitted.episode(event.episode_id)
@@ -185,9 +196,8 @@ class Assembly:
 
     def _link_boot(self, begun: OpenEpisode, touched: set[str]) -> None:
         """Tell the episodes of one boot which of them follows which."""
-        for other in self.open.values():
-            same_boot = (other.robot_id, other.boot_epoch) == (begun.robot_id, begun.boot_epoch)
-            if other is begun or not same_boot or other.started is None or begun.started is None:
+        for other in self._boots[begun.robot_id, begun.boot_epoch].values():
+            if other is begun or other.started is None or begun.started is None:
                 continue
             earlier, later = sorted((other, begun), key=lambda e: e.started.sequence if e.started else -1)
             if later.started is not None:
@@ -238,6 +248,9 @@ class Assembly:
         episode.early.clear()
 
     def _keep_fitting(self, out: Outcome, episode: OpenEpisode, steps: Steps, records: Sequence[Record]) -> None:
+        if step_checks.all_fit(steps, episode):
+            episode.steps.append(steps)
+            return
         keep = np.ones(len(steps), np.bool_)
         for at, text in step_checks.misfits(steps, episode):
             keep[at] = False
@@ -251,7 +264,7 @@ class Assembly:
             episode.steps.append(kept)
 
     def _seal(self, out: Outcome, episode: OpenEpisode, closed_by: ClosedBy) -> None:
-        del self.open[episode.episode_id]
+        self._let_go(episode)
         self.emitted.expect(episode)
         out.sealed.append(Sealed(episode, closed_by))
 

@@ -118,26 +118,38 @@ def _decode_steps(out: Batch, records: Sequence[Record], schema_of: SchemaLookup
     for number in np.unique(partitions).tolist():
         last = records[int(np.flatnonzero(partitions == number)[-1])]
         out[number].last[ROBOT_STEPS] = (int(last.offset() or 0), last.timestamp()[1])
+    if (frame := _all_at_once(values, schema_of)) is not None:
+        _hand_out(out, records, frame, _steps_of(frame, np.arange(len(values))), partitions)
+        return
     for schema, rows in _by_schema(out, records, values, schema_of):
-        ours = values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
-        frame = read_block(cast("list[bytes]", ours), schema)
-        if frame is None or not set(frame.columns) >= _NEEDED:
+        frame = _as_block([values[row] for row in rows.tolist()], schema)
+        if frame is None:
             _one_by_one(out, records, values, rows, schema)
         else:
             _hand_out(out, records, frame, _steps_of(frame, rows), partitions)
 
 
+def _all_at_once(values: list[bytes | None], schema_of: SchemaLookup) -> pl.DataFrame | None:
+    """The usual case: every record names the same schema, and is one of its records. Else None."""
+    try:
+        schema_id, _ = codec.unframe(values[0])
+        return _as_block(values, schema_of(schema_id, Step.record))
+    except SchemaError:
+        return None
+
+
+def _as_block(values: list[bytes | None], schema: AvroSchema) -> pl.DataFrame | None:
+    frame = read_block(cast("list[bytes]", values), schema)  # None among the values: no block either
+    return frame if frame is not None and set(frame.columns) >= _NEEDED else None
+
+
 def _by_schema(
     out: Batch, records: Sequence[Record], values: list[bytes | None], schema_of: SchemaLookup
 ) -> list[tuple[AvroSchema, Ints]]:
-    """Rows by the schema that they name, usually one; records that name none that is a step's are rejected."""
+    """Rows by the schema that they name; records that name none that is a step's are rejected."""
     heads: dict[bytes | None, list[int]] = {}
-    first = values[0][:FRAME_BYTES] if values[0] else None
-    if first and all(value is not None and value.startswith(first) for value in values):
-        heads[first] = list(range(len(values)))
-    else:
-        for row, value in enumerate(values):
-            heads.setdefault(value[:FRAME_BYTES] if value else None, []).append(row)
+    for row, value in enumerate(values):
+        heads.setdefault(value[:FRAME_BYTES] if value else None, []).append(row)
     found: dict[int, tuple[AvroSchema, list[int]]] = {}
     for head, rows in heads.items():
         try:
@@ -178,9 +190,6 @@ def _one_by_one(
 def _steps_of(frame: pl.DataFrame, rows: Ints) -> Steps:
     """Columns as today's Step has them, whatever version wrote them."""
     proposed = frame["proposed_action"] if "proposed_action" in frame.columns else None
-    nothing = Vectors(
-        np.zeros(0, np.uint8), np.zeros(len(frame) + 1, np.int64), np.zeros(len(frame), np.bool_), None
-    )
     return Steps(
         sequence=frame["sequence"].to_numpy(),
         index=frame["index"].to_numpy(),
@@ -191,11 +200,13 @@ def _steps_of(frame: pl.DataFrame, rows: Ints) -> Steps:
         row=rows,
         state=_vectors(frame["state"]),
         action=_vectors(frame["action"]),
-        proposed_action=nothing if proposed is None else _vectors(proposed),
+        proposed_action=Vectors.absent(len(frame)) if proposed is None else _vectors(proposed),
     )
 
 
 def _vectors(column: pl.Series) -> Vectors:
+    if column.null_count() == len(column):
+        return Vectors.absent(len(column))
     present = None if column.null_count() == 0 else column.is_not_null().to_numpy()
     array = column.to_arrow()
     array = array.combine_chunks() if hasattr(array, "combine_chunks") else array

@@ -18,7 +18,6 @@ from schemas.events import (
     EpisodeBoundary,
     EpisodeEnded,
     EpisodeStarted,
-    Feature,
     Intervention,
     OffsetRange,
     RobotEvent,
@@ -58,6 +57,7 @@ class OpenEpisode:
     appended_ms: int = 0
     successor_first: int | None = None
     """First sequence of the next episode of this boot, once it started."""
+    _vector_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def start(self) -> EpisodeStarted | None:
@@ -80,8 +80,7 @@ class OpenEpisode:
 
     def vector_bytes(self, name: str) -> int | None:
         """Bytes that the vector `name` must have; None while the start has not arrived."""
-        feature = feature_of(self.start.features, name) if self.start else None
-        return feature.size * 4 if feature else None
+        return self._vector_bytes.get(name)
 
     def touch(self, topic: str, partition: int, offset: int, appended_ms: int) -> None:
         """A record of this episode was read."""
@@ -140,7 +139,9 @@ class OpenEpisode:
             self.interventions.append(event)
             self.intervention_bytes += len(codec.encode(event))
         elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeStarted):
-            self.started = self.started or event
+            if self.started is None:
+                self.started = event
+                self._vector_bytes = {feature.name: feature.size * 4 for feature in reversed(event.body.features)}
         elif isinstance(event, EpisodeBoundary):
             self.ended = self.ended or event
 
@@ -183,8 +184,3 @@ class OpenEpisode:
             OffsetRange(topic=topic, partition=self.partition, first=low, last=high)
             for topic, (low, high) in sorted(self.offsets.items())
         )
-
-
-def feature_of(features: tuple[Feature, ...], name: str) -> Feature | None:
-    """The layout of one vector; None when the episode has no such vector."""
-    return next((feature for feature in features if feature.name == name), None)

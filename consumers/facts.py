@@ -130,12 +130,13 @@ def facts_of(episode: OpenEpisode, steps: Steps, closed_by: ClosedBy, revision: 
 def step_facts(steps: Steps) -> dict[str, object]:
     """Facts that the rows alone decide."""
     human = RangeSet()
-    for index in steps.index[steps.human].tolist():
-        human.add(index)
+    if count := int(np.count_nonzero(steps.human)):
+        for index in steps.index[steps.human].tolist():
+            human.add(index)
     return {
         "step_count": len(steps),
-        "human_step_count": int(steps.human.sum()),
-        "reward_sum": float(steps.reward.astype(np.float64).sum()),
+        "human_step_count": count,
+        "reward_sum": float(steps.reward.sum(dtype=np.float64)),
         "policy_versions": tuple(v for v in np.unique(steps.policy_version).tolist() if v > 0),
         "human_ranges": human.as_events(),
     }

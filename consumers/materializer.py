@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -19,13 +19,14 @@ from consumers.assembly import Outcome, Sealed
 from consumers.decode import decode
 from consumers.partition import OwnedPartition
 from consumers.spill_folder import SpillFolder
-from consumers.storing import announced_before, store
+from consumers.storing import Stored, announced_before, store_wave
 from consumers.takeover import take_over
 from infra import telemetry
 from infra.backoff import Backoff
 from infra.clock import Clock, SystemClock
-from infra.errors import DiskFull, ProducerFenced, SpillUnusable, TransactionAborted, Unavailable
+from infra.errors import DiskFull, InfraError, ProducerFenced, SpillUnusable, TransactionAborted, Unavailable
 from infra.health import Health
+from infra.heap import settle_heap
 from infra.kafka import GroupConsumer, LogReader, Message, OutRecord, TransactionalProducer
 from infra.object_store import ObjectStore
 from infra.registry import Registry
@@ -42,6 +43,8 @@ STORE_SECONDS = 20.0
 """Longest stay in the object store before the group is served again; the poll interval is 300 s."""
 UPLOADS = 8
 """Payloads stored at the same time; an upload waits for the store, not for this machine."""
+WAVE = 2 * UPLOADS
+"""Episodes stored before the time is looked at again."""
 
 
 class Materializer:
@@ -244,19 +247,13 @@ class Materializer:
         """
         outbox = owned.outbox
         while outbox.sealed and self._clock.monotonic() < until:
-            wave = _distinct(outbox.sealed[:UPLOADS])
-            jobs = [
-                self._pool.submit(store, sealed, owned.emitted, owned.committed, self._objects, self._clock)
-                for sealed in wave
-            ]
-            wait(jobs)
-            failed = [
-                (sealed, error) for sealed, job in zip(wave, jobs, strict=True) if (error := job.exception())
-            ]
+            wave = _distinct(outbox.sealed[:WAVE])
+            results = store_wave(wave, owned.emitted, owned.committed, self._objects, self._clock, pool=self._pool)
+            failed = [(s, r) for s, r in zip(wave, results, strict=True) if isinstance(r, InfraError)]
             outbox.sealed[: len(wave)] = [sealed for sealed, _ in failed]
-            for job in jobs:
-                if job.exception() is None:
-                    owned.keep(job.result())
+            for result in results:
+                if isinstance(result, Stored):
+                    owned.keep(result)
             if failed:
                 raise failed[0][1]
 
@@ -334,6 +331,7 @@ def run(settings: Settings, stop: threading.Event, health: Health | None = None)
         OffsetsExpired: records were deleted before they were read.
     """
     materializer = Materializer(settings, health=health)
+    settle_heap()
     _log.info("materializer_started", group=settings.materializer.group)
     try:
         while not stop.is_set():

@@ -7,10 +7,12 @@ int64, state and action fixed_size_list<float32>, proposed_action the same or nu
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,6 +26,8 @@ from infra.object_store import sha256_hex
 from schemas.events import ClosedBy
 
 METADATA_KEY = b"sop.episode"
+
+_ACTORS = pa.array(["POLICY", "HUMAN"])
 
 
 class PayloadUnreadable(Exception):
@@ -60,19 +64,41 @@ def ordered_steps(parts: list[Steps]) -> Steps:
     return steps.take(np.lexsort((steps.sequence, steps.index)))
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a file will hold: one row for each step, and the facts."""
+
+    table: pa.Table
+    facts: EpisodeFacts
+
+
 def build_payload(episode: OpenEpisode, closed_by: ClosedBy, revision: int) -> Payload:
     """The file of an episode whose start was seen.
 
     Raises:
         ValueError: the start was not seen.
     """
+    return written(draft(episode, closed_by, revision))
+
+
+def draft(episode: OpenEpisode, closed_by: ClosedBy, revision: int) -> Draft:
+    """What the file of an episode will hold.
+
+    Raises:
+        ValueError: the start was not seen.
+        SpillUnusable: what the episode has on disk cannot be read.
+    """
     steps = ordered_steps(episode.steps.steps())
     facts = facts_of(episode, steps, closed_by, revision)
-    table = _table(steps, facts)
-    metadata = {METADATA_KEY: facts.model_dump_json().encode()}
+    return Draft(_table(steps, facts), facts)
+
+
+def written(plan: Draft) -> Payload:
+    """The file that a draft describes."""
+    facts = plan.facts
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata(metadata),
+        plan.table,
         sink,
         compression="lz4",  # floats hardly shrink: zstd saves 12 % of the bytes and costs 70 % more time
         use_dictionary=False,  # vectors hardly repeat; the columns that do are small
@@ -80,7 +106,7 @@ def build_payload(episode: OpenEpisode, closed_by: ClosedBy, revision: int) -> P
     )
     data = sink.getvalue().to_pybytes()
     sha256 = sha256_hex(data)
-    return Payload(f"{folder(episode.episode_id)}{revision}-{sha256}.parquet", data, sha256, facts)
+    return Payload(f"{folder(facts.episode_id)}{facts.revision}-{sha256}.parquet", data, sha256, facts)
 
 
 def read_payload(data: bytes) -> StoredPayload:
@@ -113,28 +139,60 @@ def folder(episode_id: str) -> str:
 
 def _table(steps: Steps, facts: EpisodeFacts) -> pa.Table:
     sizes = {feature.name: feature.size for feature in facts.features}
+    schema = _schema(sizes["state"], sizes["action"])
+    columns = [
+        _numbers(steps.index, pa.int32()),
+        _numbers(steps.sequence, pa.int64()),
+        _numbers(steps.captured_at, pa.timestamp("us", tz="UTC")),
+        _ACTORS.take(_numbers(steps.human.view(np.int8), pa.int8())),
+        _numbers(steps.policy_version, pa.int64()),
+        _lists(steps.state, sizes["state"]),
+        _lists(steps.action, sizes["action"]),
+        _lists(steps.proposed_action, sizes["action"]),
+        _numbers(steps.reward, pa.float32()),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema.with_metadata({METADATA_KEY: facts.model_dump_json()}))
+
+
+@functools.cache
+def _schema(state: int, action: int) -> pa.Schema:
+    """Columns of an episode whose state and action have so many elements; only a proposed action may be null."""
     columns = {
-        "index": pa.array(steps.index, pa.int32()),
-        "sequence": pa.array(steps.sequence, pa.int64()),
-        "captured_at": pa.array(steps.captured_at, pa.timestamp("us", tz="UTC")),
-        "actor": pc.if_else(pa.array(steps.human), pa.scalar("HUMAN"), pa.scalar("POLICY")),
-        "policy_version": pa.array(steps.policy_version, pa.int64()),
-        "state": _lists(steps.state, sizes["state"]),
-        "action": _lists(steps.action, sizes["action"]),
-        "proposed_action": _lists(steps.proposed_action, sizes["action"]),
-        "reward": pa.array(steps.reward, pa.float32()),
+        "index": pa.int32(),
+        "sequence": pa.int64(),
+        "captured_at": pa.timestamp("us", tz="UTC"),
+        "actor": pa.string(),
+        "policy_version": pa.int64(),
+        "state": _vector(state),
+        "action": _vector(action),
+        "proposed_action": _vector(action),
+        "reward": pa.float32(),
     }
-    return pa.table(columns)
+    return pa.schema([pa.field(name, kind, nullable=name == "proposed_action") for name, kind in columns.items()])
+
+
+@functools.cache
+def _vector(size: int) -> pa.DataType:
+    return pa.list_(pa.field("element", pa.float32(), nullable=False), size)
+
+
+def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Numbers as they lie in memory; `pa.array` would load pandas, if there is one, to ask if they are its."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _lists(vectors: Vectors, size: int) -> pa.Array:
     """Little-endian float32 bytes as fixed-size lists; null stays null."""
     if vectors.present is None:
-        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.floats()), size)
+        return pa.FixedSizeListArray.from_arrays(_numbers(vectors.floats(), pa.float32()), type=_vector(size))
+    if not vectors.present.any():
+        return pa.nulls(len(vectors), _vector(size))
     matrix = np.zeros((len(vectors), size), "<f4")
-    if vectors.present.any():
-        matrix[vectors.present] = vectors.floats().reshape(-1, size)
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), size, mask=pa.array(~vectors.present))
+    matrix[vectors.present] = vectors.floats().reshape(-1, size)
+    absent = pa.array((~vectors.present).tolist(), pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(
+        _numbers(matrix.reshape(-1), pa.float32()), type=_vector(size), mask=absent
+    )
 
 
 def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:

@@ -228,6 +228,9 @@ _MAKERS: dict[type[Event], Callable[..., list[TableRow]]] = {
         "errors",
         "simulated_seconds",
         "waiting",
+        "spool_bytes",
+        "clock_offset_seconds",
+        "clock_offset_error_seconds",
     ),
 }
 

@@ -50,10 +50,11 @@ class SpillFolder:
         Raises:
             DiskFull: not all could be written. Nothing is lost: what was not written stays in memory.
         """
-        largest_first = sorted(episodes, key=lambda episode: episode.nbytes, reverse=True)
-        held = sum(episode.nbytes for episode in largest_first)
+        found = list(episodes)
+        held = sum(episode.nbytes for episode in found)
         if held <= limit:
             return 0
+        largest_first = sorted(found, key=lambda episode: episode.nbytes, reverse=True)
         written = 0
         for episode in largest_first:
             if held <= limit // 2:

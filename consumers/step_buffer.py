@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from consumers.records import Origin, Record, origin
@@ -74,7 +73,6 @@ class StepBuffer:
             records = [records[row] for row in steps.row.tolist()]
             self.nbytes += sum(_RECORD_BYTES + len(record.value() or b"") for record in records)
         own = steps.copied()
-        own.row = np.arange(len(own), dtype=np.int64)
         self._parts.append((own, records))
         self.nbytes += own.nbytes
 

@@ -29,7 +29,7 @@ class Repeats:
 
 def without_announced(steps: Steps, sequences: RangeSet) -> Steps:
     """Steps that are not yet in an announced revision, whose sequences these are."""
-    if not len(steps) or not sequences.overlaps(int(steps.sequence.min()), int(steps.sequence.max())):
+    if not sequences or not len(steps) or not sequences.overlaps(*_extent(steps.sequence, ordered=False)):
         return steps
     return steps.where(np.fromiter((s not in sequences for s in steps.sequence.tolist()), np.bool_, len(steps)))
 
@@ -37,7 +37,7 @@ def without_announced(steps: Steps, sequences: RangeSet) -> Steps:
 def without_repeats(group: StepGroup, episode: OpenEpisode) -> tuple[StepGroup, Repeats]:
     """Steps with new sequences; and what became of the others."""
     found, steps = Repeats(), group.steps
-    first, last = int(steps.sequence.min()), int(steps.sequence.max())
+    first, last = _extent(steps.sequence, ordered=group.ordered)
     if group.ordered and not episode.seen.overlaps(first, last) and not episode.rejected.overlaps(first, last):
         return group, found
     stored = episode.stored_steps(steps.sequence)
@@ -61,14 +61,29 @@ def without_repeats(group: StepGroup, episode: OpenEpisode) -> tuple[StepGroup, 
     return (group if keep.all() else group.narrowed(steps.where(keep))), found
 
 
+def _extent(sequences: Ints, *, ordered: bool) -> tuple[int, int]:
+    """Lowest and highest of them; `ordered` says that they grow."""
+    if ordered:
+        return int(sequences[0]), int(sequences[-1])
+    return int(sequences.min()), int(sequences.max())
+
+
+def all_fit(steps: Steps, episode: OpenEpisode) -> bool:
+    """Whether it is seen at a glance that all vectors are as long as the episode's features say."""
+    action = episode.vector_bytes("action")
+    return (
+        steps.state.all_fit(episode.vector_bytes("state"))
+        and steps.action.all_fit(action)
+        and steps.proposed_action.all_fit(action)
+    )
+
+
 def misfits(steps: Steps, episode: OpenEpisode) -> Iterator[tuple[int, str]]:
     """Places of steps whose vectors are not as long as the episode's features say, with what is wrong."""
     sizes = {column: episode.vector_bytes(feature) for column, feature in _VECTORS.items()}
     wrong: dict[int, list[str]] = {}
     for column, size in sizes.items():
         vectors = getattr(steps, column)
-        if vectors.uniform is not None and vectors.uniform == size:
-            continue
         for at in np.flatnonzero(~vectors.fits(size)).tolist():
             wrong.setdefault(at, []).append(f"{column} has {len(vectors.value(at))} bytes, its feature {size}")
     for at, texts in sorted(wrong.items()):

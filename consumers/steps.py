@@ -30,6 +30,8 @@ SCALARS = {
     "reward": np.float32,
     "row": np.int64,
 }
+_SCALAR_BYTES = sum(np.dtype(kind).itemsize for kind in SCALARS.values())
+_NO_DATA = np.zeros(0, np.uint8)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,7 +42,8 @@ class Vectors:
         data: uint8, all bytes one after the other.
         offsets: int64[n + 1], where each vector begins in `data`.
         present: bool[n], or None when all are.
-        uniform: bytes of every vector if all are equally long and present, else None.
+        uniform: bytes of every vector if all are known to be present and equally long; 0 if all are known to be
+            absent; else None.
     """
 
     __slots__ = ("data", "offsets", "present", "uniform")
@@ -55,9 +58,16 @@ class Vectors:
         """Vectors whose uniformity is found out."""
         if len(offsets) == 1:
             return cls(data, offsets, present, None)
+        if present is not None and not present.any():
+            return cls.absent(len(present))
         sizes = np.diff(offsets)
         same = present is None and bool((sizes == sizes[0]).all())
-        return cls(data, offsets, present, int(sizes[0]) if same else None)
+        return cls(data, offsets, present, (int(sizes[0]) or None) if same else None)
+
+    @classmethod
+    def absent(cls, count: int) -> Vectors:
+        """`count` vectors of which none is there."""
+        return cls(_NO_DATA, np.zeros(count + 1, np.int64), np.zeros(count, np.bool_), 0)
 
     @classmethod
     def from_values(cls, values: Sequence[bytes | None]) -> Vectors:
@@ -83,15 +93,21 @@ class Vectors:
             rows = self.data[self.offsets[0] : self.offsets[-1]].reshape(-1, self.uniform)[order]
             offsets = np.arange(len(order) + 1, dtype=np.int64) * self.uniform
             return Vectors(rows.reshape(-1), offsets, None, self.uniform)
-        if self.present is not None and not self.present.any():
-            return Vectors(self.data[:0], np.zeros(len(order) + 1, np.int64), self.present[order], None)
-        return Vectors.from_values([self.value(int(at)) for at in order])
+        if self.uniform == 0:
+            return Vectors.absent(len(order))
+        sizes = self.sizes()[order]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        moved_by = np.repeat(self.offsets[:-1][order] - offsets[:-1], sizes)
+        data = self.data[np.arange(offsets[-1]) + moved_by]
+        return Vectors.of(data, offsets, None if self.present is None else self.present[order])
 
     def copied(self) -> Vectors:
         """The same vectors in memory of their own."""
-        data = self.data[self.offsets[0] : self.offsets[-1]].copy()
+        if self.uniform == 0:
+            return Vectors.absent(len(self))
+        first = self.offsets[0]
         present = None if self.present is None else self.present.copy()
-        return Vectors(data, self.offsets - self.offsets[0], present, self.uniform)
+        return Vectors(self.data[first : self.offsets[-1]].copy(), self.offsets - first, present, self.uniform)
 
     @property
     def nbytes(self) -> int:
@@ -108,6 +124,10 @@ class Vectors:
     def sizes(self) -> Ints:
         """Bytes of each vector, int64[n]; 0 where absent."""
         return np.diff(self.offsets)
+
+    def all_fit(self, size: int | None) -> bool:
+        """Whether it is known at a glance that each vector that is there has `size` bytes."""
+        return self.uniform is not None and self.uniform in (size, 0)
 
     def fits(self, size: int | None) -> Bools:
         """Whether each vector that is there has `size` bytes, bool[n]."""
@@ -128,7 +148,14 @@ class Vectors:
     @staticmethod
     def joined(parts: Sequence[Vectors]) -> Vectors:
         """Vectors of several parts, one after the other."""
+        uniform = parts[0].uniform
+        if any(part.uniform != uniform for part in parts):
+            uniform = None
+        if uniform == 0:
+            return Vectors.absent(sum(map(len, parts)))
         data = np.concatenate([part.data[part.offsets[0] : part.offsets[-1]] for part in parts])
+        if uniform is not None:
+            return Vectors(data, np.arange(0, len(data) + 1, uniform), None, uniform)
         sizes = np.concatenate([part.sizes() for part in parts])
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
         present = None
@@ -136,8 +163,7 @@ class Vectors:
             present = np.concatenate(
                 [np.ones(len(part), np.bool_) if part.present is None else part.present for part in parts]
             )
-        uniforms = {part.uniform for part in parts}
-        return Vectors(data, offsets, present, uniforms.pop() if len(uniforms) == 1 else None)
+        return Vectors(data, offsets, present, None)
 
 
 @dataclass(slots=True)
@@ -182,8 +208,18 @@ class Steps:
 
     def slice(self, low: int, high: int) -> Steps:
         """Steps `low` to `high`, sharing memory."""
-        scalars = {name: getattr(self, name)[low:high] for name in SCALARS}
-        return Steps(**scalars, **{name: getattr(self, name).slice(low, high) for name in VECTORS})
+        return Steps(
+            self.sequence[low:high],
+            self.index[low:high],
+            self.captured_at[low:high],
+            self.human[low:high],
+            self.policy_version[low:high],
+            self.reward[low:high],
+            self.row[low:high],
+            self.state.slice(low, high),
+            self.action.slice(low, high),
+            self.proposed_action.slice(low, high),
+        )
 
     def take(self, order: Ints) -> Steps:
         """Steps in another order, or some of them, copied."""
@@ -191,15 +227,25 @@ class Steps:
         return Steps(**scalars, **{name: getattr(self, name).take(order) for name in VECTORS})
 
     def copied(self) -> Steps:
-        """The same steps in memory of their own, so that the batch they came with can go."""
-        columns: dict[str, Any] = {name: getattr(self, name).copy() for name in SCALARS}
-        columns |= {name: getattr(self, name).copied() for name in VECTORS}
-        return Steps(**columns)
+        """The same steps in memory of their own, so that the batch they came with can go; `row` begins at 0."""
+        return Steps(
+            self.sequence.copy(),
+            self.index.copy(),
+            self.captured_at.copy(),
+            self.human.copy(),
+            self.policy_version.copy(),
+            self.reward.copy(),
+            np.arange(len(self), dtype=np.int64),
+            self.state.copied(),
+            self.action.copied(),
+            self.proposed_action.copied(),
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the columns take."""
-        return sum(getattr(self, name).nbytes for name in (*SCALARS, *VECTORS))
+        vectors = self.state.nbytes + self.action.nbytes + self.proposed_action.nbytes
+        return len(self) * _SCALAR_BYTES + vectors
 
     def where(self, keep: Bools) -> Steps:
         """Steps that `keep`, bool[n], says; the same object when it says all."""

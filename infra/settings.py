@@ -77,11 +77,26 @@ class RegistrySettings(_Section):
     timeout: float = Field(10.0, gt=0)
 
 
+class RobotSettings(_Section):
+    """The robot's client and its spool; times in seconds."""
+
+    sync_interval: float = Field(
+        0.2, gt=0, description="longest wait of a recorded event for the disk: what a loss of power may cost"
+    )
+    max_spool_bytes: int = Field(8 * 2**30, ge=2**20, description="bound of the spool on disk")
+    min_free_bytes: int = Field(2**30, ge=0, description="what the spool's disk must keep free for others")
+    warn_fraction: float = Field(0.8, gt=0, le=1, description="of the bound, from which heartbeats warn")
+    segment_bytes: int = Field(
+        16 * 2**20, ge=2**16, description="of one file of the spool, while it is appended to"
+    )
+    drain_rate: float = Field(5_000.0, gt=0, description="events a second that leave for Kafka, at most")
+
+
 class MaterializerSettings(_Section):
     """`sop materialize`; times in seconds."""
 
     group: str = "materializer"
-    batch_size: int = Field(20_000, ge=1, description="records taken from Kafka at once")
+    batch_size: int = Field(50_000, ge=1, description="records taken from Kafka at once")
     poll_timeout: float = Field(0.1, gt=0)
     commit_interval: float = Field(0.2, gt=0, description="longest wait of a sealed episode for its transaction")
     offsets_interval: float = Field(5.0, gt=0, description="between commits when nothing was sealed")
@@ -162,6 +177,7 @@ class Settings(BaseSettings):
     s3: S3Settings = S3Settings()
     clickhouse: ClickHouseSettings = ClickHouseSettings()
     registry: RegistrySettings = RegistrySettings()
+    robot: RobotSettings = RobotSettings()
     materializer: MaterializerSettings = MaterializerSettings()
     index: IndexSettings = IndexSettings()
     learner: LearnerSettings = LearnerSettings()

@@ -23,9 +23,11 @@ from schemas.events import (
     EpisodeStarted,
     Intervention,
     InterventionPhase,
-    Step,
 )
-from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
+from schemas.step_writer import StepWriter
+from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS
+
+_FLOAT32_MAX = 3.4028234663852886e38
 
 
 class Episode:
@@ -66,6 +68,7 @@ class Episode:
             body=start,
         )
         self._first_sequence = first.sequence
+        self._writer = StepWriter(self.episode_id, log.robot_id, log.boot_epoch)
 
     @property
     def actor(self) -> Actor:
@@ -96,7 +99,7 @@ class Episode:
         Raises:
             ValueError: a value does not fit its feature, or is not finite; nothing was recorded.
             EpisodeClosed: the episode has ended.
-            SpoolFull, Undelivered: nothing was recorded.
+            SpoolFull, SpoolUnusable: nothing was recorded.
         """
         self._require_open()
         if frames:
@@ -105,25 +108,19 @@ class Episode:
             raise ValueError(
                 "proposed_action is what the policy proposed while a human acted; the policy acts now"
             )
-        if not math.isfinite(reward):
-            raise ValueError(f"reward is not finite: {reward}")
+        if not abs(reward) <= _FLOAT32_MAX:
+            raise ValueError(f"reward is not finite, or beyond float32: {reward}")
         version = self._policy_version if policy_version is None else policy_version
-        if version < 0:
-            raise ValueError(f"policy_version must not be negative, got {version}")
-        self._log.write(
-            ROBOT_STEPS,
-            Step,
-            episode_id=self.episode_id,
-            traceparent=self._traceparent,
-            index=self.step_count,
-            actor=self.actor,
-            policy_version=version,
-            state=self._layout.pack(STATE, state),
-            action=self._layout.pack(ACTION, action),
-            proposed_action=(
-                None if proposed_action is None else self._layout.pack(ACTION, proposed_action, "proposed_action")
-            ),
-            reward=float(reward),
+        if not 0 <= version < 2**63:
+            raise ValueError(f"policy_version must not be negative, nor beyond 64 bits, got {version}")
+        pack = self._layout.pack
+        vectors = (
+            pack(STATE, state),
+            pack(ACTION, action),
+            None if proposed_action is None else pack(ACTION, proposed_action, "proposed_action"),
+        )
+        self._log.write_step(
+            self._writer, self._traceparent, self.step_count, self.actor, version, vectors, float(reward)
         )
         self.step_count += 1
 
@@ -159,7 +156,7 @@ class Episode:
         Raises:
             ValueError: both ends are given, or a value does not fit; the episode stays open.
             EpisodeClosed: it has ended already.
-            SpoolFull, Undelivered: nothing was recorded.
+            SpoolFull, SpoolUnusable: nothing was recorded.
         """
         if terminated and truncated:
             raise ValueError("an episode is terminated or truncated, not both")
@@ -196,7 +193,6 @@ class Episode:
             EpisodeBoundary,
             episode_id=self.episode_id,
             traceparent=self._traceparent,
-            closing=True,
             body=ended,
         )
         self.ended = ended
@@ -212,7 +208,6 @@ class Episode:
             Intervention,
             episode_id=self.episode_id,
             traceparent=self._traceparent,
-            closing=phase is InterventionPhase.END,
             intervention_id=recording.intervention_id,
             phase=phase,
             operator=recording.operator,
@@ -258,7 +253,7 @@ class InterventionRecording:
         Raises:
             ValueError: a human is in control already.
             EpisodeClosed: the episode has ended.
-            SpoolFull, Undelivered: nothing was recorded, and the policy stays in control.
+            SpoolFull, SpoolUnusable: nothing was recorded, and the policy stays in control.
         """
         self.first_step = self._episode.step_count
         self._episode._begin(self)

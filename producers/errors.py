@@ -5,7 +5,8 @@ RobotClientError
 ├── EpisodeOpen       an episode is open: end it first
 ├── EpisodeClosed     the episode is over: open the next one
 ├── SpoolFull         no room for more events: wait until the network has taken some, nothing was recorded
-├── Undelivered       events that were recorded are not known to be in Kafka
+├── SpoolUnusable     the spool's files cannot be opened or written: somebody else holds them, or the disk is sick
+├── Undelivered       events that were recorded are not in Kafka yet; the spool keeps them for the next start
 └── PolicyRefused     an artifact is not what was announced: keep the policy that is active
 
 A vector that does not fit its feature is a ValueError, and nothing is recorded.
@@ -32,8 +33,12 @@ class SpoolFull(RobotClientError):
     """There is no room for the event; it was not recorded and used no sequence number."""
 
 
+class SpoolUnusable(RobotClientError):
+    """The spool's files cannot be opened or written; what could not be written was not recorded."""
+
+
 class Undelivered(RobotClientError):
-    """Recorded events were not acknowledged by Kafka."""
+    """Recorded events were not acknowledged by Kafka yet; they are kept."""
 
 
 class PolicyRefused(RobotClientError):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from infra.clock import Clock
-from producers.outbox import Outbox, item
-from schemas.events import RobotEvent
+from producers.outbox import Item, Outbox, item
+from schemas.codec import latest
+from schemas.events import Actor, RobotEvent, Step
+from schemas.step_writer import StepWriter
+from schemas.topics import ROBOT_STEPS
 
 E = TypeVar("E", bound=RobotEvent)
 
@@ -18,6 +21,8 @@ class EventLog:
         self.robot_id = robot_id
         self.boot_epoch = boot_epoch
         self.next_sequence = 0
+        self._key = robot_id.encode()
+        self._step = latest(Step.record)
         self._outbox = outbox
         self._clock = clock
 
@@ -28,13 +33,12 @@ class EventLog:
         *,
         episode_id: str,
         traceparent: bytes,
-        closing: bool = False,
         **fields: Any,
     ) -> E:
-        """Record one event and return it as it travels; `closing` may use the room kept for ends.
+        """Record one event and return it as it travels.
 
         Raises:
-            SpoolFull, Undelivered: it was not recorded, and its number is used by the next one.
+            SpoolFull, SpoolUnusable: it was not recorded, and its number is used by the next one.
         """
         event = event_type(
             episode_id=episode_id,
@@ -44,6 +48,29 @@ class EventLog:
             captured_at=self._clock.now(),
             **fields,
         )
-        self._outbox.append(item(topic, self.robot_id, event, traceparent), closing=closing)
+        taken_at = event.captured_at.timestamp()
+        self._outbox.append(item(topic, self.robot_id, event, traceparent, taken_at))
         self.next_sequence += 1
         return event
+
+    def write_step(  # noqa: PLR0917
+        self,
+        writer: StepWriter,
+        traceparent: bytes,
+        index: int,
+        actor: Actor,
+        policy_version: int,
+        vectors: tuple[bytes, bytes, bytes | None],
+        reward: float,
+    ) -> None:
+        """Record one step, as `write` does, with little else than its bytes: this runs in the control loop.
+
+        Raises:
+            SpoolFull, SpoolUnusable: it was not recorded, and its number is used by the next event.
+        """
+        taken_at = self._clock.now().timestamp()
+        # A float of this size is exact to a quarter of a microsecond.
+        captured_at = round(taken_at * 1e6)
+        body = writer.body(self.next_sequence, captured_at, index, actor, policy_version, *vectors, reward)
+        self._outbox.append(Item(ROBOT_STEPS, self._key, body, self._step, traceparent, taken_at, None))
+        self.next_sequence += 1

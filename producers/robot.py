@@ -5,7 +5,8 @@
             episode.step(state=state, action=action, reward=0.0)
             episode.end(success=True)
 
-Recording never waits for the network, and never loses an event silently.
+Recording never waits for the network: events go to a spool on disk, which survives the process and empties itself
+into Kafka whenever that is there.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ from typing import Self
 import structlog
 
 from infra.clock import Clock, SystemClock
-from infra.kafka import EventProducer
-from infra.registry import Registry
 from infra.settings import Settings
 from infra.telemetry import new_traceparent
 from producers.boot import DataDir
 from producers.episode import Episode
 from producers.errors import EpisodeOpen
 from producers.event_log import EventLog
-from producers.outbox import KafkaOutbox, Outbox, item
+from producers.outbox import Outbox, item
 from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
 from producers.policy_inbox import PolicyInbox
 from producers.policy_store import PolicyFile, PolicyStore
+from producers.spool.outbox import SpoolOutbox
 from producers.vectors import Layout
 from schemas.events import EpisodeSource, EpisodeStarted, Feature, Heartbeat, PolicyActivated
 from schemas.topics import POLICY_ACTIVATIONS, ROBOT_STATUS
 
-# Room for an episode's start and end. Ends, an intervention's too, also have room of their own (outbox.py).
-_BOUNDARIES = 2
+# Of a step's body beside its vectors: ids, numbers, time.
+_STEP_OVERHEAD = 256
+# Heartbeats are short.
+_ERRORS, _ERROR_LENGTH = 8, 250
 
 _log = structlog.get_logger(__name__)
 
@@ -67,16 +69,16 @@ class RobotClient:
         Args:
             settings: how to reach the servers.
             robot_id: letters, digits, `_`, `.` and `-`, at most 100.
-            data_dir: this robot's own directory: boot epoch, policies.
+            data_dir: this robot's own directory: boot epoch, spool, policies.
             clock: the robot's clocks.
-            outbox: where events go; by default Kafka.
+            outbox: where events go; by default a spool in `data_dir`, and from there to Kafka.
             heartbeat_interval: seconds between reports on robot-status; None: only on demand.
             close_timeout: seconds that leaving the `with` block waits for Kafka.
 
         Raises:
             ValueError: not a robot_id.
             DataDirBusy: another process records with this directory.
-            RegistryUnavailable, UnknownSchema: schema ids cannot be looked up.
+            SpoolUnusable: what earlier boots recorded cannot be opened.
         """
         if not re.fullmatch(r"[\w.-]{1,100}", robot_id, re.ASCII):
             raise ValueError(f"{robot_id!r} is not a robot_id: letters, digits, '_', '.' and '-', at most 100")
@@ -86,10 +88,10 @@ class RobotClient:
         self._close_timeout = close_timeout
         self._data_dir = DataDir(data_dir)
         try:
-            self._outbox = outbox or KafkaOutbox(
-                EventProducer(settings.kafka, robot_id), Registry(settings.registry), self._clock
-            )
             self.boot_epoch = self._data_dir.next_boot_epoch(self._clock)
+            self._outbox = outbox or SpoolOutbox(
+                settings, self._data_dir.path / "spool", robot_id, self.boot_epoch, self._clock
+            )
         except BaseException:
             self._data_dir.release()
             raise
@@ -143,7 +145,7 @@ class RobotClient:
             EpisodeOpen: the episode before has not ended.
             ValueError: the features or fps make no sense.
             SpoolFull: there is no room for `max_steps` steps; wait until Kafka has taken some.
-            Undelivered: earlier events were given up; the client must be started anew.
+            SpoolUnusable: the spool's files cannot be written.
         """
         if self._episode is not None:
             raise EpisodeOpen(f"episode {self._episode.episode_id} is open; end it before the next one begins")
@@ -152,7 +154,7 @@ class RobotClient:
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"fps is steps per second and above 0, got {fps}")
         layout = Layout(features)
-        self._outbox.reserve(max_steps + _BOUNDARIES)
+        self._outbox.reserve(max_steps, layout.step_bytes + _STEP_OVERHEAD)
         demonstrated = source is EpisodeSource.DEMONSTRATION
         active = self._active
         if policy is None:
@@ -188,7 +190,7 @@ class RobotClient:
 
         Raises:
             EpisodeOpen: policies change between episodes only.
-            SpoolFull, Undelivered: not recorded, and the policy before stays active.
+            SpoolFull, SpoolUnusable: not recorded, and the policy before stays active.
         """
         if self._episode is not None:
             raise EpisodeOpen(f"episode {self._episode.episode_id} is open; policies change between episodes only")
@@ -200,7 +202,9 @@ class RobotClient:
             sha256=file.announcement.sha256,
             activated_at=self._clock.now(),
         )
-        self._outbox.append(item(POLICY_ACTIVATIONS, self.robot_id, event, self._traceparent))
+        self._outbox.append(
+            item(POLICY_ACTIVATIONS, self.robot_id, event, self._traceparent, event.activated_at.timestamp())
+        )
         self._active = file
         _log.info("policy_activated", policy=file.policy, version=file.version)
 
@@ -224,7 +228,7 @@ class RobotClient:
             timeout: seconds to wait for Kafka; by default the constructor's.
 
         Raises:
-            Undelivered: events were not acknowledged in time; the text says how many.
+            Undelivered: events were not acknowledged in time; they are kept, and the text says how many.
         """
         if self._closed.is_set():
             return
@@ -268,7 +272,8 @@ class RobotClient:
                 self._report()
 
     def _report(self) -> None:
-        active = self._active
+        active, offset = self._active, self._outbox.clock_offset()
+        errors = (*self._outbox.errors(), *(error for inbox in self._inboxes for error in inbox.errors()))
         event = Heartbeat(
             robot_id=self.robot_id,
             boot_epoch=self.boot_epoch,
@@ -278,8 +283,13 @@ class RobotClient:
             policy=active.policy if active else "",
             policy_version=active.version if active else 0,
             episodes_ended=self._online_episodes_ended,
-            errors=(*self._outbox.errors(), *(error for inbox in self._inboxes for error in inbox.errors())),
+            errors=tuple(error[:_ERROR_LENGTH] for error in errors[:_ERRORS]),
             simulated_seconds=self._simulated_seconds,
             waiting=self._waiting,
+            spool_bytes=self._outbox.used_bytes(),
+            clock_offset_seconds=offset.seconds if offset else None,
+            clock_offset_error_seconds=offset.error if offset else None,
         )
-        self._outbox.offer(item(ROBOT_STATUS, self.robot_id, event, self._traceparent))
+        self._outbox.offer(
+            item(ROBOT_STATUS, self.robot_id, event, self._traceparent, event.reported_at.timestamp())
+        )

@@ -26,6 +26,8 @@ FRAME_BYTES = _FRAME.size
 
 E = TypeVar("E", bound=Event)
 
+_PLAIN = {str, int, float, bool, bytes, type(None)}
+
 
 class AvroSchema:
     """One version of a record's schema: its text as registered, and parsed for reading and writing."""
@@ -124,8 +126,10 @@ def event_type(record: str) -> type[Event]:
 
 def _plain(value: object) -> Any:
     """What fastavro writes: models as dicts (nested ones tagged, so that a union finds its branch)."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, BaseModel):
-        fields = {name: _plain(item) for name, item in value}
+        fields = {name: _plain(item) for name, item in value.__dict__.items()}
         return {"-type": f"sop.{type(value).__name__}", **fields}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]

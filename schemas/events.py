@@ -148,7 +148,7 @@ class EpisodeBoundary(RobotEvent):
 
 
 class Heartbeat(Event):
-    """How a robot is doing; ages in seconds."""
+    """How a robot is doing; ages in seconds. The clock's offset is the broker's minus the robot's."""
 
     record: ClassVar[str] = "heartbeat"
     robot_id: str
@@ -162,6 +162,9 @@ class Heartbeat(Event):
     errors: tuple[str, ...] = ()
     simulated_seconds: float | None = None
     waiting: bool = False
+    spool_bytes: Int64 | None = None
+    clock_offset_seconds: float | None = None
+    clock_offset_error_seconds: float | None = None
 
 
 class PolicyActivated(Event):

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.materializer.emulator import EmulatedFleet
+from benchmarks.materializer.report import Report
 from infra.clickhouse.client import connect
 from infra.deploy import deploy
 from infra.kafka import LogReader
@@ -41,6 +40,7 @@ def main() -> int:
     parser.add_argument("--hz", type=float, default=30.0)
     parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--members", type=int, default=1)
+    parser.add_argument("--report", type=Path, help="append what was found to this file, as Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sop-live-") as folder, Stack.start(Path(folder)) as stack:
         os.environ.update(stack.environment())
@@ -81,22 +81,45 @@ def measure(settings: Settings, options: argparse.Namespace, members: list[psuti
         "SELECT dateDiff('microsecond', ended_at, indexed_at) / 1e6 FROM episodes"
     )
     indexed = [float(row[0]) for row in rows.result_rows]
-    table = Table("episode end to", "episodes", "P50 s", "P99 s", "most s")
-    for name, values in (("training stream", seen), ("ClickHouse", indexed)):
-        parts = [f"{np.percentile(values, q):.2f}" for q in (50, 99, 100)]
-        table.add_row(name, str(len(values)), *parts)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{fleet.steps} steps sent, {fleet.episodes} episodes ended; the fleet was late by {late:.2f} s at most"
+    tell(
+        options,
+        fleet,
+        late,
+        {"training stream": seen, "ClickHouse": indexed},
+        list(zip(memory, spent, strict=True)),
     )
-    for number, (samples, cpu) in enumerate(zip(memory, spent, strict=True)):
-        half = len(samples) // 2
-        console.print(
-            f"member {number}: {cpu / fleet.steps * 1e6:.1f} µs CPU for each step of the fleet, memory "
-            f"{np.median(samples[:half]):.0f} MiB in the first half, {np.median(samples[half:]):.0f} in the second"
-        )
     return 0 if late < 1.0 else 1
+
+
+def tell(
+    options: argparse.Namespace,
+    fleet: EmulatedFleet,
+    late: float,
+    seconds: dict[str, list[float]],
+    members: list[tuple[list[float], float]],
+) -> None:
+    """Tables of what was seen; `members` are samples of memory in MiB, and CPU seconds, of each."""
+    report = Report()
+    rows = [
+        [name, str(len(values)), *(f"{np.percentile(values, q):.2f}" for q in (50, 99, 100))]
+        for name, values in seconds.items()
+    ]
+    note = (
+        f"{fleet.steps} steps sent, {fleet.episodes} episodes ended; the fleet was late by {late:.2f} s at most."
+    )
+    title = (
+        f"{options.robots} robots at {options.hz:.0f} Hz, {options.members} member{'s' * (options.members > 1)}"
+    )
+    report.section(title, ("episode end to", "episodes", "P50 s", "P99 s", "most s"), rows, note)
+    shares = []
+    for number, (samples, cpu) in enumerate(members):
+        halves = samples[: len(samples) // 2], samples[len(samples) // 2 :]
+        medians = [f"{np.median(half):.0f}" if half else "" for half in halves]
+        shares.append([str(number), f"{cpu / fleet.steps * 1e6:.1f}", *medians])
+    header = ("member", "µs CPU for each step of the fleet", "MiB, first half", "MiB, second half")
+    report.section(f"{title}: what each member spent", header, shares)
+    if options.report:
+        report.write(options.report, f"make bench-live MEMBERS={options.members}", append=True)
 
 
 def watch(settings: Settings, seen: list[float], stop: threading.Event) -> None:

@@ -1,54 +1,33 @@
-"""One measurement, as a process of its own: CPU seconds of everything that it does between first and last record.
+"""The materializer, measured as a process of its own: CPU of all its threads between first and last record.
 
-python -m benchmarks.materializer.measure MODE STEPS EPISODES    prints JSON; settings come from the environment
+python -m benchmarks.materializer.measure stored|unstored|profile STEPS EPISODES    prints JSON
+
+Settings come from the environment. `unstored` leaves the object store's client out, `profile` too, by stage.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import resource
 import sys
 import time
 import uuid
 
-import fastavro
+import psutil
 
+from benchmarks.materializer.bare import cpu_seconds
+from benchmarks.materializer.stages import StageTimes
 from consumers.materializer import Materializer
+from infra.heap import settle_heap
 from infra.kafka import CommittedOffset, GroupConsumer, LogReader
 from infra.kafka.admin import ClusterAdmin
-from infra.kafka.log_reader import all_partitions
 from infra.object_store import ObjectStore
 from infra.settings import Settings
 from infra.telemetry import EPISODES_EMITTED, configure_logging
-from schemas import codec
-from schemas.topics import ROBOT_STEPS, ROBOT_TOPICS, TOPICS, TRAINING_EPISODES
+from schemas.topics import ROBOT_TOPICS, TOPICS, TRAINING_EPISODES
 
-BATCH = 20_000
 DEADLINE = 400.0
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process, all threads."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def consume(settings: Settings, steps: int, *, decode: bool) -> float:
-    """CPU seconds to consume the topic, and if asked to decode it record by record."""
-    reader = LogReader(settings.kafka, "bench-consume")
-    reader.assign(all_partitions(reader, [ROBOT_STEPS]))
-    parsed = codec.latest("step").parsed
-    while not (got := len(reader.consume(1, 1.0))):
-        pass
-    before = cpu_seconds()
-    while got < steps:
-        messages = reader.consume(BATCH, 0.5)
-        got += len(messages)
-        if decode:
-            for message in messages:
-                fastavro.schemaless_reader(io.BytesIO((message.value() or b"")[5:]), parsed, None)
-    return cpu_seconds() - before
+SAMPLE_SECONDS = 0.5
 
 
 class NoStore(ObjectStore):
@@ -63,8 +42,8 @@ class NoStore(ObjectStore):
         return []
 
 
-def materialize(settings: Settings, episodes: int, *, store: bool) -> tuple[float, float]:
-    """CPU seconds from the first record to the last announcement, and wall seconds."""
+def materialize(settings: Settings, episodes: int, *, store: bool) -> tuple[float, list[float]]:
+    """CPU seconds from the first record to the last announcement, and memory in MiB over that time."""
     group = f"bench-{uuid.uuid4().hex[:8]}"
     ClusterAdmin(settings.kafka).ensure_first_offsets(group, [TOPICS[name] for name in ROBOT_TOPICS])
     _skip_older_announcements(settings, group)
@@ -72,19 +51,24 @@ def materialize(settings: Settings, episodes: int, *, store: bool) -> tuple[floa
         update={"materializer": settings.materializer.model_copy(update={"group": group})}
     )
     member = Materializer(chosen)
+    settle_heap()
     if not store:
         member._objects = NoStore(settings.s3)
     until = time.monotonic() + DEADLINE
     while not member._owned:
         member.turn()
-    before, started = cpu_seconds(), time.monotonic()
+    process, memory, sampled = psutil.Process(), [], 0.0
+    before = cpu_seconds()
     while _emitted() < episodes:
-        if time.monotonic() > until:
+        if (now := time.monotonic()) > until:
             raise TimeoutError(f"{_emitted()} of {episodes} episodes within {DEADLINE:.0f} s")
+        if now - sampled > SAMPLE_SECONDS:
+            memory.append(process.memory_info().rss / 2**20)
+            sampled = now
         member.turn()
-    spent, wall = cpu_seconds() - before, time.monotonic() - started
+    spent = cpu_seconds() - before
     member.close()
-    return spent, wall
+    return spent, memory
 
 
 def _emitted() -> float:
@@ -117,14 +101,14 @@ def main() -> None:
     """Measure what the command line names."""
     mode, steps, episodes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     configure_logging("bench", "ERROR")
-    settings = Settings()
-    wall = 0.0
-    if mode in ("bare", "fastavro"):
-        spent = consume(settings, steps, decode=mode == "fastavro")
-    else:
-        spent, wall = materialize(settings, episodes, store=mode == "stored")
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"mode": mode, "us_per_step": spent / steps * 1e6, "wall": wall, "rss_mib": rss}))
+    stages = StageTimes()
+    if mode == "profile":
+        stages.install()
+    spent, memory = materialize(Settings(), episodes, store=mode == "stored")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = {"us_per_step": spent / steps * 1e6, "peak_mib": peak, "mib": memory}
+    found["stages"] = {label: seconds / steps * 1e6 for label, seconds in stages.seconds.items()}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

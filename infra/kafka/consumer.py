@@ -92,7 +92,7 @@ class GroupConsumer:
             before = self.epochs.total() + self._revocations
             records = self._consumer.consume(count, timeout)
             unchanged = before == self.epochs.total() + self._revocations
-            if unchanged and all(message.error() is None for message in records):
+            if unchanged and not any(map(Message.error, records)):
                 return records
             records = self._sifted(records)
             # What came beside an error will not be delivered again: it goes first, the error with the next call.

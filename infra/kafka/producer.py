@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, Producer
 
 from infra.kafka.config import MESSAGE_BYTES, PARTITIONER, client_config
 from infra.settings import KafkaSettings
@@ -13,6 +13,8 @@ from infra.settings import KafkaSettings
 Header = tuple[str, bytes]
 OnDelivery = Callable[[str | None, int], None]
 """Takes an error or None, and the offset."""
+OnAppended = Callable[[float, float], None]
+"""Takes when the broker appended the record (unix seconds, its clock), and the seconds from `send` to the ack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,16 @@ class EventProducer:
     """
 
     def __init__(
-        self, kafka: KafkaSettings, client_id: str, *, linger_ms: int = 5, delivery_timeout: float = 120.0
+        self, kafka: KafkaSettings, client_id: str, *, linger_ms: int = 5, delivery_timeout: float | None = 120.0
     ) -> None:
+        """Connect in the background.
+
+        Args:
+            kafka: how to reach the cluster.
+            client_id: name in the brokers' logs and ours.
+            linger_ms: longest wait for more records of a batch.
+            delivery_timeout: seconds; None: for ever, and in order, however long the brokers are away.
+        """
         self._producer = Producer(
             {
                 **client_config(kafka, client_id),
@@ -45,18 +55,26 @@ class EventProducer:
                 "partitioner": PARTITIONER,
                 "message.max.bytes": MESSAGE_BYTES,
                 "linger.ms": linger_ms,
-                "delivery.timeout.ms": int(delivery_timeout * 1000),
+                "delivery.timeout.ms": int((delivery_timeout or 0) * 1000),  # 0 is for ever
             }
         )
 
-    def send(self, record: OutRecord, on_delivery: OnDelivery | None = None) -> bool:
+    def send(
+        self, record: OutRecord, on_delivery: OnDelivery | None = None, on_appended: OnAppended | None = None
+    ) -> bool:
         """Queue a record; False when the queue is full (call `poll`, then try again).
 
         `on_delivery(error, offset)` is called from `poll` or `flush`; error is None once the record is stored. It
-        is called at once for a record that cannot be sent, such as one that is too large.
+        is called at once for a record that cannot be sent, such as one that is too large. `on_appended` is called
+        before it for a record that is stored on a topic with LogAppendTime.
         """
 
         def report(error: KafkaError | None, message: Message) -> None:
+            if on_appended is not None and error is None:
+                kind, milliseconds = message.timestamp()
+                latency = message.latency()
+                if kind == TIMESTAMP_LOG_APPEND_TIME and latency is not None:
+                    on_appended(milliseconds / 1000, latency)
             if on_delivery is not None:
                 offset = message.offset()
                 on_delivery(error.str() if error else None, -1 if offset is None else offset)

@@ -21,6 +21,8 @@ PATIENCE = 240.0
 
 WARM_SECONDS = 30.0
 """Longest wait for a member to own partitions. Nothing is concluded from it; the run begins all the same."""
+STEP_SECONDS = 1.5
+"""Longest wait for members to keep step with the rounds; a longer one would let episodes time out."""
 MOST_CRASHES = 5
 """Members that end without being asked to; more would only be more of the same."""
 
@@ -87,6 +89,7 @@ class Run:
         return self._plans.pop(0) if self._plans else MemberPlan()
 
     def _send_rounds(self, traffic: Traffic) -> None:
+        committed = self._harness.progress()[1] if self._schedule.in_step else {}
         for round_ in range(ROUNDS):
             for fault in self._schedule.ending(round_):
                 self._injector.end(fault)
@@ -96,7 +99,19 @@ class Run:
             self._harness.wire.flush(self._schedule.pace)
             self._tend()
             time.sleep(self._schedule.pace)
+            if self._schedule.in_step:
+                committed = self._await_commit(committed)
         self._injector.heal()
+
+    def _await_commit(self, before: Offsets) -> Offsets:
+        """Wait until the group's offsets are others than `before`, or a member died; what they are."""
+        until, dead = time.monotonic() + STEP_SECONDS, self._injector.counts.total()
+        while True:
+            self._tend()
+            now = self._harness.progress()[1]
+            if now != before or self._injector.counts.total() != dead or time.monotonic() > until:
+                return now
+            time.sleep(0.05)
 
     def _send_afterwards(self, traffic: Traffic) -> None:
         """What comes hours later finds another member, which remembers nothing."""

@@ -46,6 +46,8 @@ class Schedule:
     faults: tuple[Fault, ...]
     pace: float = 0.4
     """Seconds between two rounds."""
+    in_step: bool = False
+    """Whether a round waits a moment for members to commit something of the one before."""
     warm: bool = True
     """Whether the first round waits for a member that owns partitions; else it has to catch up."""
 

@@ -8,7 +8,7 @@ from tests.chaos.harness import Harness
 from tests.chaos.mutations import MUTATIONS
 from tests.chaos.run import Run
 from tests.chaos.schedule import Schedule
-from tests.chaos.trials import CAUGHT_BY, DISTURBED, KILLED
+from tests.chaos.trials import ALONE, CAUGHT_BY, DISTURBED, KILLED
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -27,13 +27,13 @@ def test_every_mutation_has_its_schedule_and_its_anomaly() -> None:
     assert MUTATIONS.keys() - {"forget-open-episodes"} == CAUGHT_BY.keys() == SEEN_AS.keys()
 
 
-@pytest.mark.parametrize("schedule", [KILLED, DISTURBED], ids=["killed", "disturbed"])
+@pytest.mark.parametrize("schedule", [ALONE, KILLED, DISTURBED], ids=["alone", "killed", "disturbed"])
 def test_the_materializer_as_it_is_passes_what_catches_its_mutations(harness: Harness, schedule: Schedule) -> None:
     outcome = Run(harness, schedule, salt="plain").execute()
     assert outcome.verdict.anomalies == []
     assert outcome.verdict.whole > 0
     if schedule is KILLED:
-        assert outcome.faults["kill-with-open-episode"] == 1
+        assert outcome.faults["kill-with-open-episode"] >= 1
 
 
 @pytest.mark.parametrize("mutation", sorted(CAUGHT_BY))

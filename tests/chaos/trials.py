@@ -1,4 +1,4 @@
-"""Two schedules made by hand: what one of them does not show of a broken materializer, the other does."""
+"""Schedules made by hand: what one of them does not show of a broken materializer, another does."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ def _traffic(*kinds: str) -> tuple[Fault, ...]:
     return tuple(Fault(kind, 0, ROUNDS) for kind in kinds)
 
 
-# An even number: a member that commits offsets on their own dies between them and their announcements.
 KILLED = Schedule(
     seed=-1,
     events=2_500,
     robots=6,
-    members=(MemberPlan(die_at="before-commit", nth=4),),
+    members=(MemberPlan(die_at="before-commit", nth=6), MemberPlan(die_at="before-commit", nth=4)),
     faults=_traffic("resend"),
-    pace=0.3,
+    pace=0.1,
+    in_step=True,
 )
-"""A member dies just before it commits, while older episodes are open and newer ones were announced."""
+"""Members die just before they commit, while older episodes are open and newer ones were announced."""
+
+ALONE = Schedule(
+    seed=-3,
+    events=400,
+    robots=1,
+    members=(MemberPlan(die_at="before-commit", nth=2),),
+    faults=(),
+    pace=0.1,
+    in_step=True,
+)
+"""The only robot's episode is announced in a commit that does not happen: no older episode holds offsets back."""
 
 DISTURBED = Schedule(
     seed=-2,
@@ -35,7 +46,7 @@ DISTURBED = Schedule(
 """Nobody dies: records come again, too late, behind those of other topics, or unusable; dead-letters fails."""
 
 CAUGHT_BY = {
-    "commit-too-early": KILLED,
+    "commit-too-early": ALONE,
     "no-forward-read": KILLED,
     "no-union": DISTURBED,
     "skip-on-dead-letter-failure": DISTURBED,

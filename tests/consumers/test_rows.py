@@ -24,7 +24,7 @@ def columns() -> dict[str, set[str]]:
     found = {}
     for table, body in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)\n\((.*?)\n\)", text, re.S):
         found[table] = set(re.findall(r"^    (\w+) ", body, re.M))
-    for table, body in re.findall(r"ALTER TABLE (\w+)\n(.*?);", text, re.S):
+    for table, body in re.findall(r"ALTER TABLE (\w+)\s(.*?);", text, re.S):
         found[table] |= set(re.findall(r"ADD COLUMN IF NOT EXISTS (\w+) ", body))
     return found
 

@@ -25,6 +25,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Settings], object], object]] = {
     "SOP_S3__BUCKET": ("robots", lambda s: s.s3.bucket, "robots"),
     "SOP_CLICKHOUSE__PORT": ("9000", lambda s: s.clickhouse.port, 9000),
     "SOP_REGISTRY__URL": ("http://r:1", lambda s: s.registry.url, "http://r:1"),
+    "SOP_ROBOT__SYNC_INTERVAL": ("0.5", lambda s: s.robot.sync_interval, 0.5),
     "SOP_MATERIALIZER__BATCH_SIZE": ("7", lambda s: s.materializer.batch_size, 7),
     "SOP_INDEX__GROUP": ("i", lambda s: s.index.group, "i"),
     "SOP_LEARNER__HIDDEN": ("[16, 8]", lambda s: s.learner.hidden, (16, 8)),

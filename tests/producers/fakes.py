@@ -12,18 +12,19 @@ from typing import Any
 from infra.clock import ManualClock
 from infra.errors import ObjectStoreUnavailable
 from infra.settings import Settings
+from producers.clock_offset import ClockOffset
 from producers.errors import SpoolFull
 from producers.outbox import Item
 from producers.robot import RobotClient
 from schemas.codec import decode, event_type
 from schemas.events import Event, Feature, PolicyVersion, RobotEvent
-from schemas.topics import ROBOT_TOPICS
+from schemas.topics import ROBOT_STEPS, ROBOT_TOPICS
 
 FEATURES = (Feature(name="state", shape=(3,)), Feature(name="action", shape=(2,)))
 
 
 class MemoryOutbox:
-    """Takes up to `capacity` events; `closing` ones always."""
+    """Takes steps while it holds less than `capacity` events, and all else always."""
 
     def __init__(self, capacity: int = 1_000_000) -> None:
         self.capacity = capacity
@@ -31,12 +32,13 @@ class MemoryOutbox:
         self.offered: list[Item] = []
         self.closed_with: float | None = None
 
-    def reserve(self, count: int) -> None:
-        if len(self.items) + count > self.capacity:
+    def reserve(self, steps: int, step_bytes: int) -> None:
+        assert step_bytes > 0
+        if len(self.items) + steps > self.capacity:
             raise SpoolFull("full")
 
-    def append(self, entry: Item, *, closing: bool = False) -> None:
-        if len(self.items) >= self.capacity and not closing:
+    def append(self, entry: Item) -> None:
+        if len(self.items) >= self.capacity and entry.topic == ROBOT_STEPS:
             raise SpoolFull("full")
         self.items.append(entry)
 
@@ -48,6 +50,12 @@ class MemoryOutbox:
 
     def age_seconds(self) -> float:
         return 0.0
+
+    def used_bytes(self) -> int:
+        return sum(len(entry.body) for entry in self.items)
+
+    def clock_offset(self) -> ClockOffset | None:
+        return None
 
     def errors(self) -> tuple[str, ...]:
         return ()

@@ -24,7 +24,7 @@ class Constant:
     def __init__(self) -> None:
         self._action = torch.zeros(3, requires_grad=True)
 
-    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:  # noqa: ARG002
+    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
         return (torch.from_numpy(batch.actions) - self._action).square().mean(dim=(1, 2))
 
     def parameters(self) -> list[torch.Tensor]:

@@ -1,0 +1,1 @@
+"""What recording costs a robot's control loop, beside what it cannot do without."""

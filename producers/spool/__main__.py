@@ -1,0 +1,104 @@
+"""The publisher's process; `process.py` starts it and speaks with it through its standard input and output.
+
+It outlives neither its robot nor a terminal's Ctrl-C before it: its end is the end of its input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from infra.clock import SystemClock
+from infra.kafka import EventProducer
+from infra.registry import Registry
+from infra.telemetry import configure_logging
+from producers.spool.directory import SpoolDirectory
+from producers.spool.messages import Begin, Offer, status_line
+from producers.spool.publisher import Publisher, Status
+from producers.spool.reading import SpoolReading
+from producers.spool.schema_ids import RegistryIds
+
+# Seconds for the publisher before this one to notice that its robot is gone.
+_PATIENCE = 30.0
+_REPORT_EVERY = 0.1
+_FLUSH = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Publish until the input ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the robot says when it is over, and is told by the same signals
+    line = sys.stdin.readline()
+    if not line:
+        return  # the robot went before it had said a word
+    begin = Begin.model_validate_json(line)
+    configure_logging(f"{begin.robot_id}-publisher")
+    offers: queue.SimpleQueue[Offer] = queue.SimpleQueue()
+    over = threading.Event()
+    threading.Thread(target=_listen, args=(offers, over), name="commands", daemon=True).start()
+    directory = SpoolDirectory(Path(begin.directory))
+    with directory.exclusive(_PATIENCE):
+        publisher = Publisher(
+            SpoolReading(directory),
+            lambda: EventProducer(begin.kafka, begin.robot_id, delivery_timeout=None),
+            RegistryIds(Registry(begin.registry)),
+            SystemClock(),
+            sync_interval=begin.robot.sync_interval,
+            drain_rate=begin.robot.drain_rate,
+        )
+        _publish(publisher, offers, over, begin.robot_pid)
+        publisher.close(_FLUSH if os.getppid() == begin.robot_pid else 0.0)
+        _tell(publisher.status())
+    os._exit(0)  # what is still on its way stays in the spool: nobody has to wait for its connections
+
+
+def _publish(publisher: Publisher, offers: queue.SimpleQueue[Offer], over: threading.Event, robot: int) -> None:
+    told, told_at, trouble = None, 0.0, ""
+    while os.getppid() == robot:
+        last = over.is_set()  # asked first, so that what was offered before the end is still sent
+        with contextlib.suppress(queue.Empty):
+            while True:
+                offer = offers.get_nowait()
+                publisher.offer(offer.record())
+        if last:
+            return
+        try:
+            publisher.turn()
+            trouble = ""
+        except (sqlite3.Error, OSError) as error:
+            if trouble != str(error):
+                trouble = str(error)
+                _log.error("spool_unreadable", error=trouble)
+            time.sleep(0.2)
+        status = publisher.status(trouble)
+        now = time.monotonic()
+        if status != told and now - told_at >= _REPORT_EVERY:
+            _tell(status)
+            told, told_at = status, now
+
+
+def _tell(status: Status) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(status_line(status))
+        sys.stdout.flush()
+
+
+def _listen(offers: queue.SimpleQueue[Offer], over: threading.Event) -> None:
+    for line in sys.stdin:
+        offers.put(Offer.model_validate_json(line))
+    over.set()
+
+
+if __name__ == "__main__":
+    main()

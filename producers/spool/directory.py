@@ -1,0 +1,141 @@
+"""The spool's folder: numbered files, how far Kafka has acknowledged, and what was found damaged.
+
+segment-0000000012.db   events of one boot, in order; a higher number is newer
+acknowledged            position up to which everything is in Kafka
+quarantine/             damaged files, never deleted by us
+reserve                 room kept for the episode that is open
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from producers.spool.segment import SIDE_FILES
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class SpoolDirectory:
+    """Names and files below `path`, which is made when it is missing."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def reserve_file(self) -> Path:
+        """Holds room for the episode that is open, and nothing else."""
+        return self.path / "reserve"
+
+    @contextmanager
+    def exclusive(self, patience: float) -> Iterator[None]:
+        """Be the only one who reads or removes files; waits at most `patience` seconds for whoever is.
+
+        Raises:
+            OSError: somebody still does.
+        """
+        descriptor = os.open(self.path / "publisher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            until = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise BlockingIOError(f"another process still sends from {self.path}") from None
+                    time.sleep(0.01)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def segment(self, number: int) -> Path:
+        """File of a number."""
+        return self.path / f"segment-{number:010d}.db"
+
+    def numbers(self) -> list[int]:
+        """Numbers of all files, oldest first."""
+        return sorted(int(path.stem.removeprefix("segment-")) for path in self.path.glob("segment-*.db"))
+
+    def after(self, number: int) -> list[int]:
+        """Numbers above one, oldest first."""
+        return [found for found in self.numbers() if found > number]
+
+    def acknowledged(self) -> int:
+        """Position up to which everything is in Kafka; 0 when that is not known: then all is sent again."""
+        try:
+            return int((self.path / "acknowledged").read_text())
+        except FileNotFoundError:
+            return 0
+        except ValueError as error:
+            _log.error("spool_position_unreadable", path=str(self.path / "acknowledged"), error=str(error))
+            return 0
+
+    def acknowledge(self, position: int) -> None:
+        """Remember a position. Not synced: an older one only sends events again that readers know."""
+        temporary = self.path / "acknowledged.new"
+        temporary.write_text(f"{position}\n")
+        temporary.replace(self.path / "acknowledged")
+
+    def delete(self, number: int) -> None:
+        """Remove a file whose events are all in Kafka."""
+        path = self.segment(number)
+        # The WAL first: one without its file could be taken for a later file's of the same name.
+        for suffix in (*SIDE_FILES, ""):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+    def remove_strays(self) -> None:
+        """Remove side files whose file is gone."""
+        for suffix in SIDE_FILES:
+            for path in self.path.glob(f"segment-*.db{suffix}"):
+                if not path.with_name(path.name.removesuffix(suffix)).exists():
+                    path.unlink(missing_ok=True)
+
+    def quarantine(self, number: int, why: str) -> Path:
+        """Put a damaged file aside, under a name that no other has."""
+        folder = self.path / "quarantine"
+        folder.mkdir(exist_ok=True)
+        path = self.segment(number)
+        target = folder / path.name
+        attempt = 0
+        while target.exists():
+            attempt += 1
+            target = folder / f"{path.name}.{attempt}"
+        for suffix in ("", *SIDE_FILES):
+            source = path.with_name(path.name + suffix)
+            if source.exists():
+                source.rename(target.with_name(target.name + suffix))
+        _log.error("spool_file_quarantined", path=str(target), error=why)
+        return target
+
+    def quarantined(self) -> list[Path]:
+        """Damaged files that somebody must look at."""
+        found = (self.path / "quarantine").glob("segment-*")
+        return sorted(path for path in found if not path.name.endswith(SIDE_FILES))
+
+    def used_bytes(self) -> int:
+        """Bytes of all files, without the reserve."""
+        used = 0
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if entry.name.startswith("segment-"):
+                    try:
+                        used += entry.stat().st_size
+                    except FileNotFoundError:
+                        continue  # sent, and deleted meanwhile
+        return used
+
+    def free_bytes(self) -> int:
+        """Bytes that the file system has left for us."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize

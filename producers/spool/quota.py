@@ -1,0 +1,135 @@
+"""How much the spool may hold: a bound of its own, and room that the disk must keep for others."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from infra.settings import RobotSettings
+from producers.errors import SpoolFull
+from producers.spool.directory import SpoolDirectory
+
+_PAGE = 4096
+# What SQLite adds to an event beside its body and its trace: cell, header, and numbers.
+_ROW = 64
+# Files in the WAL at once: the one appended to, the one being moved out of its WAL, and its copy.
+_UNSEALED = 3
+# Starts, ends and interventions: some hundred.
+_EDGES = 256 * 1024
+
+
+def event_bytes(body: int) -> int:
+    """Disk that an event with a body of so many bytes takes in a sealed file, at most."""
+    cell = body + 55 + _ROW
+    if cell <= _PAGE // 2:
+        return -(-_PAGE // ((_PAGE - 100) // cell))
+    return (-(-cell // (_PAGE - 4)) + 1) * _PAGE
+
+
+def wal_bytes(body: int) -> int:
+    """WAL that the commit of such an event takes, about: its pages, and now and then an inner one."""
+    return (1 + body // _PAGE) * (_PAGE + 24) + 512
+
+
+@dataclass
+class Room:
+    """Decides what may still be recorded.
+
+    An episode's room is taken from the disk when the episode begins (a file that holds nothing), so that others
+    who fill the disk do not reach it. It is given back to the spool the moment the disk is full.
+    """
+
+    directory: SpoolDirectory
+    settings: RobotSettings
+    left: int = 0
+    """Steps that room is still kept for."""
+
+    def reserve(self, events: int, body: int) -> None:
+        """Keep room for so many steps with bodies of so many bytes, and for what comes between them.
+
+        Raises:
+            SpoolFull: there is none.
+        """
+        self.left = 0
+        need = events * event_bytes(body) + _UNSEALED * self.settings.segment_bytes + _EDGES
+        used, free = self.directory.used_bytes(), self.directory.free_bytes() + self._kept()
+        where = self.directory.path
+        if used + need > self.settings.max_spool_bytes:
+            raise SpoolFull(
+                f"no room for {events} steps: {where} holds {_mb(used)} of at most "
+                f"{_mb(self.settings.max_spool_bytes)}, and {_mb(need)} are needed. Wait until Kafka has taken "
+                f"some (see the heartbeat's spool_depth), or raise SOP_ROBOT__MAX_SPOOL_BYTES"
+            )
+        if free - need < self.settings.min_free_bytes:
+            raise SpoolFull(
+                f"no room for {events} steps: the disk of {where} has {_mb(free)} left, {_mb(need)} are needed "
+                f"and {_mb(self.settings.min_free_bytes)} stay free. Free some, or lower SOP_ROBOT__MIN_FREE_BYTES"
+            )
+        try:
+            self._truncate(need)
+        except OSError as error:
+            self._truncate(0)
+            raise SpoolFull(f"no room for {events} steps on the disk of {where}: {error}") from error
+        self.left = events
+
+    def take(self) -> None:
+        """A step is about to be recorded.
+
+        Raises:
+            SpoolFull: it is beyond what room was kept for, and there is none.
+        """
+        if self.left > 0:
+            self.left -= 1
+        else:
+            self._require_room()
+
+    def give_up_reserve(self) -> bool:
+        """The disk is full: give the room that was kept to the spool; False if that was done."""
+        if self._kept() == 0:
+            return False
+        self._truncate(0)
+        return True
+
+    def reserve_nothing(self) -> None:
+        """No episode is open any more."""
+        self.left = 0
+        self._truncate(0)
+
+    def warning(self) -> str | None:
+        """In words, when little is left."""
+        used, free = self.directory.used_bytes(), self.directory.free_bytes()
+        limit, floor = self.settings.max_spool_bytes, self.settings.min_free_bytes
+        if used > self.settings.warn_fraction * limit:
+            return f"the spool holds {_mb(used)} of at most {_mb(limit)}"
+        if free < floor / self.settings.warn_fraction:
+            return f"the spool's disk has {_mb(free)} left; below {_mb(floor)} no episode begins"
+        return None
+
+    def _require_room(self) -> None:
+        used, free = self.directory.used_bytes(), self.directory.free_bytes()
+        if used > self.settings.max_spool_bytes or free < self.settings.min_free_bytes:
+            raise SpoolFull(
+                f"the step is beyond the room that was kept, and the spool is full ({_mb(used)} held, {_mb(free)} "
+                f"free on its disk); it was not recorded"
+            )
+
+    def _kept(self) -> int:
+        """Bytes that the reserve takes."""
+        try:
+            return self.directory.reserve_file.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _truncate(self, size: int) -> None:
+        descriptor = os.open(self.directory.reserve_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if size > os.fstat(descriptor).st_size:
+                os.posix_fallocate(descriptor, 0, size)
+            else:
+                os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,216 @@
+"""The robot's end of the spool: what earlier boots left is put in order, then events are appended.
+
+`append` is called in the control loop, so all that waits for the disk (the next file, the one before) is done by a
+thread beside it. Who appends is one thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+
+import structlog
+
+from infra.settings import RobotSettings
+from producers.errors import SpoolFull, SpoolUnusable
+from producers.outbox import Item, item
+from producers.spool.directory import SpoolDirectory
+from producers.spool.kinds import NEWEST_KINDS
+from producers.spool.quota import Room, wal_bytes
+from producers.spool.recovery import Tail, closing_events, tail_of
+from producers.spool.segment import SegmentDamaged, SegmentReader, SegmentWriter
+from schemas.errors import UndecodableEvent
+from schemas.topics import ROBOT_STEPS
+
+_ALL = 10**9
+# Seconds for the publisher of a client that was killed to notice it.
+_PUBLISHER_PATIENCE = 10.0
+_FULL = ("database or disk is full", "disk I/O error")
+_KIND_OF = {topic: number for number, topic in enumerate(NEWEST_KINDS)}
+
+_log = structlog.get_logger(__name__)
+
+
+class SpoolStore:
+    """Appends the events of one boot; every position is above all earlier ones.
+
+    Attributes:
+        last: position of the newest event.
+        recovered: episodes of earlier boots that were ended as ABORTED.
+
+    Raises:
+        SpoolUnusable: the folder cannot be written, or somebody else holds its files.
+    """
+
+    def __init__(self, directory: SpoolDirectory, settings: RobotSettings, robot_id: str, boot_epoch: int) -> None:
+        self.directory = directory
+        self.room = Room(directory, settings)
+        self.recovered = 0
+        self._segment_bytes = settings.segment_bytes
+        self._tail = Tail()
+        self._written = 0
+        self._next: SegmentWriter | None = None
+        self._old: list[SegmentWriter] = []
+        self._closed = False
+        self._work = threading.Condition()
+        try:
+            with directory.exclusive(_PUBLISHER_PATIENCE):
+                directory.remove_strays()
+                self._number = max(directory.numbers(), default=0)
+                self.last = directory.acknowledged()
+                self._recover()
+            self._meta = {"robot_id": robot_id, "boot_epoch": str(boot_epoch)}
+            self._segment = self._create(self._meta)
+        except (OSError, sqlite3.Error) as error:
+            raise SpoolUnusable(
+                f"the spool {directory.path} cannot be opened: {error}. If another program has it open, close "
+                f"that; else mend the disk"
+            ) from error
+        self._helper = threading.Thread(target=self._help, name="spool-files", daemon=True)
+        self._helper.start()
+
+    def append(self, entry: Item) -> int:
+        """Record an event; its position.
+
+        Only steps are counted against the room that was kept: an end, or a human taking over, is refused by a disk
+        that is full and by nothing else.
+
+        Raises:
+            SpoolFull: there is no room; it was not recorded.
+            SpoolUnusable: the file cannot be written; it was not recorded.
+        """
+        if entry.topic == ROBOT_STEPS:
+            self.room.take()
+        position = self.last + 1
+        row = (position, _KIND_OF[entry.topic], entry.taken_at, entry.traceparent, entry.body)
+        swap = self._written >= self._segment_bytes and self._next is not None
+        try:
+            if swap:
+                self._swap([row])
+            else:
+                self._segment.append(*row)
+        except sqlite3.Error as error:
+            self._again(row, error)
+        self.last = position
+        self._written += wal_bytes(len(entry.body))
+        if entry.event is None:
+            self._tail.note_step()
+        else:
+            self._tail.note(entry.event, entry.traceparent)
+        return position
+
+    def close(self) -> None:
+        """Let go of the files."""
+        with self._work:
+            self._closed = True
+            self._work.notify()
+        self._helper.join()
+        self._old.append(self._segment)
+        if self._next is not None:
+            self._old.append(self._next)
+        self._seal_old()
+        self.room.reserve_nothing()
+
+    def _again(self, row: tuple[int, int, float, bytes, bytes], error: sqlite3.Error) -> None:
+        """A write failed: with the room that was kept, once more."""
+        full = str(error) in _FULL
+        if full and self.room.give_up_reserve():
+            _log.warning("spool_reserve_used", path=str(self.directory.path), error=str(error))
+            try:
+                self._segment.append(*row)
+                return
+            except sqlite3.Error as again:
+                error = again
+        why = SpoolFull if full else SpoolUnusable
+        raise why(f"{self._segment.path} takes no event: {error}; it was not recorded") from error
+
+    def _swap(self, rows: Sequence[tuple[int, int, float, bytes, bytes]]) -> None:
+        following = self._next
+        assert following is not None  # noqa: S101
+        following.append_all(rows, self._tail.to_json())
+        with self._work:
+            self._old.append(self._segment)
+            self._segment, self._next, self._written = following, None, 0
+            self._work.notify()
+
+    def _create(self, meta: dict[str, str]) -> SegmentWriter:
+        self._number += 1
+        return SegmentWriter.create(self.directory.segment(self._number), meta, tuple(NEWEST_KINDS.values()))
+
+    def _help(self) -> None:
+        """Have the next file ready, and put the one before in order."""
+        while True:
+            with self._work:
+                if self._closed:
+                    return
+            try:
+                if self._next is None:
+                    self._next = self._create(self._meta)
+                self._seal_old()
+            except (OSError, sqlite3.Error) as error:
+                # The file that is open goes on growing instead.
+                _log.warning("spool_next_file_failed", path=str(self.directory.path), error=str(error))
+            with self._work:
+                if not self._closed and (self._next is not None and not self._old):
+                    self._work.wait()
+                elif not self._closed:
+                    self._work.wait(1.0)
+
+    def _seal_old(self) -> None:
+        while self._old:
+            self._old[0].seal()
+            self._old.pop(0)
+
+    def _recover(self) -> None:
+        """End what the last boot left open, in its name; put damaged files aside and remove empty ones."""
+        last: SegmentReader | None = None
+        for number in reversed(self.directory.numbers()):
+            reader = self._inspect(number)
+            if reader is not None:
+                last = reader
+                break
+        if last is None:
+            return
+        try:
+            self._end_open_episode(last)
+        except (SegmentDamaged, UndecodableEvent) as error:
+            # Its publisher-readable part is still sent; what is open there ends by the materializer's timeout.
+            _log.error("spool_tail_unreadable", path=str(last.path), error=str(error))
+        finally:
+            last.close()
+
+    def _inspect(self, number: int) -> SegmentReader | None:
+        path = self.directory.segment(number)
+        try:
+            reader = SegmentReader(path)
+            newest = reader.last()
+        except SegmentDamaged as error:
+            self.directory.quarantine(number, str(error))
+            return None
+        if newest is None:
+            reader.close()
+            self.directory.delete(number)
+            return None
+        self.last = max(self.last, newest)
+        return reader
+
+    def _end_open_episode(self, reader: SegmentReader) -> None:
+        rows = reader.rows(0, _ALL)
+        tail = tail_of(reader.meta.get("carry"), rows)
+        robot_id, epoch = reader.meta["robot_id"], int(reader.meta["boot_epoch"])
+        closing = closing_events(tail, robot_id, epoch, rows[-1].taken_at)
+        if not closing or tail.episode is None:
+            return
+        segment = self._create({"robot_id": robot_id, "boot_epoch": str(epoch)})
+        taken_at, trace = rows[-1].taken_at, tail.episode.traceparent.encode()
+        events = []
+        for topic, event in closing:
+            self.last += 1
+            body = item(topic, robot_id, event, trace, taken_at).body
+            events.append((self.last, _KIND_OF[topic], taken_at, trace, body))
+        carry = tail.to_json()
+        segment.append_all(events, carry)
+        segment.seal()
+        self.recovered = 1
+        _log.warning("episode_aborted", episode_id=tail.episode.episode_id, boot_epoch=epoch)

@@ -1,0 +1,209 @@
+"""The spool under what it is for: outages, kills, and boots without a network."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from infra.local.stack import Stack
+from infra.settings import RegistrySettings, Settings
+from producers.errors import DataDirBusy, Undelivered
+from producers.robot import RobotClient
+from producers.spool.outbox import SpoolOutbox
+from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, Feature, Heartbeat, RobotEvent, Step
+from schemas.topics import ROBOT_STATUS
+from tests.producers.integration.conftest import DEADLINE, once, read
+from tests.producers.spool import victim
+
+KILLS = 20
+
+
+def numbers(events: list[RobotEvent]) -> list[tuple[int, int]]:
+    return [(event.boot_epoch, event.sequence) for event in events]
+
+
+def record(client: RobotClient, steps: int, pause: float = 0.0, width: int = 3) -> None:
+    features = (Feature(name="state", shape=(width,)), Feature(name="action", shape=(2,)))
+    state, action = np.zeros(width), np.ones(2)
+    with client.episode(task="push", instruction="Push.", features=features, fps=50.0) as episode:
+        for _ in range(steps):
+            episode.step(state=state, action=action)
+            time.sleep(pause)
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
+
+
+def publisher_of(client: RobotClient) -> psutil.Process:
+    """The process beside this one."""
+    outbox = client._outbox
+    assert isinstance(outbox, SpoolOutbox)
+    process = outbox._publisher._process  # type: ignore[attr-defined]
+    return psutil.Process(process.pid)
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What is recorded meanwhile: so many steps with so many floats, so many seconds apart."""
+
+    how: str
+    steps: int
+    pause: float
+    width: int
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        Outage("pause", 6_000, 0.0, 2_048),
+        Outage("kill", 300, 0.01, 64),
+        pytest.param(Outage("pause", 3_000, 0.02, 8_192), marks=pytest.mark.soak),
+    ],
+    ids=str,
+)
+def test_a_broker_that_goes_under_recording_gets_everything_in_order_and_memory_stays_flat(
+    settings: Settings, stack: Stack, tmp_path: Path, outage: Outage
+) -> None:
+    how, steps, pause, width = astuple(outage)
+    robot_id = f"outage-{how}-{steps}"
+    with RobotClient(settings, robot_id, tmp_path, close_timeout=3 * DEADLINE) as client:
+        record(client, 50, width=width)
+        eventually(lambda: client._outbox.depth() == 0, "never on line")
+        process = publisher_of(client)
+        before = process.memory_info().rss
+        (stack.pause if how == "pause" else stack.kill)("broker")
+        try:
+            record(client, steps, pause, width)
+            time.sleep(1.0)
+            assert client._outbox.depth() >= steps
+            assert client._outbox.age_seconds() > 0.5
+            grown = process.memory_info().rss - before
+        finally:
+            (stack.resume if how == "pause" else stack.restart)("broker")
+    spooled = steps * width * 4
+    assert grown < 36 * 2**20, f"{grown / 2**20:.0f} MiB for {spooled / 2**20:.0f} MiB of steps"
+    events = once(settings, robot_id)
+    assert numbers(events) == [(client.boot_epoch, n) for n in range(steps + 50 + 4)]
+
+
+def test_a_robot_killed_twenty_times_has_every_step_that_returned_in_kafka_and_each_episode_ended(
+    settings: Settings, stack: Stack, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([victim.__name__])
+    chance = random.Random(7)
+    ledger, data_dir = tmp_path / "ledger", tmp_path / "robot"
+    for life in range(KILLS):
+        process = context.Process(target=victim.live, args=(stack.environment(), data_dir, ledger, life))
+        process.start()
+        # Most die before their publisher is even up; some live long enough to have sent.
+        time.sleep(chance.uniform(1.5, 3.0) if life % 7 == 6 else chance.uniform(0.05, 0.3))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    with RobotClient(settings, victim.ROBOT, data_dir, close_timeout=3 * DEADLINE) as client:
+        assert client._outbox.errors() == ()
+    returned = {tuple(line.split()) for line in ledger.read_text().splitlines()}
+    assert len(returned) > KILLS
+    events = once(settings, victim.ROBOT)
+    arrived = {(str(e.boot_epoch), e.episode_id, str(e.index)) for e in events if isinstance(e, Step)}
+    assert returned <= arrived, "lost"
+    assert len(arrived - returned) <= KILLS, "a kill between a step and the ledger makes one more, at most"
+    for epoch in {event.boot_epoch for event in events}:
+        sequences = [event.sequence for event in events if event.boot_epoch == epoch]
+        assert sequences == list(range(len(sequences))), "a gap"
+    for episode_id in {e.episode_id for e in events}:
+        check_ended([e for e in events if e.episode_id == episode_id])
+    ends = [e.body.end for e in events if isinstance(e, EpisodeBoundary) and isinstance(e.body, EpisodeEnded)]
+    assert EpisodeEnd.ABORTED in ends
+    assert ends.count(EpisodeEnd.ABORTED) <= KILLS
+
+
+def check_ended(events: list[RobotEvent]) -> None:
+    first, last = events[0], events[-1]
+    assert isinstance(first, EpisodeBoundary)
+    assert isinstance(last, EpisodeBoundary)
+    assert isinstance(last.body, EpisodeEnded)
+    assert last.body.first_sequence == first.sequence
+    assert last.sequence == first.sequence + len(events) - 1
+    assert last.body.step_count == sum(isinstance(event, Step) for event in events)
+
+
+def test_a_publisher_that_is_killed_is_started_again_and_nothing_is_lost(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with RobotClient(settings, "publisher-killed", tmp_path, close_timeout=DEADLINE) as client:
+        record(client, 100)
+        eventually(lambda: client._outbox.depth() == 0, "never on line")
+        publisher_of(client).kill()
+        record(client, 100)
+        eventually(lambda: client._outbox.errors() != (), "nobody says that it is gone")
+        eventually(lambda: client._outbox.depth() == 0, "not started again")
+        assert client._outbox.errors() == ()
+    assert numbers(once(settings, "publisher-killed")) == [(client.boot_epoch, n) for n in range(204)]
+
+
+def test_a_robot_that_boots_with_every_address_dead_records_and_sends_after_the_next_boot(
+    settings: Settings, tmp_path: Path
+) -> None:
+    dead = settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(
+                update={"bootstrap_servers": "127.0.0.1:9", "request_timeout": 1.0}
+            ),
+            "registry": RegistrySettings(url="http://127.0.0.1:9/x", timeout=1.0),
+            "s3": settings.s3.model_copy(update={"endpoint_url": "http://127.0.0.1:9"}),
+        }
+    )
+    client = RobotClient(dead, "off-line", tmp_path)
+    inbox = client.follow("default")
+    assert inbox.newest() is None
+    record(client, 20)
+    eventually(
+        lambda: any("127.0.0.1:9" in error for error in client._outbox.errors()), "the registry is not named"
+    )
+    assert client._outbox.depth() == 22
+    with pytest.raises(Undelivered, match=r"22 events .* are kept in"):
+        client.close(0.1)
+    with RobotClient(settings, "off-line", tmp_path, close_timeout=DEADLINE) as second:
+        record(second, 1)
+        eventually(lambda: second._outbox.depth() == 0, "never on line")
+        second.heartbeat()
+    expected = [(client.boot_epoch, n) for n in range(22)] + [(second.boot_epoch, n) for n in range(3)]
+    assert numbers(once(settings, "off-line")) == expected
+
+
+def test_a_heartbeat_tells_the_spool_s_depth_bytes_and_the_clock_s_offset(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with RobotClient(settings, "clock", tmp_path, close_timeout=DEADLINE, heartbeat_interval=None) as client:
+        record(client, 20)
+        eventually(lambda: client._outbox.clock_offset() is not None, "no offset")
+    beats = [event for _, event in read(settings, "clock", ROBOT_STATUS) if isinstance(event, Heartbeat)]
+    offset, error = beats[-1].clock_offset_seconds, beats[-1].clock_offset_error_seconds
+    assert offset is not None
+    assert error is not None
+    assert abs(offset) <= error, "broker and robot are one machine: the true offset is 0"
+    assert (beats[-1].spool_bytes or 0) > 0
+    assert beats[-1].spool_depth >= 0
+
+
+def test_a_second_client_of_the_same_robot_is_refused_in_words(settings: Settings, tmp_path: Path) -> None:
+    with (
+        RobotClient(settings, "twice", tmp_path),
+        pytest.raises(DataDirBusy, match="in use by another robot client"),
+    ):
+        RobotClient(settings, "twice", tmp_path)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.clock import ManualClock
+from infra.kafka import OutRecord
+from producers.spool.directory import SpoolDirectory
+from schemas.codec import unframe
+from schemas.topics import ROBOT_STATUS, ROBOT_STEPS
+from tests.producers.spool.parts import Broker, Ids, Robot, drain, publisher, turns
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def recorded(path: Path, clock: ManualClock, steps: int) -> Robot:
+    robot = Robot.boot(path, 1, clock)
+    robot.begin()
+    robot.steps(steps)
+    return robot
+
+
+def test_a_record_is_framed_keyed_and_carries_its_trace(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker = recorded(tmp_path, clock, 1), Broker()
+    drain(publisher(tmp_path, broker, clock), broker, clock)
+    start, step = broker.log
+    assert (step.topic, step.key, step.headers) == (ROBOT_STEPS, b"robot-1", start.headers)
+    assert unframe(step.value)[0] == 7
+    assert step.headers[0][0] == "traceparent"
+    robot.store.close()
+
+
+def test_nothing_is_sent_before_its_schema_s_id_is_known_and_the_status_says_why(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    robot, broker, ids = recorded(tmp_path, clock, 3), Broker(), Ids(known=False)
+    publishing = publisher(tmp_path, broker, clock, ids)
+    turns(publishing, clock, 5)
+    assert not broker.connections[0].waiting
+    status = publishing.status()
+    assert (status.acknowledged, status.error) == (0, "the schema registry: away")
+    assert status.oldest_at == ManualClock().now().timestamp()
+    ids.known = True
+    drain(publishing, broker, clock)
+    assert len(broker.log) == 4
+    robot.store.close()
+
+
+def test_no_more_leaves_than_the_rate_allows(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker = recorded(tmp_path, clock, 300), Broker()
+    publishing = publisher(tmp_path, broker, clock, rate=100.0)
+    for _ in range(10):
+        clock.advance(0.1)
+        publishing.turn()
+    assert 90 <= len(broker.connections[0].waiting) <= 110 + 1
+    robot.store.close()
+
+
+def test_what_is_refused_is_tried_again_later_and_in_order_on_a_new_connection(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    robot, broker = recorded(tmp_path, clock, 20), Broker()
+    publishing = publisher(tmp_path, broker, clock)
+    turns(publishing, clock)
+    broker.connections[0].deliver(5)
+    broker.connections[0].refuse()
+    publishing.turn()
+    assert "not authorized" in (publishing.status().error or "")
+    assert len(broker.connections) == 1, "not at once"
+    drain(publishing, broker, clock)
+    assert publishing.status().error is None
+    assert len(broker.connections) == 2
+    assert len(broker.log) == 21, "the five that were delivered are not sent again"
+    robot.store.close()
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker = recorded(tmp_path, clock, 50), Broker()
+    publishing = publisher(tmp_path, broker, clock)
+    broker.connections[0].room = 10
+    turns(publishing, clock, 3)
+    assert len(broker.connections[0].waiting) == 10
+    drain(publishing, broker, clock)
+    assert len(broker.log) == 51
+    robot.store.close()
+
+
+def test_a_report_out_of_order_frees_nothing_before_what_is_older(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker = recorded(tmp_path, clock, 3), Broker()
+    publishing = publisher(tmp_path, broker, clock)
+    turns(publishing, clock)
+    broker.connections[0].deliver(10, ROBOT_STEPS)  # the start is still on its way
+    turns(publishing, clock)
+    assert publishing.status().acknowledged == 0
+    broker.connections[0].deliver(10)
+    turns(publishing, clock, 2)
+    assert publishing.status().acknowledged == 4
+    publishing.close(0)
+    assert SpoolDirectory(tmp_path).acknowledged() == 4
+    robot.store.close()
+
+
+def test_of_heartbeats_the_newest_is_sent_and_few_wait(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker, ids = recorded(tmp_path, clock, 1), Broker(), Ids(known=False)
+    publishing = publisher(tmp_path, broker, clock, ids)
+    for number in range(5):
+        publishing.offer(OutRecord(ROBOT_STATUS, b"robot-1", b"%d" % number))
+        turns(publishing, clock)
+    ids.known = True
+    for number in range(5, 50):
+        publishing.offer(OutRecord(ROBOT_STATUS, b"robot-1", b"%d" % number))
+        turns(publishing, clock)
+    beats = [record for record, _ in broker.connections[0].waiting if record.topic == ROBOT_STATUS]
+    assert [unframe(beat.value)[1] for beat in beats] == [b"%d" % n for n in range(5, 15)]
+    robot.store.close()

@@ -1,0 +1,244 @@
+"""The robot's end: rotation, room, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.clock import ManualClock
+from infra.settings import RobotSettings
+from producers.errors import SpoolFull, SpoolUnusable
+from producers.spool import quota
+from producers.spool.directory import SpoolDirectory
+from producers.spool.segment import SegmentReader
+from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, RobotEvent
+from tests.producers.spool.parts import SMALL, Broker, Robot, drain, publisher
+
+STEP_BYTES = 300
+
+
+def wait_for_files(robot: Robot) -> None:
+    until = time.monotonic() + 30
+    while robot.store._old or robot.store._next is None:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def sequences(broker: Broker) -> list[int]:
+    return [event.sequence for event in broker.events() if isinstance(event, RobotEvent)]
+
+
+def test_a_file_that_has_grown_is_followed_by_the_next_and_goes_once_kafka_has_it(tmp_path: Path) -> None:
+    clock, broker = ManualClock(), Broker()
+    robot = Robot.boot(tmp_path, 1, clock)
+    robot.begin()
+    for _ in range(5):
+        robot.steps(30)
+        wait_for_files(robot)
+    directory = robot.store.directory
+    assert len(directory.numbers()) > 4
+    publishing = publisher(tmp_path, broker, clock)
+    drain(publishing, broker, clock)
+    assert sequences(broker) == list(range(151))
+    assert len(directory.numbers()) == 2, "the one that is appended to, and the next"
+    publishing.close(0)
+    robot.store.close()
+
+
+def test_what_is_open_over_several_files_is_ended_with_the_counts_of_all(tmp_path: Path) -> None:
+    clock, broker = ManualClock(), Broker()
+    robot = Robot.boot(tmp_path / "a", 1, clock)
+    episode = robot.begin()
+    for _ in range(4):
+        robot.steps(30)
+        wait_for_files(robot)
+    episode.intervention(operator="ada", reason="r").begin()
+    drain(publisher(tmp_path / "a", broker, clock), broker, clock)  # most files are gone
+    after = Robot.boot(robot.killed(tmp_path / "b"), 2, clock)
+    assert after.store.recovered == 1
+    drain(publisher(tmp_path / "b", broker, clock), broker, clock)
+    events = [event for event in broker.events() if isinstance(event, RobotEvent)]
+    last = max(events, key=lambda event: event.sequence)
+    assert isinstance(last, EpisodeBoundary)
+    assert isinstance(last.body, EpisodeEnded)
+    assert (last.boot_epoch, last.sequence) == (1, 123)
+    assert (last.body.end, last.body.step_count, last.body.intervention_count) == (EpisodeEnd.ABORTED, 120, 1)
+    assert last.body.final_state is None
+    after.store.close()
+
+
+def test_an_episode_is_refused_when_its_length_does_not_fit_the_bound(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20})
+    robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
+    with pytest.raises(SpoolFull, match=r"no room for 5000 steps: .* of at most 1\.0 MiB.*MAX_SPOOL_BYTES"):
+        robot.store.room.reserve(5000, STEP_BYTES)
+    robot.store.room.reserve(500, STEP_BYTES)
+    robot.store.close()
+
+
+def test_an_episode_is_refused_when_the_disk_would_have_too_little_left(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"min_free_bytes": 2**60})
+    robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
+    with pytest.raises(SpoolFull, match="MIN_FREE_BYTES"):
+        robot.store.room.reserve(1, STEP_BYTES)
+    assert robot.store.room.warning() is not None
+    robot.store.close()
+
+
+def test_steps_fit_as_long_as_room_was_kept_and_ends_always(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20})
+    robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
+    robot.store.room.reserve(500, STEP_BYTES)
+    episode = robot.begin()
+    monkeypatch.setattr(SpoolDirectory, "used_bytes", lambda _self: 2**21)  # others filled it meanwhile
+    robot.steps(500)
+    with pytest.raises(SpoolFull, match="beyond the room that was kept"):
+        robot.steps(1)
+    with episode.intervention(operator="ada", reason="r"):
+        pass
+    episode.end()
+    assert (episode.ended.step_count if episode.ended else None) == 500
+    assert robot.log.next_sequence == 504
+    robot.store.close()
+
+
+@pytest.mark.parametrize("body", [1, 150, 300, 1_000, 1_990, 2_100, 5_000, 70_000])
+def test_what_steps_take_on_the_disk_is_no_more_than_what_is_kept_for_them(tmp_path: Path, body: int) -> None:
+    connection = sqlite3.connect(tmp_path / "file", isolation_level=None)
+    connection.execute(
+        "CREATE TABLE events(position INTEGER PRIMARY KEY, kind INTEGER, taken_at REAL, t BLOB, c INT, b BLOB)"
+    )
+    connection.execute("BEGIN")
+    for number in range(1, 1001):
+        row = (2**40 + number, 1, 1e9, b"t" * 55, 2**31, b"b" * body)
+        connection.execute("INSERT INTO events VALUES(?, ?, ?, ?, ?, ?)", row)
+    connection.execute("COMMIT")
+    connection.close()
+    taken = (tmp_path / "file").stat().st_size
+    assert taken <= 1000 * quota.event_bytes(body) + 16 * 4096
+    assert taken >= 0.3 * 1000 * quota.event_bytes(body), "and not absurdly less"
+
+
+def test_a_disk_that_is_full_gives_way_to_the_room_that_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = Robot.boot(tmp_path, 1, ManualClock(), RobotSettings(min_free_bytes=0))
+    robot.store.room.reserve(200, STEP_BYTES)
+    assert robot.store.directory.reserve_file.stat().st_size > 200 * STEP_BYTES
+    robot.begin()
+    robot.steps(10)
+    file = robot.store._segment._connection
+
+    def limit(pages: int) -> None:
+        file.execute(f"PRAGMA max_page_count={pages}")
+
+    given = robot.store.room.give_up_reserve
+
+    def give_up_reserve() -> bool:
+        limit(2**30)  # as the disk would have room again
+        return given()
+
+    monkeypatch.setattr(robot.store.room, "give_up_reserve", give_up_reserve)
+    limit(1)
+    robot.steps(100)
+    assert robot.store.directory.reserve_file.stat().st_size == 0
+    monkeypatch.setattr(robot.store.room, "give_up_reserve", given)
+    limit(1)
+    before = robot.log.next_sequence
+    with pytest.raises(SpoolFull, match="takes no event: database or disk is full"):
+        robot.steps(100)
+    limit(2**30)
+    assert robot.episode is not None
+    robot.episode.end()
+    assert robot.log.next_sequence > before
+    broker, clock = Broker(), ManualClock()
+    drain(publisher(tmp_path, broker, clock), broker, clock)
+    assert sequences(broker) == list(range(robot.log.next_sequence))
+    robot.store.close()
+
+
+def test_a_file_that_is_none_is_put_aside_and_named_and_the_others_are_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, broker = ManualClock(), Broker()
+    robot = Robot.boot(tmp_path / "a", 1, clock)
+    robot.begin()
+    for _ in range(4):
+        robot.steps(30)
+        wait_for_files(robot)
+    path = robot.killed(tmp_path / "b")
+    directory = SpoolDirectory(path)
+    second = directory.numbers()[1]
+    directory.segment(second).write_bytes(b"no database" * 1000)
+    after = Robot.boot(path, 2, clock)
+    drain(publisher(path, broker, clock), broker, clock)
+    (aside,) = directory.quarantined()
+    assert aside.read_bytes().startswith(b"no database")
+    assert str(aside) in capsys.readouterr().out
+    found = sequences(broker)
+    assert found == sorted(found)
+    assert 0 < len(found) < 122
+    assert found[-1] == 121, "the end of what was open"
+    after.store.close()
+
+
+def test_of_a_damaged_file_all_that_can_be_read_is_sent_and_the_file_is_kept(tmp_path: Path) -> None:
+    clock, broker = ManualClock(), Broker()
+    robot = Robot.boot(tmp_path / "a", 1, clock)
+    robot.begin()
+    for _ in range(3):
+        robot.steps(30)
+        wait_for_files(robot)
+    path = robot.killed(tmp_path / "b")
+    directory = SpoolDirectory(path)
+    damaged = directory.segment(directory.numbers()[0])
+    connection = sqlite3.connect(damaged)
+    connection.execute("UPDATE events SET body = x'00' WHERE position = 7")
+    connection.commit()
+    connection.close()
+    after = Robot.boot(path, 2, clock)
+    drain(publisher(path, broker, clock), broker, clock)
+    assert set(range(92)) - set(sequences(broker)) == {6}
+    assert [found.name for found in directory.quarantined()] == [damaged.name]
+    after.store.close()
+
+
+def test_a_file_that_another_program_holds_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    robot = Robot.boot(tmp_path, 1, clock)
+    robot.begin()
+    robot.steps(3)
+    file = robot.store.directory.segment(robot.store.directory.numbers()[0])
+    holder = sqlite3.connect(file, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(SpoolUnusable, match="database is locked; it was not recorded"):
+        robot.steps(1)
+    holder.execute("ROLLBACK")
+    robot.steps(1)
+    assert robot.log.next_sequence == 5
+    with robot.store.directory.exclusive(1):
+        monkeypatch.setattr("producers.spool.store._PUBLISHER_PATIENCE", 0.05)
+        with pytest.raises(SpoolUnusable, match="another process still sends"):
+            Robot.boot(tmp_path, 2, clock)
+    robot.store.close()
+
+
+def test_half_made_files_of_a_kill_are_no_damage(tmp_path: Path) -> None:
+    directory = SpoolDirectory(tmp_path)
+    (tmp_path / "draft.db").write_bytes(b"half")
+    (tmp_path / "segment-0000000001.db-wal").write_bytes(b"stray")
+    robot = Robot.boot(tmp_path, 1, ManualClock())
+    robot.begin()
+    wait_for_files(robot)
+    assert directory.quarantined() == []
+    reader = SegmentReader(directory.segment(1))
+    assert reader.last() == 1
+    reader.close()
+    robot.store.close()
