@@ -23,16 +23,16 @@ def watched(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 def show_replayed(done: Replayed, policy: str, console: Console) -> None:
     """Both hashes, and what they mean."""
-    table = Table(title=f"{policy} version {done.version}", show_header=False)
-    table.add_row("published", done.published)
-    table.add_row("trained again", done.trained)
-    table.add_row("updates", str(done.updates))
+    lines = {
+        "version": f"{policy} {done.version}",
+        "published": done.published,
+        "trained again": done.trained,
+        "updates": str(done.updates),
+    }
     if done.other_hardware:
-        table.add_row("trained on", done.there)
-        table.add_row("this machine", done.here)
-    for column in table.columns:
-        column.overflow = "fold"
-    console.print(table)
+        lines |= {"trained on": done.there, "this machine": done.here}
+    for name, value in lines.items():
+        console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)  # a hash is copied in one piece
     console.print(verdict(done), soft_wrap=True)
 
 
