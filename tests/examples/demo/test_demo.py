@@ -95,9 +95,9 @@ def test_a_demo_that_is_ended_early_leaves_nothing_running(
         wait_until_ledgers_hold(data_dir, "DEMONSTRATION")
         if number == signal.SIGINT:
             second = demo(data_dir)
-            assert second.wait(timeout=60) == 2  # refused, and the first one is not disturbed
+            assert second.wait(timeout=DEADLINE) == 2  # refused, and the first one is not disturbed
         running.send_signal(number)
-        running.communicate(timeout=60)
+        running.communicate(timeout=DEADLINE)
     finally:
         running.kill()
     assert running.returncode == code
