@@ -9,15 +9,16 @@ setup:
 demo: setup
 	@.venv/bin/sop demo
 
+# In two processes, each with servers of its own: much of the time is spent waiting.
 test: setup
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --durations 15
 
 # A hundred seeds of faults against real servers: about an hour on two cores. CHAOS="--seeds 7..7" repeats one.
 CHAOS ?= --seeds 1..100 --jobs 2
 chaos: setup
 	@.venv/bin/python -m tests.chaos $(CHAOS) --report .sop/chaos.json
 
-# The fault harness's own tests: a short selection of seeds, and mutations that must be caught (about 8 minutes).
+# The fault harness's own tests, which are part of `make test`: a seed, and mutations that must be caught.
 test-chaos: setup
 	@.venv/bin/python -m pytest -m chaos tests/chaos
 

@@ -10,7 +10,7 @@ from tests.chaos.run import Run
 from tests.chaos.schedule import Schedule
 from tests.chaos.trials import ALONE, CAUGHT_BY, DISTURBED, KILLED
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 SEEN_AS = {
     "commit-too-early": {"lost write", "poll skip"},

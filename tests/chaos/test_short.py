@@ -9,7 +9,7 @@ from tests.chaos.report import repeat
 from tests.chaos.run import Run
 from tests.chaos.schedule import schedule_of
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("seed", [1])
