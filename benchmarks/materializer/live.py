@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,6 +34,8 @@ from schemas import codec
 from schemas.events import EpisodeMaterialized
 from schemas.topics import TRAINING_EPISODES
 
+READY_SECONDS = 180.0
+
 
 def main() -> int:
     """Run for a while; print the table. Exit code 1 if the fleet could not keep its pace."""
@@ -48,7 +52,6 @@ def main() -> int:
         deploy(settings)
         commands = ["materialize"] * options.members + ["index"]
         with workers(commands, Path(folder)) as processes:
-            time.sleep(12)  # groups form; what is measured is the steady state
             return measure(settings, options, processes[: options.members])
 
 
@@ -101,7 +104,7 @@ def tell(
     """Tables of what was seen; `members` are samples of memory in MiB, and CPU seconds, of each."""
     report = Report()
     rows = [
-        [name, str(len(values)), *(f"{np.percentile(values, q):.2f}" for q in (50, 99, 100))]
+        [name, str(len(values)), *(f"{np.percentile(values, q):.2f}" if values else "none" for q in (50, 99, 100))]
         for name, values in seconds.items()
     ]
     note = (
@@ -139,13 +142,20 @@ def watch(settings: Settings, seen: list[float], stop: threading.Event) -> None:
 
 @contextmanager
 def workers(commands: list[str], logs: Path) -> Iterator[list[psutil.Popen]]:
-    """`sop` processes, stopped at the end."""
-    running = []
+    """`sop` processes that are ready to work (what is measured is the steady state), stopped at the end."""
+    running, ports = [], []
     for number, command in enumerate(commands):
         log = (logs / f"{command}-{number}.log").open("wb")
         sop = str(Path(sys.executable).with_name("sop"))
-        running.append(psutil.Popen([sop, command], stdout=log, stderr=log))
+        ports.append(_free_port())
+        environment = {**os.environ, "SOP_METRICS_PORT": str(ports[-1])}
+        running.append(psutil.Popen([sop, command], stdout=log, stderr=log, env=environment))
     try:
+        until = time.monotonic() + READY_SECONDS
+        while not all(_ready(port) for port in ports):
+            if time.monotonic() > until:
+                raise TimeoutError(f"not all of {commands} were ready within {READY_SECONDS:.0f} s")
+            time.sleep(0.5)
         yield running
     finally:
         for process in running:
@@ -155,6 +165,20 @@ def workers(commands: list[str], logs: Path) -> Iterator[list[psutil.Popen]]:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
