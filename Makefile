@@ -1,7 +1,8 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot lock clean test-chaos
+.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot bench-analytics docs-analytics lock clean \
+	test-chaos
 
 setup:
 	@$(PYTHON) -m infra.local.bootstrap
@@ -41,6 +42,15 @@ bench-live: setup
 # step() in a 50 Hz loop, beside a bare produce and beside nothing; how fast the spool empties (5 minutes).
 bench-robot: setup
 	@.venv/bin/python -m benchmarks.robot
+
+# The data dictionary, from the comments in ClickHouse and the data of `sop demo --keep`.
+docs-analytics: setup
+	@.venv/bin/python -m infra.clickhouse.dictionary docs/analytics.md
+
+# Dashboard queries over generated episodes, beside the best plain query (ten million: about 15 minutes).
+ANALYTICS ?= --rows 10000000
+bench-analytics: setup
+	@.venv/bin/python -m benchmarks.analytics $(ANALYTICS)
 
 # Resolve the requirements anew: newer versions, new hashes.
 lock:

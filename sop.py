@@ -16,16 +16,18 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from consumers.analytics import episodes, policies, query
 from infra.clock import SystemClock
-from infra.errors import InfraError, SettingMissing, Unavailable
+from infra.errors import InfraError, SettingMissing
 from infra.health import Health, HealthServer
 from infra.lifecycle import stop_on_signals
 from infra.local.cli import app as stack_app
-from infra.settings import Settings, UnknownSettings, anything_set, env_file, explain, load_settings
+from infra.settings import Settings, anything_set
 from infra.telemetry import configure_logging
 from infra.terminal import fail
+from infra.terminal import no_settings as _no_settings
+from infra.terminal import settings as _settings
 from schemas.errors import SchemaError
 
 app = typer.Typer(
@@ -37,6 +39,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(stack_app, name="stack")
+app.command()(query.query)
+app.add_typer(episodes.app, name="episodes")
+policies_app = typer.Typer(help="Policy versions, and what they were made from.", no_args_is_help=True)
+policies_app.command()(policies.lineage)
+app.add_typer(policies_app, name="policies")
 
 Run = Callable[[Settings, threading.Event, Health], None]
 ALL_SERVERS = ["Kafka", "schema registry", "object store", "ClickHouse"]
@@ -252,35 +259,6 @@ def gc(
     show_collected(done, Console(), dry_run=dry_run)
 
 
-@app.command()
-def query(
-    sql: Annotated[str, typer.Argument(help="A query; it runs as the user who may only read.")],
-) -> None:
-    """Ask ClickHouse, and print a table; tab-separated values where the output is no terminal."""
-    from infra.clickhouse.client import ClickHouseError, connect  # noqa: PLC0415
-    from infra.readiness import probes  # noqa: PLC0415
-
-    settings = _settings()
-    try:
-        result = connect(settings.clickhouse, analyst=True).query(sql)
-    except SettingMissing as error:
-        fail(error if anything_set() else _no_settings(), code=2)
-    except Unavailable as error:
-        fail(f"{error}; {probes(settings)['ClickHouse'].advice}")
-    except (InfraError, ClickHouseError) as error:
-        fail(str(error))
-    if not sys.stdout.isatty():
-        for values in (result.column_names, *result.result_rows):
-            typer.echo("\t".join(str(value).replace("\t", " ").replace("\n", " ") for value in values))
-        return
-    table = Table(*(Text(name) for name in result.column_names), caption=f"{len(result.result_rows)} rows")
-    for column in table.columns:
-        column.overflow = "fold"
-    for row in result.result_rows:
-        table.add_row(*(Text(str(value)) for value in row))
-    Console().print(table)
-
-
 def _mount_demo() -> None:
     """The demo needs the simulator's packages; without them the other commands still work."""
     try:
@@ -297,23 +275,6 @@ def _mount_demo() -> None:
 
 
 _mount_demo()
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except ValidationError as error:
-        fail(explain(error), code=2)
-    except UnknownSettings as error:
-        fail(str(error), code=2)
-
-
-def _no_settings() -> str:
-    return (
-        f"there are no settings, neither in the environment nor in {env_file()}: start the servers (`sop stack "
-        "up`), or say where they are (SOP_CLICKHOUSE__HOST, SOP_CLICKHOUSE__ANALYST_USERNAME, "
-        "SOP_KAFKA__BOOTSTRAP_SERVERS, SOP_S3__ENDPOINT_URL, SOP_REGISTRY__URL, ...)"
-    )
 
 
 def _ready(settings: Settings, servers: list[str], stop: threading.Event) -> None:

@@ -18,6 +18,7 @@ from schemas.events import (
     Heartbeat,
     PolicyActivated,
     PolicyVersion,
+    TrainingLineage,
     TrainingProgress,
 )
 from schemas.topics import TOPICS
@@ -186,9 +187,27 @@ def _progress(event: TrainingProgress, _partition: int, _offset: int) -> list[Ta
     ]
 
 
+def _lineage(event: TrainingLineage, _partition: int, _offset: int) -> list[TableRow]:
+    return [
+        TableRow(
+            "raw_training_lineage",
+            {
+                "policy": event.policy,
+                "version": event.version,
+                "episode_id": UUID(drawn.episode_id),
+                "revision": drawn.revision,
+                "draws": drawn.draws,
+                "reported_at": event.reported_at,
+            },
+        )
+        for drawn in event.episodes
+    ]
+
+
 _MAKERS: dict[type[Event], Callable[..., list[TableRow]]] = {
     EpisodeMaterialized: _episode,
     TrainingProgress: _progress,
+    TrainingLineage: _lineage,
     PolicyVersion: _plain(
         "raw_policy_versions",
         "policy",

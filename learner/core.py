@@ -21,7 +21,7 @@ from learner.policies.artifact import Arrays, pack
 from learner.policies.base import ACTION, STATE, Floats, PolicySpec, feature
 from learner.replay import ReplayBuffer
 from learner.sampler import Drawn, FixedMixing, GroupLosses, Sampler
-from schemas.events import EpisodeMaterialized, EpisodeSource, Feature
+from schemas.events import EpisodeDraws, EpisodeMaterialized, EpisodeSource, Feature
 
 # Added to each standard deviation: an element that hardly moved in the demonstrations would else be divided by
 # next to nothing, and drown all others once it moves in deployment. Among metres and radians 0.01 is more than a
@@ -113,6 +113,10 @@ class TrainingCore:
         self.learner_step += 1
         self.online_updates += online
         return Drawn(losses, shares)
+
+    def take_draws(self) -> tuple[EpisodeDraws, ...]:
+        """Which episodes were drawn from since the last call, and how often."""
+        return self._buffer.draws.take()
 
     def updates_allowed(self) -> int:
         """Online updates that the fleet's steps so far still allow, so that a quiet fleet is not overfitted."""

@@ -255,6 +255,8 @@ class Line:
             published_at=self.clock.now(),
             simulated_seconds=self.simulated_seconds,
         )
+        # Before the version is sealed: who resumes draws the same again, and tells the same again.
+        self._progress.tell_lineage(version, core.take_draws())
         self._journal.seal(
             Segment(
                 policy=policy,

@@ -1,14 +1,17 @@
-"""Telling training-progress what the learner does: losses, draws, admissions, positions."""
+"""Telling training-progress what the learner does (losses, draws, admissions, positions), and training-lineage."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 
 from infra.clock import Clock
+from infra.errors import KafkaUnavailable
 from infra.kafka import EventProducer, OutRecord
 from infra.registry import Registry
 from infra.settings import KafkaSettings
@@ -18,16 +21,26 @@ from learner.episodes import EpisodeRecord
 from learner.patience import Patience
 from learner.sampler import ONLINE, Drawn, GroupLosses
 from learner.wire import Encoder
-from schemas.events import Admission, Position, TaskMixing, TrainingGroup, TrainingProgress
-from schemas.topics import TRAINING_PROGRESS
+from schemas.events import (
+    Admission,
+    EpisodeDraws,
+    Position,
+    TaskMixing,
+    TrainingGroup,
+    TrainingLineage,
+    TrainingProgress,
+)
+from schemas.topics import TRAINING_LINEAGE, TRAINING_PROGRESS
 
 _FLUSH_SECONDS = 1.0
+# Of one record of lineage: 45 bytes each, so that a record stays well below a megabyte.
+_EPISODES_PER_PART = 10_000
 
 _log = structlog.get_logger(__name__)
 
 
 class ProgressReporter:
-    """Gathers what happened since the last report. Nothing waits for reports to be delivered."""
+    """Gathers what happened since the last report. Nothing waits for reports to be delivered, but for lineage."""
 
     def __init__(
         self, kafka: KafkaSettings, registry: Registry, policy: str, patience: Patience, clock: Clock
@@ -35,6 +48,8 @@ class ProgressReporter:
         self._policy = policy
         self._clock = clock
         self._encoder = Encoder(registry, TRAINING_PROGRESS, TrainingProgress, patience)
+        self._lineage = Encoder(registry, TRAINING_LINEAGE, TrainingLineage, patience)
+        self._patience, self._timeout = patience, kafka.request_timeout
         self._producer = EventProducer(kafka, f"learner-progress-{policy}")
         self._losses: GroupLosses | None = None
         self._shares: list[npt.NDArray[np.float64]] = []
@@ -75,9 +90,41 @@ class ProgressReporter:
         LEARNER_STEP.set(core.learner_step)
         self._losses, self._admitted, self._shares = None, [], []
 
+    def tell_lineage(self, version: int, drawn: tuple[EpisodeDraws, ...]) -> None:
+        """Say what a version was made from; returns once Kafka has it.
+
+        Raises:
+            Stopped: a stop was asked for.
+        """
+        for event in lineage(self._policy, version, drawn, self._clock.now()):
+            key = f"{event.policy}/{event.version}/{event.part}".encode()
+            record = OutRecord(TRAINING_LINEAGE, key, self._lineage.encode(event))
+            self._patience.call("Kafka", partial(self._deliver, record))
+
+    def _deliver(self, record: OutRecord) -> None:
+        failed: list[str | None] = []
+        if not self._producer.send(record, lambda error, _offset: failed.append(error)):
+            raise KafkaUnavailable("the producer's queue is full")
+        self._producer.flush(self._timeout)
+        if failed != [None]:
+            raise KafkaUnavailable(f"lineage was not delivered: {failed or 'no answer'}")
+
     def close(self) -> None:
         """Send what is on its way, within a second."""
         self._producer.flush(_FLUSH_SECONDS)
+
+
+def lineage(
+    policy: str, version: int, drawn: Sequence[EpisodeDraws], now: datetime, size: int = _EPISODES_PER_PART
+) -> list[TrainingLineage]:
+    """What a version was made from, as events of at most `size` episodes each."""
+    cuts = [tuple(drawn[at : at + size]) for at in range(0, len(drawn), size)] or [()]
+    return [
+        TrainingLineage(
+            policy=policy, version=version, part=number, parts=len(cuts), reported_at=now, episodes=cut
+        )
+        for number, cut in enumerate(cuts, start=1)
+    ]
 
 
 def groups(tasks: tuple[str, ...], losses: GroupLosses) -> tuple[TrainingGroup, ...]:

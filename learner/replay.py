@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from learner.draws import DrawCounter
 from learner.episodes import Episode, runs_left
 from learner.policies.base import Floats, PolicySpec
 from learner.sampler import OFFLINE, ONLINE, SOURCES
@@ -72,6 +73,7 @@ class ReplayBuffer:
 
     def __init__(self, spec: PolicySpec, batch_size: int) -> None:
         self._spec = spec
+        self.draws = DrawCounter()
         self._used = 0
         self._states = np.empty((_FIRST_CAPACITY, spec.state_size), np.float32)
         self._actions = np.empty((_FIRST_CAPACITY, spec.action_size), np.float32)
@@ -108,6 +110,7 @@ class ReplayBuffer:
         self.remove(record.episode_id)
         self._reserve(len(frames))
         begin, end = self._used, self._used + len(frames)
+        self.draws.admit(begin, record.episode_id, record.revision)
         self._states[begin:end] = frames.states
         self._actions[begin:end] = frames.actions
         self._left[begin:end] = runs_left(frames)
@@ -174,6 +177,7 @@ class ReplayBuffer:
         source = batch.online.astype(np.int64)
         places = random.integers(self._sizes[batch.tasks, source])
         anchors = self._anchors[self._first[batch.tasks, source] + places]
+        self.draws.count(anchors)
         # mode="clip" lets numpy write straight into `out`; targets past the end of the array are masked anyway.
         np.take(self._states, anchors, axis=0, out=batch.states, mode="clip")
         np.take(self._actions, anchors[:, None] + self._ahead, axis=0, out=batch.actions, mode="clip")

@@ -61,6 +61,7 @@ def rerun(core: TrainingCore | None, segment: Segment, payloads: PayloadFetcher)
         _update_until(core, entry.learner_step)
         apply(core, entry, [next(episodes) for _ in entry.admitted])
     _update_until(core, segment.learner_step)
+    core.take_draws()  # they were told when it was published, and are none of the next version's
     return core
 
 

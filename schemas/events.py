@@ -317,6 +317,26 @@ class TrainingProgress(Event):
     mixing: tuple[TaskMixing, ...] = ()
 
 
+class EpisodeDraws(_Frozen):
+    """Samples drawn from one revision of an episode."""
+
+    episode_id: str
+    revision: Int32
+    draws: Int64
+
+
+class TrainingLineage(Event):
+    """What made a policy version: draws since the version before. `part` of `parts`, from 1, as it may be long."""
+
+    record: ClassVar[str] = "training_lineage"
+    policy: str
+    version: Int64
+    part: Int32
+    parts: Int32
+    reported_at: AwareDatetime
+    episodes: tuple[EpisodeDraws, ...]
+
+
 EVENTS: dict[str, type[Event]] = {
     event.record: event
     for event in (
@@ -328,6 +348,7 @@ EVENTS: dict[str, type[Event]] = {
         EpisodeMaterialized,
         PolicyVersion,
         TrainingProgress,
+        TrainingLineage,
     )
 }
 """Every event by the name of its record."""

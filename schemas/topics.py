@@ -17,6 +17,7 @@ ROBOT_STATUS = "robot-status"
 POLICY_ACTIVATIONS = "policy-activations"
 TRAINING_EPISODES = "training-episodes"
 TRAINING_PROGRESS = "training-progress"
+TRAINING_LINEAGE = "training-lineage"
 POLICY_VERSIONS = "policy-versions"
 DEAD_LETTERS = "dead-letters"
 
@@ -28,6 +29,7 @@ INDEX_TOPICS = (
     POLICY_VERSIONS,
     POLICY_ACTIVATIONS,
     TRAINING_PROGRESS,
+    TRAINING_LINEAGE,
     ROBOT_STATUS,
     DEAD_LETTERS,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from infra.clickhouse.migrate import migrate
+from infra.clickhouse.payloads import ensure_episode_steps
 from infra.kafka.admin import ClusterAdmin
 from infra.object_store import ObjectStore
 from infra.registry import Registry
@@ -42,4 +43,5 @@ def deploy(settings: Settings) -> Deployment:
         done.first_offsets[group] = admin.ensure_first_offsets(group, [TOPICS[name] for name in names])
     done.bucket_created = ObjectStore(settings.s3).ensure_bucket()
     done.migrations = migrate(settings.clickhouse)
+    ensure_episode_steps(settings.clickhouse, settings.s3)
     return done

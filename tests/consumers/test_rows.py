@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.rows import rows_of
 from infra.clickhouse.migrate import load_migrations
-from schemas.events import Event, Step
+from schemas.events import EpisodeDraws, Event, Step, TrainingLineage
 from schemas.topics import INDEX_TOPICS, TOPICS
 from tests.consumers.robots import Robot, uuid7
 from tests.schemas.strategies import events_of
@@ -41,6 +41,8 @@ def test_rows_fill_columns_that_exist(record: str) -> None:
             event = event.model_copy(update={"episode_id": uuid7(), "interventions": ()})
         if "admitted" in type(event).model_fields:
             event = event.model_copy(update={"admitted": ()})
+        if isinstance(event, TrainingLineage):
+            event = event.model_copy(update={"episodes": (EpisodeDraws(episode_id=uuid7(), revision=1, draws=2),)})
         rows = rows_of(event, 0, 7)
         assert rows
         for row in rows:

@@ -20,6 +20,7 @@ DAY_FOR_DAY = {
     "policy-activations": 90,
     "training-episodes": None,
     "training-progress": 90,
+    "training-lineage": None,
     "policy-versions": None,
     "dead-letters": 90,
 }

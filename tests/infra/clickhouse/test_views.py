@@ -146,7 +146,7 @@ def test_no_partition_and_no_time_depends_on_the_time_zone_of_a_server(client: C
     ).result_rows
     by_id = {name: key for name, key in keys if "episode_id" in key}
     assert by_id == dict.fromkeys(
-        ("raw_episodes", "raw_interventions", "raw_training_admissions"),
+        ("raw_episodes", "raw_interventions", "raw_training_admissions", "raw_training_lineage"),
         "toYYYYMM(UUIDv7ToDateTime(episode_id, 'UTC'))",
     )
     columns = client.query(

@@ -20,8 +20,15 @@ from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import load_settings
 from schemas import codec
-from schemas.events import Event, Heartbeat, PolicyVersion, TrainingProgress
-from schemas.topics import POLICY_VERSIONS, ROBOT_STATUS, TOPICS, TRAINING_EPISODES, TRAINING_PROGRESS
+from schemas.events import Event, Heartbeat, PolicyVersion, TrainingLineage, TrainingProgress
+from schemas.topics import (
+    POLICY_VERSIONS,
+    ROBOT_STATUS,
+    TOPICS,
+    TRAINING_EPISODES,
+    TRAINING_LINEAGE,
+    TRAINING_PROGRESS,
+)
 from tests.learner.synthetic import START, Synthetic
 
 E = TypeVar("E", bound=Event)
@@ -77,6 +84,10 @@ class Site:
     def progress(self, policy: str) -> list[TrainingProgress]:
         """What the line's learners told, in the order of the topic."""
         return [event for event in self._read(TRAINING_PROGRESS, TrainingProgress) if event.policy == policy]
+
+    def lineage(self, policy: str) -> list[TrainingLineage]:
+        """What the line's learners told of what their versions were made from, in the order of the topic."""
+        return [event for event in self._read(TRAINING_LINEAGE, TrainingLineage) if event.policy == policy]
 
     def wait_for_version(self, policy: str, version: int, timeout: float = 180.0) -> list[PolicyVersion]:
         """The announcements, once the version is among them."""

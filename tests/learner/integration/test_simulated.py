@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from schemas.events import EpisodeSource
-from tests.learner.integration.site import Site, wait_for
+from tests.learner.integration.site import FAST, Site, wait_for
 from tests.learner.synthetic import make_episode
 
 pytestmark = pytest.mark.slow
@@ -68,6 +69,13 @@ def test_learner_killed_inside_publications_publishes_the_same_versions_bit_for_
     assert [version.sha256 for version in versions] == unbroken
     told = site.progress("broken")
     assert {event.simulated_seconds for event in told} <= {k * INTERVAL for k in range(1 + BOUNDARIES)}
+    made = {event.version: event for event in site.lineage("broken")}
+    straight = {event.version: event for event in site.lineage("unbroken")}
+    assert list(made) == list(straight) == list(range(1, 2 + BOUNDARIES))
+    assert [event.episodes for event in made.values()] == [event.episodes for event in straight.values()]
+    steps = np.diff([0, *(version.learner_step for version in versions)])
+    draws = [sum(episode.draws for episode in event.episodes) for event in made.values()]
+    assert draws == [int(FAST["BATCH_SIZE"]) * count for count in steps]
 
 
 def test_learner_waits_at_the_boundary_until_the_fleet_arrives(site: Site, unbroken: list[str]) -> None:

@@ -1,0 +1,1 @@
+"""The analysts' views at ten million episodes."""

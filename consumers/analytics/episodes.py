@@ -1,0 +1,93 @@
+"""`sop episodes`: what robots recorded, one by one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+import typer
+
+from consumers.analytics.output import Format, FormatOption
+
+app = typer.Typer(help="Episodes: list them, look at one, and at its steps.", no_args_is_help=True)
+
+EpisodeId = Annotated[UUID, typer.Argument(help="The episode's id, a UUIDv7.")]
+_KNOWN = "SELECT count() FROM episodes WHERE episode_id = {id:UUID}"
+
+
+@app.command("list")
+def list_episodes(
+    *,
+    task: Annotated[str | None, typer.Option(help="Of this task.")] = None,
+    robot: Annotated[str | None, typer.Option(help="Of this robot.")] = None,
+    source: Annotated[
+        Literal["ONLINE", "DEMONSTRATION", "EVALUATION"] | None,
+        typer.Option(case_sensitive=False, help="Recorded for this."),
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="In which this policy version was the newest.")] = None,
+    success: Annotated[
+        bool | None, typer.Option("--success/--failure", help="That succeeded, or did not.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the latest first.")] = 20,
+    form: FormatOption = None,
+) -> None:
+    """List episodes, the latest first."""
+    from consumers.analytics.asking import analyst  # noqa: PLC0415 - each command loads what it needs, no more
+    from consumers.analytics.output import show  # noqa: PLC0415
+    from infra.terminal import settings  # noqa: PLC0415
+
+    wanted = {
+        "task = {task:String}": ("task", task),
+        "robot_id = {robot:String}": ("robot", robot),
+        "source = {source:String}": ("source", source),
+        "policy_version = {version:Int64}": ("version", version),
+        "success = {success:UInt8}": ("success", None if success is None else int(success)),
+    }
+    given = {condition: bound for condition, bound in wanted.items() if bound[1] is not None}
+    sql = (
+        "SELECT episode_id, started_at, task, robot_id, source, policy_version, end, success, step_count, "  # noqa: S608
+        f"human_step_count FROM episodes {'WHERE' if given else ''} {' AND '.join(given)} "
+        "ORDER BY started_at DESC LIMIT {limit:UInt32}"
+    )
+    with analyst(settings()) as client:
+        show(client, sql, {**dict(given.values()), "limit": limit}, form)
+
+
+@app.command("show")
+def show_episode(episode_id: EpisodeId, form: FormatOption = None) -> None:
+    """Show everything that is known about an episode; exit code 1 if there is none of that id."""
+    from consumers.analytics.asking import analyst  # noqa: PLC0415
+    from consumers.analytics.output import show, show_record  # noqa: PLC0415
+    from infra.terminal import fail, settings  # noqa: PLC0415
+
+    sql, bound = "SELECT * FROM episodes WHERE episode_id = {id:UUID}", {"id": str(episode_id)}
+    with analyst(settings()) as client:
+        if not client.query(_KNOWN, parameters=bound).result_rows[0][0]:
+            fail(f"no episode {episode_id}; `sop episodes list` has the latest")
+        if form in (None, Format.TABLE):
+            show_record(client, sql, bound)
+        else:
+            show(client, sql, bound, form)
+
+
+@app.command("steps")
+def show_steps(
+    episode_id: EpisodeId,
+    first: Annotated[int, typer.Option(min=0, help="From this step on.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1_000_000,
+    form: FormatOption = None,
+) -> None:
+    """Show an episode's steps, read from its payload; exit code 1 if there is no episode of that id."""
+    from consumers.analytics.asking import analyst  # noqa: PLC0415
+    from consumers.analytics.output import show  # noqa: PLC0415
+    from infra.terminal import fail, settings  # noqa: PLC0415
+
+    bound = {"id": str(episode_id), "first": first, "limit": limit}
+    sql = (
+        "SELECT * FROM episode_steps(episode_id = {id:UUID}) WHERE index >= {first:Int32} "
+        "ORDER BY index LIMIT {limit:UInt32}"
+    )
+    with analyst(settings()) as client:
+        if not client.query(_KNOWN, parameters=bound).result_rows[0][0]:
+            fail(f"no episode {episode_id}; `sop episodes list` has the latest")
+        show(client, sql, bound, form)

@@ -1,0 +1,118 @@
+"""`sop query`, `sop episodes` and `sop policies lineage` on a fleet's history."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from consumers.analytics.output import as_array, cell
+from infra.clickhouse.client import connect
+from infra.clickhouse.migrate import migrate
+from infra.clickhouse.payloads import ensure_episode_steps
+from infra.local.stack import Stack
+from infra.object_store import ObjectStore
+from infra.settings import load_settings
+from sop import app
+from tests.infra.clickhouse import world
+from tests.infra.clickhouse.world import POLICY, episode_id
+
+NOBODY = "00000000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def _servers(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = {"SOP_CLICKHOUSE__DATABASE": "tests_commands", "SOP_S3__BUCKET": "tests-commands"}
+    for name, value in {**stack.environment(), **own}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    if not migrate(settings.clickhouse):
+        return
+    ObjectStore(settings.s3).ensure_bucket()
+    ensure_episode_steps(settings.clickhouse, settings.s3)
+    client = connect(settings.clickhouse)
+    world.insert(client, world.everything(), world.dead_letters())
+    client.close()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_an_answer_comes_in_the_form_that_is_asked_for() -> None:
+    sql = "SELECT number AS n, if(number = 1, NULL, concat('a,\"', toString(number))) AS text FROM numbers(2)"
+    found = json.loads(run("query", sql, "--format", "json").output)
+    assert found == [{"n": 0, "text": 'a,"0'}, {"n": 1, "text": None}]
+    lines = run("query", sql, "--format", "jsonl").output.splitlines()
+    assert [json.loads(line) for line in lines] == found
+    rows = list(csv.reader(io.StringIO(run("query", sql, "--format", "csv").output)))
+    assert rows[:2] == [["n", "text"], ["0", 'a,"0']]
+    assert run("query", sql).output == run("query", sql, "--format", "tsv").output == 'n\ttext\n0\ta,"0\n1\t\\N\n'
+    assert "| n | text |" in run("query", sql, "--format", "markdown").output
+    table = run("query", sql, "--format", "table").output
+    assert all(part in table for part in ("n", "text", 'a,"0', "NULL", "2 rows"))
+
+
+def test_an_answer_without_rows_is_an_answer() -> None:
+    for form, expected in (("json", "[]\n"), ("jsonl", "\n"), ("csv", '"n"\n')):
+        result = run("query", "SELECT number AS n FROM numbers(0)", "--format", form)
+        assert (result.exit_code, result.output) == (0, expected)
+    assert "0 rows" in run("query", "SELECT 1 WHERE 0", "--format", "table").output
+
+
+def test_a_form_that_does_not_exist_is_wrong_use_and_a_query_that_fails_prints_no_answer() -> None:
+    assert run("query", "SELECT 1", "--format", "stone").exit_code == 2
+    failed = run("query", "SELECT throwIf(number = 90000) FROM numbers(100000)", "--format", "csv")
+    assert failed.exit_code == 1
+    assert failed.output.startswith("error: ")
+
+
+def test_episodes_are_listed_the_latest_first_and_as_asked() -> None:
+    def ids(*arguments: str) -> list[str]:
+        return [
+            row["episode_id"] for row in json.loads(run("episodes", "list", "--format", "json", *arguments).output)
+        ]
+
+    assert ids() == [episode_id(number) for number in reversed(range(14))]
+    assert ids("--limit", "1") == [episode_id(13)]
+    assert ids("--task", "push", "--success") == [episode_id(number) for number in (6, 4, 3)]
+    assert ids("--robot", "robot-1", "--failure", "--source", "evaluation") == [episode_id(13)]
+    assert ids("--version", "1") == [episode_id(number) for number in (7, 6, 5, 4)]
+    assert ids("--task", "' OR 1 --") == []
+
+
+def test_an_episode_is_shown_and_one_that_nobody_knows_is_a_failure() -> None:
+    shown = run("episodes", "show", episode_id(5)).output
+    assert all(part in shown for part in (episode_id(5), "human_step_count", "30", "payload_uri"))
+    [found] = json.loads(run("episodes", "show", episode_id(10), "--format", "json").output)
+    assert (found["revision"], found["rejected_count"]) == (2, 2)
+    for command in ("show", "steps"):
+        unknown = run("episodes", command, NOBODY)
+        assert unknown.exit_code == 1
+        assert unknown.output.startswith(f"error: no episode {NOBODY}; ")
+        assert run("episodes", command, "nonsense").exit_code == 2
+
+
+def test_a_version_s_lineage_is_told_by_task_and_by_episode() -> None:
+    summary = json.loads(run("policies", "lineage", "2", "--policy", POLICY, "--format", "json").output)
+    assert [(row["task"], row["episodes"], row["samples"]) for row in summary] == [("push", 8, 44)]
+    rows = json.loads(run("policies", "lineage", "2", "--policy", POLICY, "--episodes", "--format", "json").output)
+    assert [(row["episode_id"], row["draws"]) for row in rows] == [
+        (episode_id(number), number + 2) for number in reversed(range(8))
+    ]
+    unknown = run("policies", "lineage", "77")
+    assert unknown.exit_code == 1
+    assert unknown.output == (
+        f"error: nothing is known of what made version 77 of 'default'; known lines: '{POLICY}'\n"
+    )
+
+
+def test_cells_and_arrays_are_what_they_hold() -> None:
+    assert [cell(value) for value in (None, b"ab", 1.5, [1])] == ["NULL", "ab", "1.5", "[1]"]
+    assert json.loads(as_array('{"a":1}\n{"a":2}\n')) == [{"a": 1}, {"a": 2}]
+    assert as_array("") == "[]"
