@@ -19,11 +19,15 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.clock import SystemClock
+from infra.command import no_settings as _no_settings
+from infra.command import settings_or_fail as _settings
+from infra.command import wait_or_fail as _ready
 from infra.errors import InfraError, SettingMissing, Unavailable
 from infra.health import Health, HealthServer
 from infra.lifecycle import stop_on_signals
 from infra.local.cli import app as stack_app
-from infra.settings import Settings, UnknownSettings, anything_set, env_file, explain, load_settings
+from infra.policies.cli import keys_app, policies_app
+from infra.settings import Settings, anything_set
 from infra.telemetry import configure_logging
 from infra.terminal import fail
 from schemas.errors import SchemaError
@@ -37,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(stack_app, name="stack")
+app.add_typer(keys_app, name="keys")
+app.add_typer(policies_app, name="policies")
 
 Run = Callable[[Settings, threading.Event, Health], None]
 ALL_SERVERS = ["Kafka", "schema registry", "object store", "ClickHouse"]
@@ -173,6 +179,14 @@ def replay(
 
 
 @app.command()
+def guard() -> None:
+    """Judge canaries by what ClickHouse says of them: promote or roll back, signed. Runs where you start it."""
+    from consumers.guard import run  # noqa: PLC0415
+
+    _serve("guard", run, ["Kafka", "schema registry", "ClickHouse"])
+
+
+@app.command()
 def reconcile(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every object, and compare its sha256.")] = False,
@@ -297,35 +311,6 @@ def _mount_demo() -> None:
 
 
 _mount_demo()
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except ValidationError as error:
-        fail(explain(error), code=2)
-    except UnknownSettings as error:
-        fail(str(error), code=2)
-
-
-def _no_settings() -> str:
-    return (
-        f"there are no settings, neither in the environment nor in {env_file()}: start the servers (`sop stack "
-        "up`), or say where they are (SOP_CLICKHOUSE__HOST, SOP_CLICKHOUSE__ANALYST_USERNAME, "
-        "SOP_KAFKA__BOOTSTRAP_SERVERS, SOP_S3__ENDPOINT_URL, SOP_REGISTRY__URL, ...)"
-    )
-
-
-def _ready(settings: Settings, servers: list[str], stop: threading.Event) -> None:
-    from infra.readiness import probes, wait_for  # noqa: PLC0415
-
-    available = probes(settings)
-    if not anything_set():
-        typer.echo(f"note: {_no_settings()}", err=True)
-    try:
-        wait_for({name: available[name] for name in servers}, timeout=settings.startup_timeout, stop=stop)
-    except InfraError as error:
-        fail(str(error))
 
 
 def _serve(process: str, run: Run, servers: list[str]) -> None:

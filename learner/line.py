@@ -14,6 +14,7 @@ import structlog
 from infra.clock import Clock
 from infra.health import Health
 from infra.object_store import ObjectStore, sha256_hex
+from infra.policies.keys import signing_key
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.checkpoint import Checkpoint, CheckpointStore, choose
@@ -57,7 +58,11 @@ class Line:
         *,
         announcements: Announcements | None = None,
     ) -> None:
-        """Connect; nothing is read or written before `take_over`. `announcements`: else training-episodes."""
+        """Connect; nothing is read or written before `take_over`. `announcements`: else training-episodes.
+
+        Raises:
+            SettingMissing, KeyUnusable: there is no key to sign versions with.
+        """
         self.settings = settings.learner
         self.clock = clock
         self.newest: PolicyVersion | None = None
@@ -73,7 +78,8 @@ class Line:
         )
         self._journal = Journal(self._store, policy, self._patience)
         with ExitStack() as opened:
-            self._publisher = Publisher(settings.kafka, registry, self._store, policy, self._patience)
+            key = signing_key(settings.policies)
+            self._publisher = Publisher(settings.kafka, registry, self._store, policy, self._patience, key=key)
             self._progress = ProgressReporter(settings.kafka, registry, policy, self._patience, clock)
             opened.callback(self._progress.close)
             if announcements is None:

@@ -18,6 +18,7 @@ POLICY_ACTIVATIONS = "policy-activations"
 TRAINING_EPISODES = "training-episodes"
 TRAINING_PROGRESS = "training-progress"
 POLICY_VERSIONS = "policy-versions"
+POLICY_ROLLOUTS = "policy-rollouts"
 DEAD_LETTERS = "dead-letters"
 
 ROBOT_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES)
@@ -26,6 +27,7 @@ ROBOT_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES)
 INDEX_TOPICS = (
     TRAINING_EPISODES,
     POLICY_VERSIONS,
+    POLICY_ROLLOUTS,
     POLICY_ACTIVATIONS,
     TRAINING_PROGRESS,
     ROBOT_STATUS,
@@ -43,7 +45,7 @@ class Topic(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    owner: Literal["producers", "consumers", "learner"]
+    owner: Literal["producers", "consumers", "learner", "operators"]
     key: str
     event: str | None
     partitions: int = Field(ge=1)

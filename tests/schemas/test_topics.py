@@ -21,6 +21,7 @@ DAY_FOR_DAY = {
     "training-episodes": None,
     "training-progress": 90,
     "policy-versions": None,
+    "policy-rollouts": None,
     "dead-letters": 90,
 }
 
