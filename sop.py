@@ -19,15 +19,16 @@ from rich.table import Table
 
 from consumers.analytics import episodes, policies, query
 from infra.clock import SystemClock
+from infra.command import settings_or_fail as _settings
+from infra.command import wait_or_fail as _ready
 from infra.errors import InfraError, SettingMissing
 from infra.health import Health, HealthServer
 from infra.lifecycle import stop_on_signals
 from infra.local.cli import app as stack_app
-from infra.settings import Settings, anything_set
+from infra.policies.cli import keys_app, policies_app
+from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.terminal import fail
-from infra.terminal import no_settings as _no_settings
-from infra.terminal import settings as _settings
 from schemas.errors import SchemaError
 
 app = typer.Typer(
@@ -41,7 +42,7 @@ app = typer.Typer(
 app.add_typer(stack_app, name="stack")
 app.command()(query.query)
 app.add_typer(episodes.app, name="episodes")
-policies_app = typer.Typer(help="Policy versions, and what they were made from.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 policies_app.command()(policies.lineage)
 app.add_typer(policies_app, name="policies")
 
@@ -180,6 +181,14 @@ def replay(
 
 
 @app.command()
+def guard() -> None:
+    """Judge canaries by what ClickHouse says of them: promote or roll back, signed. Runs where you start it."""
+    from consumers.guard import run  # noqa: PLC0415
+
+    _serve("guard", run, ["Kafka", "schema registry", "ClickHouse"])
+
+
+@app.command()
 def reconcile(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every object, and compare its sha256.")] = False,
@@ -275,18 +284,6 @@ def _mount_demo() -> None:
 
 
 _mount_demo()
-
-
-def _ready(settings: Settings, servers: list[str], stop: threading.Event) -> None:
-    from infra.readiness import probes, wait_for  # noqa: PLC0415
-
-    available = probes(settings)
-    if not anything_set():
-        typer.echo(f"note: {_no_settings()}", err=True)
-    try:
-        wait_for({name: available[name] for name in servers}, timeout=settings.startup_timeout, stop=stop)
-    except InfraError as error:
-        fail(str(error))
 
 
 def _serve(process: str, run: Run, servers: list[str]) -> None:

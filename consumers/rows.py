@@ -17,6 +17,7 @@ from schemas.events import (
     Event,
     Heartbeat,
     PolicyActivated,
+    PolicyRollout,
     PolicyVersion,
     TrainingLineage,
     TrainingProgress,
@@ -204,6 +205,21 @@ def _lineage(event: TrainingLineage, _partition: int, _offset: int) -> list[Tabl
     ]
 
 
+def _rollout(event: PolicyRollout, _partition: int, _offset: int) -> list[TableRow]:
+    names = ("policy", "generation", "current", "previous", "author", "reason", "written_at", "key_id")
+    canary = event.canary
+    row = {name: getattr(event, name) for name in names} | {
+        "mode": event.mode.value,
+        "canary": canary.version if canary else None,
+        "canary_fraction": canary.fraction if canary else None,
+        "canary_robots": list(canary.robots) if canary else [],
+        "queued": [waiting.version for waiting in event.queued],
+        "pins": [(pin.robot_id, pin.version) for pin in event.pins],
+        "restored": event.restored.version if event.restored else None,
+    }
+    return [TableRow("raw_policy_rollouts", row)]
+
+
 _MAKERS: dict[type[Event], Callable[..., list[TableRow]]] = {
     EpisodeMaterialized: _episode,
     TrainingProgress: _progress,
@@ -225,6 +241,7 @@ _MAKERS: dict[type[Event], Callable[..., list[TableRow]]] = {
         "published_at",
         "simulated_seconds",
     ),
+    PolicyRollout: _rollout,
     PolicyActivated: _plain(
         "raw_policy_activations",
         "robot_id",

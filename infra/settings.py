@@ -168,6 +168,28 @@ class LearnerSettings(_Section):
         return self
 
 
+class PolicySettings(_Section):
+    """Whose policies are believed, and how robots take them in. Public keys are base64, as `sop keys new` says."""
+
+    signing_key: Path | None = Field(None, description="private key's file: the learner's, or an operator's")
+    signing_key_pem: SecretStr | None = Field(None, description="the same as text, where a secret travels so")
+    learner_keys: tuple[str, ...] = Field((), description="public keys that may announce versions")
+    operator_keys: tuple[str, ...] = Field((), description="public keys that may roll versions out")
+    allow_unsigned: bool = Field(False, description="believe what carries no signature at all")
+    keep: int = Field(3, ge=1, description="artifacts that a robot keeps on its disk")
+    max_bytes_per_second: float | None = Field(None, gt=0, description="of a robot's downloads; none: no cap")
+
+
+class GuardSettings(_Section):
+    """`sop guard`, which runs only where it is started; `consumers/sequential.py` says what the numbers mean."""
+
+    interval: float = Field(10.0, gt=0, description="seconds between two looks at ClickHouse")
+    odds_ratio: float = Field(2.0, gt=1, description="of success, current to canary, that must not be promoted")
+    least_difference: float = Field(0.05, gt=0, lt=0.5, description="of two rates; smaller ones do not matter")
+    false_promotion: float = Field(0.05, gt=0, lt=0.5, description="risk of promoting what is so much worse")
+    false_rollback: float = Field(0.05, gt=0, lt=0.5, description="risk of rolling back what is as good")
+
+
 class Settings(BaseSettings):
     """Everything that differs between one machine and a production cluster."""
 
@@ -181,6 +203,8 @@ class Settings(BaseSettings):
     materializer: MaterializerSettings = MaterializerSettings()
     index: IndexSettings = IndexSettings()
     learner: LearnerSettings = LearnerSettings()
+    policies: PolicySettings = PolicySettings()
+    guard: GuardSettings = GuardSettings()
     startup_timeout: float = Field(60.0, gt=0, description="seconds to wait for a server that is down at start")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="/health, /ready and /metrics; none: not served, 0: any free port"

@@ -1,4 +1,4 @@
-"""What commands share: their settings, and one line with an exit code when they cannot go on."""
+"""What commands say: one line with an exit code when they cannot go on, and how `sop` is called from here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
-
-from infra.settings import Settings, UnknownSettings, env_file, explain, load_settings
 
 
 def complain(error: object) -> None:
@@ -25,25 +22,6 @@ def fail(error: object, code: int = 1) -> NoReturn:
     """Say what is wrong, and end the command. Exit code 1: it failed; 2: it was used wrongly."""
     complain(error)
     raise typer.Exit(code)
-
-
-def settings() -> Settings:
-    """The settings; wrong ones end the command."""
-    try:
-        return load_settings()
-    except ValidationError as error:
-        fail(explain(error), code=2)
-    except UnknownSettings as error:
-        fail(str(error), code=2)
-
-
-def no_settings() -> str:
-    """What to say where there are none at all."""
-    return (
-        f"there are no settings, neither in the environment nor in {env_file()}: start the servers (`sop stack "
-        "up`), or say where they are (SOP_CLICKHOUSE__HOST, SOP_CLICKHOUSE__ANALYST_USERNAME, "
-        "SOP_KAFKA__BOOTSTRAP_SERVERS, SOP_S3__ENDPOINT_URL, SOP_REGISTRY__URL, ...)"
-    )
 
 
 def program() -> str:

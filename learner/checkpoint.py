@@ -7,7 +7,7 @@ says exactly what is to be announced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -100,10 +100,15 @@ class CheckpointStore:
         self._patience.call("object store", lambda: self._store.put(self._prefix + name, data))
         return self._prefix + name
 
-    def prune(self) -> None:
-        """Delete all but the newest."""
-        for key in self._keys()[: -self._keep]:
-            self._patience.call("object store", partial(self._store.delete, key))
+    def prune(self, needed: Iterable[int] = ()) -> None:
+        """Delete all but the newest, and those from which `needed` versions can be reached."""
+        keys = self._keys()
+        kept = set(keys[-self._keep :])
+        for version in needed:
+            kept.update([key for key in keys if _version(key) <= version][-1:])
+        for key in keys:
+            if key not in kept:
+                self._patience.call("object store", partial(self._store.delete, key))
 
     def newest_first(self) -> Iterator[Checkpoint]:
         """Every checkpoint that can be read."""
@@ -115,17 +120,26 @@ class CheckpointStore:
                 _log.error("checkpoint_passed_over", key=key, error=str(error))
 
     def _keys(self) -> list[str]:
-        return self._patience.call("object store", lambda: self._store.list(self._prefix))
+        # By version: after a rollback its steps are fewer than those of what was given up.
+        keys = self._patience.call("object store", lambda: self._store.list(self._prefix))
+        return sorted(keys, key=_version)
 
 
-def choose(checkpoints: Iterator[Checkpoint], published: Mapping[int, PolicyVersion]) -> Checkpoint | None:
+def _version(key: str) -> int:
+    return int(key.rsplit("/", 1)[1].split("-")[1])
+
+
+def choose(
+    checkpoints: Iterator[Checkpoint], published: Mapping[int, PolicyVersion], following: int | None = None
+) -> Checkpoint | None:
     """The checkpoint to continue from: the newest whose version was announced, or is the next to announce.
 
     Others were written by a learner that had been taken over: their content never became a version.
 
     Args:
         checkpoints: newest first.
-        published: announcements of the line by version.
+        published: announcements by version, of the version to go on from and its ancestors.
+        following: number of the next version to announce; by default the one after the newest of these.
 
     Raises:
         CheckpointMissing: versions were published, and none of these belongs to one.
@@ -134,11 +148,14 @@ def choose(checkpoints: Iterator[Checkpoint], published: Mapping[int, PolicyVers
     for checkpoint in checkpoints:
         ours = checkpoint.announcement
         theirs = published.get(ours.version)
-        if ours.version == newest + 1 or (theirs is not None and theirs.sha256 == ours.sha256):
+        ancestors = {None, *published}  # a learner that did not know of a rollback yet went on from another one
+        is_next = ours.version == (following or newest + 1) and ours.parent_version in ancestors
+        if is_next or (theirs is not None and theirs.sha256 == ours.sha256):
             return checkpoint
     if newest:
         raise CheckpointMissing(
             f"version {newest} was published, and no checkpoint of the line is left to continue from; "
-            "restore the bucket, or train another policy line (SOP_LEARNER__POLICY)"
+            "restore the bucket, promote or roll back to a version that has one, or train another policy line "
+            "(SOP_LEARNER__POLICY)"
         )
     return None

@@ -9,6 +9,7 @@ LearnerError
 ├── NothingChosen       a backfill has no episode to learn from
 ├── PayloadGone         what a version was trained on is no longer there
 ├── JournalMissing      how a version came about was not written down
+├── RolledBack          an operator or the guard went back to an earlier version: start again from there
 └── CheckpointMissing   versions were published, and nothing to continue from is left
 """
 
@@ -33,6 +34,10 @@ class BadPayload(LearnerError):
 
 class UnfitEpisode(LearnerError):
     """An episode whose features, control rate or task the policy does not know. It is set aside."""
+
+
+class RolledBack(LearnerError):
+    """The line was rolled back: what is in training is given up, and the learner starts again."""
 
 
 class CheckpointMissing(LearnerError, InfraError):

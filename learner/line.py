@@ -14,6 +14,7 @@ import structlog
 from infra.clock import Clock
 from infra.health import Health
 from infra.object_store import ObjectStore, sha256_hex
+from infra.policies.keys import signing_key
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.checkpoint import Checkpoint, CheckpointStore, choose
@@ -28,12 +29,15 @@ from learner.payloads import PayloadFetcher
 from learner.progress import ProgressReporter
 from learner.publisher import Publisher
 from learner.rerun import apply, begin
+from learner.restoring import Rollbacks
 from learner.resume import resume
 from learner.stream import Announcements, EventStream
 from schemas.events import EpisodeMaterialized, Event, PolicyVersion
 from schemas.topics import TRAINING_EPISODES
 
 _REPORTS_PER_VERSION = 4
+# A look at the rollouts costs a connection; a rollback may take so long to be heard while nothing is published.
+_LOOK_SECONDS = 5.0
 
 E = TypeVar("E", bound=Event)
 
@@ -57,10 +61,15 @@ class Line:
         *,
         announcements: Announcements | None = None,
     ) -> None:
-        """Connect; nothing is read or written before `take_over`. `announcements`: else training-episodes."""
+        """Connect; nothing is read or written before `take_over`. `announcements`: else training-episodes.
+
+        Raises:
+            SettingMissing, KeyUnusable: there is no key to sign versions with.
+        """
         self.settings = settings.learner
         self.clock = clock
         self.newest: PolicyVersion | None = None
+        self.published_step = 0
         self.simulated_seconds: float | None = None
         self._parent: int | None = None
         self._core: TrainingCore | None = None
@@ -72,8 +81,11 @@ class Line:
             self._store, policy, self._patience, keep=self.settings.checkpoints_kept
         )
         self._journal = Journal(self._store, policy, self._patience)
+        self._rollbacks = Rollbacks(settings, self._store, policy, self._patience)
+        self._looked_at = float("-inf")
         with ExitStack() as opened:
-            self._publisher = Publisher(settings.kafka, registry, self._store, policy, self._patience)
+            key = signing_key(settings.policies)
+            self._publisher = Publisher(settings.kafka, registry, self._store, policy, self._patience, key=key)
             self._progress = ProgressReporter(settings.kafka, registry, policy, self._patience, clock)
             opened.callback(self._progress.close)
             if announcements is None:
@@ -124,16 +136,18 @@ class Line:
         """
         published = self._publisher.take_over()
         self.newest = published[max(published)] if published else None
-        checkpoint = choose(self._checkpoints.newest_first(), published)
+        past = self._rollbacks.past(published)
+        checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
         if checkpoint is None:
             self._take_up_beginning()
             return
         announcement = checkpoint.announcement
         if self.newest is None or announcement.version > self.newest.version:
             self._publisher.announce(announcement)
-            published[announcement.version] = self.newest = announcement
-        resumed = resume(self.settings, checkpoint, published, self._journal, self.intake.payloads)
+            past[announcement.version] = self.newest = announcement
+        resumed = resume(self.settings, checkpoint, past, self._journal, self.intake.payloads)
         self._core, self._parent = resumed.core, resumed.at.version
+        self.published_step = resumed.at.learner_step
         self.simulated_seconds = self.newest.simulated_seconds
         _log.info("learner_resumes", version=self._parent, learner_step=resumed.core.learner_step)
         if resumed.at.version == self.newest.version:
@@ -228,12 +242,24 @@ class Line:
         if self.core.learner_step % max(1, self.settings.publish_every // _REPORTS_PER_VERSION) == 0:
             self.report()
 
+    def look_for_rollback(self) -> None:
+        """Now and then, ask whether the line was rolled back.
+
+        Raises:
+            RolledBack: it was; this line's work is given up.
+        """
+        now = self.clock.monotonic()
+        if now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self._rollbacks.check()
+
     def report(self) -> None:
         """Tell training-progress what happened since it was last told."""
         self._progress.report(self.core, self.intake.positions(), self.simulated_seconds)
 
     def publish(self) -> None:
         """Store artifact and checkpoint, then announce the next version: a crash in between loses none of them."""
+        needed = self._rollbacks.check()
         core, policy = self.core, self.settings.policy
         data = core.artifact()
         sha256 = sha256_hex(data)
@@ -275,11 +301,11 @@ class Line:
             set_aside = tuple(self.intake.set_aside.values())
             self._checkpoints.save(Checkpoint(announcement, document, tensors, set_aside))
         self._publisher.announce(announcement)
-        self.newest, self._parent = announcement, version
+        self.newest, self._parent, self.published_step = announcement, version, core.learner_step
         self._journal.turn(version)
         self.report()
         if checkpointed:
-            self._checkpoints.prune()
+            self._checkpoints.prune(needed)
 
     def _take_up_beginning(self) -> None:
         """Nothing is published yet: begin as the last learner had begun, if it had."""

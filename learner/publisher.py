@@ -10,6 +10,7 @@ from infra.backoff import Backoff
 from infra.errors import KafkaUnavailable, ProducerFenced, TransactionAborted
 from infra.kafka import OutRecord, TransactionalProducer
 from infra.object_store import ObjectStore
+from infra.policies.keys import SigningKey
 from infra.registry import Registry
 from infra.settings import KafkaSettings
 from infra.telemetry import LEARNER_VERSION, UNAVAILABLE, new_traceparent
@@ -35,8 +36,17 @@ class Publisher:
     """
 
     def __init__(
-        self, kafka: KafkaSettings, registry: Registry, store: ObjectStore, policy: str, patience: Patience
+        self,
+        kafka: KafkaSettings,
+        registry: Registry,
+        store: ObjectStore,
+        policy: str,
+        patience: Patience,
+        *,
+        key: SigningKey | None = None,
     ) -> None:
+        """Sign with `key`; None: announcements are not signed."""
+        self._key = key
         self._kafka = kafka
         self._registry = registry
         self._policy = policy
@@ -63,6 +73,8 @@ class Publisher:
         """Announce a version once, whatever Kafka does meanwhile. `take_over` must have been called."""
         if self._encoder is None or self._producer is None:
             raise RuntimeError("take_over() comes before announce()")
+        # Here and not earlier: a checkpoint's announcement may be older than today's schema, or than today's key.
+        version = self._key.sign(version) if self._key else version
         record = OutRecord(
             topic=POLICY_VERSIONS,
             key=f"{version.policy}/{version.version}".encode(),

@@ -15,6 +15,7 @@ from infra.health import Health
 from infra.settings import Settings
 from learner.barrier import Barrier, due, in_order
 from learner.episodes import Episode
+from learner.errors import RolledBack
 from learner.intake import Seen
 from learner.line import Line
 from learner.patience import Stopped
@@ -40,20 +41,24 @@ def run(
         ProducerFenced: another learner took the line over.
         OffsetsExpired: episodes were deleted by retention before they were read.
     """
-    try:
-        with Line(settings, stop, clock or SystemClock(), health or Health()) as line:
-            line.take_over()
-            line.catch_up()
-            if not line.started:
-                begin_line(line)
-            if line.newest is None:
-                publish_base(line)
-            if settings.learner.simulated_interval is None:
-                follow_fleet(line)
-            else:
-                follow_simulated_fleet(line, settings.learner.simulated_interval)
-    except Stopped:
-        _log.info("learner_stopped")
+    while True:
+        try:
+            with Line(settings, stop, clock or SystemClock(), health or Health()) as line:
+                line.take_over()
+                line.catch_up()
+                if not line.started:
+                    begin_line(line)
+                if line.newest is None:
+                    publish_base(line)
+                if settings.learner.simulated_interval is None:
+                    follow_fleet(line)
+                else:
+                    follow_simulated_fleet(line, settings.learner.simulated_interval)
+        except Stopped:
+            _log.info("learner_stopped")
+            return
+        except RolledBack as error:
+            _log.warning("learner_starts_again", reason=str(error))
 
 
 def begin_line(line: Line) -> None:
@@ -94,11 +99,11 @@ def follow_fleet(line: Line) -> None:
     while True:
         line.intake.poll(0.0 if core.updates_allowed() else _IDLE_SECONDS)
         line.admit(line.intake.ready())
-        published = line.newest.learner_step if line.newest else 0
-        left = published + publish_every - core.learner_step
+        line.look_for_rollback()
+        left = line.published_step + publish_every - core.learner_step
         for _ in range(min(core.updates_allowed(), left, _UPDATES_BETWEEN_LOOKS)):
             line.update(online=True)
-        if core.learner_step >= published + publish_every:
+        if core.learner_step >= line.published_step + publish_every:
             line.publish()
 
 
@@ -115,6 +120,7 @@ def follow_simulated_fleet(line: Line, interval: float) -> None:
                 barrier.hear(item.event, _age(line.clock.now(), item.appended_at))
         opening = barrier.decide()
         if opening is None:
+            line.look_for_rollback()
             continue
         _log.info(
             "boundary_opens",

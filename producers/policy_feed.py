@@ -1,23 +1,41 @@
-"""Where a robot hears of policies: the control topic from its beginning, and the artifacts in the object store."""
+"""Where a robot hears of policies: the control topics from their beginnings, and artifacts in the object store."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from infra.decoder import event_in
 from infra.errors import InfraError, OffsetsExpired
 from infra.kafka import LogReader, Message, Partition
 from infra.kafka.log_reader import all_partitions
 from infra.object_store import ObjectStore
+from infra.policies.announced import Announced, announced_in, record_key
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.errors import SchemaError
-from schemas.events import PolicyVersion
-from schemas.topics import POLICY_VERSIONS
+from schemas.events import PolicyRollout, PolicyVersion
+from schemas.topics import POLICY_ROLLOUTS, POLICY_VERSIONS
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# Rollouts are few: one record for each line, and those that compaction has not taken yet.
+_CATCH_UP_SECONDS = 30.0
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One record of a control topic: what it announces, not verified; or, where that is None, what is wrong."""
+
+    key: str
+    offset: int
+    announced: Announced[PolicyVersion] | Announced[PolicyRollout] | None
+    problem: str = ""
 
 
 class PolicyFeed(Protocol):
@@ -27,59 +45,85 @@ class PolicyFeed(Protocol):
         InfraError: a server did not answer; the same call may be made again.
     """
 
-    def poll(self, timeout: float) -> list[PolicyVersion]:
-        """Announcements that came since the last call, waiting at most `timeout` seconds for the first."""
+    def poll(self, timeout: float) -> list[Heard]:
+        """What came since the last call, waiting at most `timeout` seconds for the first.
 
-    def download(self, announcement: PolicyVersion) -> bytes:
-        """The artifact, not verified.
+        The first call that returns has heard all rollouts that there are: nobody may follow versions before that.
+        """
+
+    def size(self, announcement: PolicyVersion) -> int:
+        """Bytes of the artifact.
 
         Raises:
+            ObjectMissing: there is none.
             ValueError: its address is outside the bucket of the settings.
         """
+
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> Buffer:
+        """A part of the artifact, not verified; raises as `size`."""
 
     def close(self) -> None:
         """Let go of the connections."""
 
 
 class KafkaPolicyFeed:
-    """Reads policy-versions without a group: every robot sees every announcement. Implements `PolicyFeed`."""
+    """Reads the control topics without a group: every robot sees every announcement. Implements `PolicyFeed`."""
 
     def __init__(self, settings: Settings, robot_id: str) -> None:
         self._reader = LogReader(settings.kafka, f"{robot_id}-policy-inbox")
         self._registry = Registry(settings.registry)
         self._store = ObjectStore(settings.s3)
+        self._caught_up = False
         self._assigned = False
         self._positions: dict[Partition, int] = {}
 
-    def poll(self, timeout: float) -> list[PolicyVersion]:
-        """New announcements; undecodable ones are logged and left out. See `PolicyFeed`."""
+    def poll(self, timeout: float) -> list[Heard]:
+        """New announcements. See `PolicyFeed`."""
         try:
+            if not self._caught_up:
+                rollouts = all_partitions(self._reader, [POLICY_ROLLOUTS])
+                heard = self._take(self._reader.read_to_end(rollouts, _CATCH_UP_SECONDS))
+                self._caught_up = True
+                return heard
             if not self._assigned:
-                self._reader.assign(all_partitions(self._reader, [POLICY_VERSIONS]) | self._positions)
+                topics = [POLICY_ROLLOUTS, POLICY_VERSIONS]
+                self._reader.assign(all_partitions(self._reader, topics) | self._positions)
                 self._assigned = True
-            messages = self._reader.consume(100, timeout)
-            announcements = [self._decode(message) for message in messages if message.value() is not None]
+            return self._take(self._reader.consume(100, timeout))
         except InfraError as error:
             # The reader is past what is not decoded: the next call reads on from what the last good one returned.
             self._assigned = False
             if isinstance(error, OffsetsExpired):
-                self._positions = {}  # the topic was made anew: read it from its new beginning
+                # A topic was made anew: read it from its new beginning.
+                self._positions, self._caught_up = {}, False
             raise
-        for message in messages:
-            self._positions[POLICY_VERSIONS, int(message.partition() or 0)] = int(message.offset() or 0) + 1
-        return [announcement for announcement in announcements if announcement is not None]
 
-    def download(self, announcement: PolicyVersion) -> bytes:
-        """The artifact. See `PolicyFeed`."""
-        return self._store.get(self._store.key(announcement.artifact_uri))
+    def size(self, announcement: PolicyVersion) -> int:
+        """Bytes of the artifact. See `PolicyFeed`."""
+        return self._store.size(self._store.key(announcement.artifact_uri))
+
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> Buffer:
+        """A part of the artifact. See `PolicyFeed`."""
+        return self._store.get_range(self._store.key(announcement.artifact_uri), start, length)
 
     def close(self) -> None:
         """Let go of the connections."""
         self._reader.close()
 
-    def _decode(self, message: Message) -> PolicyVersion | None:
+    def _take(self, messages: Iterable[Message]) -> list[Heard]:
+        taken = list(messages)
+        heard = [self._decode(message) for message in taken if message.value() is not None]
+        for message in taken:
+            place = (str(message.topic()), int(message.partition() or 0))
+            self._positions[place] = int(message.offset() or 0) + 1
+        return heard
+
+    def _decode(self, message: Message) -> Heard:
+        key, offset = record_key(message), int(message.offset() or 0)
+        kind = PolicyRollout if message.topic() == POLICY_ROLLOUTS else PolicyVersion
         try:
-            return event_in(message.value(), PolicyVersion, self._registry.schema_of)
+            announced = announced_in(message, kind, self._registry.schema_of)
         except SchemaError as error:
-            _log.error("policy_announcement_undecodable", offset=message.offset(), error=str(error))
-            return None
+            _log.error("policy_announcement_undecodable", key=key, offset=offset, error=str(error))
+            return Heard(key, offset, None, str(error))
+        return Heard(key, offset, announced)  # type: ignore[arg-type]

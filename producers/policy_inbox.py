@@ -1,17 +1,28 @@
-"""The newest policy of a line, downloaded and verified in the background; the robot swaps when it likes."""
+"""The policy that this robot should run: verified, downloaded in the background, kept over boots and outages.
+
+Nothing here changes what runs: that is `RobotClient.activate`, between episodes (`policy_swap.swap` does it all).
+"""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import structlog
 
+from infra.clock import Clock, SystemClock
 from infra.errors import InfraError
+from infra.policies.announced import Announced
+from infra.policies.keys import learner_keyring, operator_keyring
+from infra.settings import PolicySettings
 from producers.errors import PolicyRefused
-from producers.policy_feed import PolicyFeed
+from producers.policy_beliefs import Beliefs
+from producers.policy_download import Interrupted, Pace, download
+from producers.policy_feed import Heard, PolicyFeed
+from producers.policy_fit import RobotKind, require_fit
 from producers.policy_store import PolicyFile, PolicyStore
 from schemas.events import PolicyVersion
 
@@ -23,41 +34,93 @@ _log = structlog.get_logger(__name__)
 
 
 class PolicyInbox:
-    """Follows one policy line. Nothing here changes the active policy: that is `RobotClient.activate`.
+    """Follows one policy line for one robot. What it refuses is told in `errors`, and what is good stays."""
 
-    An artifact whose size or sha256 is not as announced is refused and reported, and the newest good one stays.
-    """
+    def __init__(
+        self,
+        policy: str,
+        feed: PolicyFeed,
+        store: PolicyStore,
+        *,
+        robot_id: str,
+        settings: PolicySettings,
+        kind: RobotKind | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Take up what the disk holds, off line if need be, and follow the control topics from now on.
 
-    def __init__(self, policy: str, feed: PolicyFeed, store: PolicyStore) -> None:
+        Args:
+            policy: the line.
+            feed: where announcements and artifacts come from.
+            store: where they lie on this robot.
+            robot_id: rollouts tell robots apart by it.
+            settings: whose announcements are believed, how many artifacts are kept, how fast they may come.
+            kind: what a policy must be made for; None: any policy is taken.
+            clock: the robot's clocks.
+
+        Raises:
+            KeyUnusable: a key of the settings is none.
+        """
         self.policy = policy
+        clock = clock or SystemClock()
         self._feed = feed
         self._store = store
-        self._announced: dict[int, PolicyVersion] = {}
-        self._refused: dict[tuple[int, str], str] = {}
-        self._newest: PolicyFile | None = None
+        self._kind = kind
+        self._pace = Pace(settings.max_bytes_per_second, clock)
+        self._beliefs = Beliefs(
+            policy, robot_id, learner_keyring(settings), operator_keyring(settings), clock, store.save_rollout
+        )
+        self._bad: set[tuple[int, str]] = set()
+        self._active: PolicyVersion | None = None
+        self._current: PolicyFile | None = None
+        self._pending: deque[Heard] = deque()
         self._trouble = ""
+        self._missing = ""
         self._changed = threading.Condition()
         self._closed = threading.Event()
+        self._start_from_disk()
         self._thread = threading.Thread(target=self._run, name="policy-inbox", daemon=True)
         self._thread.start()
 
-    def newest(self) -> PolicyFile | None:
-        """The highest version that is here and verified; None before the first."""
-        return self._newest
+    def current(self) -> PolicyFile | None:
+        """What this robot should run, of what is here and verified; None before there is anything."""
+        return self._current
 
     def wait_for(self, predicate: Callable[[PolicyVersion], bool], timeout: float) -> PolicyFile | None:
-        """Wait at most `timeout` seconds until the newest version satisfies `predicate`; None if it does not."""
+        """Wait at most `timeout` seconds until what should run satisfies `predicate`; None if it does not."""
         with self._changed:
             found = self._changed.wait_for(
-                lambda: self._newest is not None and predicate(self._newest.announcement), timeout
+                lambda: self._current is not None and predicate(self._current.announcement), timeout
             )
-            return self._newest if found else None
+            return self._current if found else None
 
     def errors(self) -> tuple[str, ...]:
-        """What is wrong now, in words: servers that do not answer, versions refused above the newest good one."""
-        held = self._newest.version if self._newest else 0
-        refused = tuple(why for (version, _), why in sorted(self._refused.items()) if version > held)
-        return (*((self._trouble,) if self._trouble else ()), *refused)
+        """What is wrong now, in words: servers that do not answer; what was refused, and why."""
+        held = self._current.version if self._current else 0
+        return (*filter(None, (self._trouble, self._missing)), *self._beliefs.refusals(held))
+
+    def reject(self, file: PolicyFile, why: str) -> None:
+        """The policy cannot be loaded: it is not offered again until the next boot; another one takes its place.
+
+        It is the one that ran last, if that is here, or else the next one that the rollout allows.
+        """
+        with self._changed:
+            self._bad.add((file.version, file.announcement.sha256))
+            self._beliefs.refuse(f"{self.policy} v{file.version}", f"cannot be loaded: {why}", file.version)
+            if self._current == file:
+                self._current = self._fall_back()
+            self._changed.notify_all()
+
+    def activated(self, file: PolicyFile) -> None:
+        """The policy runs: after the next boot it is the last good one."""
+        announced = self._beliefs.announced.get(file.version)
+        self._active = file.announcement
+        if announced is None or announced.event != file.announcement:
+            return
+        try:
+            self._store.save_active(announced)
+        except OSError as error:
+            _log.error("policy_active_not_saved", version=file.version, error=str(error))
 
     def close(self) -> None:
         """Stop following; files stay. Waits for a request under way, which has its own bound."""
@@ -77,8 +140,13 @@ class PolicyInbox:
         try:
             while not self._closed.is_set():
                 try:
-                    self._learn(self._feed.poll(_POLL_SECONDS))
-                    self._take_newest()
+                    self._pending += self._feed.poll(0.0 if self._pending else _POLL_SECONDS)
+                    while self._pending:  # one that cannot be saved is heard again
+                        self._beliefs.hear(self._pending[0])
+                        self._pending.popleft()
+                    self._take_best()
+                except Interrupted:
+                    break
                 except (InfraError, OSError) as error:
                     self._trouble = f"policies cannot be followed: {error}"
                     _log.warning("policy_inbox_waits", error=str(error), retry_in=pause)
@@ -93,30 +161,89 @@ class PolicyInbox:
         finally:
             self._feed.close()
 
-    def _learn(self, announcements: list[PolicyVersion]) -> None:
-        for announcement in announcements:
-            if announcement.policy == self.policy:
-                self._announced[announcement.version] = announcement
+    def _start_from_disk(self) -> None:
+        """What can run without any server."""
+        for announced in self._store.stored():
+            self._beliefs.recall(announced)
+        rollout, active = self._store.rollout(), self._store.active()
+        if rollout is not None:
+            self._beliefs.recall_rollout(rollout)
+        if active is not None and self._known(active):
+            self._active = active.event
+        for version in self._beliefs.preferences():
+            if (file := self._here(self._beliefs.announced.get(version))) is not None:
+                break
+        else:
+            file = self._fall_back()
+        self._current = file
+        if file is not None:
+            _log.info("policy_ready", policy=self.policy, version=file.version, place="disk")
 
-    def _take_newest(self) -> None:
-        for version in sorted(self._announced, reverse=True):
-            announcement = self._announced[version]
-            held = self._newest
-            if held is not None and (held.version > version or held.announcement == announcement):
+    def _take_best(self) -> None:
+        """The best version that can be had becomes current; none leaves what there is."""
+        preferences = self._beliefs.preferences()
+        absent = preferences[:1] if preferences and preferences[0] not in self._beliefs.announced else []
+        self._missing = "".join(f"{self.policy} v{version} should run, and is not announced" for version in absent)
+        for version in preferences:
+            announced = self._beliefs.announced.get(version)
+            if announced is None or self._is_bad(announced.event):
+                continue
+            held = self._current
+            if held is not None and held.announcement == announced.event:
                 return
-            if (version, announcement.sha256) in self._refused:
-                continue
             try:
-                file = self._store.find(announcement) or self._download(announcement)
+                file = self._here(announced) or self._fetch(announced)
             except (PolicyRefused, ValueError) as error:
-                self._refused[version, announcement.sha256] = str(error)
-                _log.error("policy_refused", policy=self.policy, version=version, error=str(error))
+                self._bad.add((version, announced.event.sha256))
+                self._beliefs.refuse(f"{self.policy} v{version}", str(error), version)
                 continue
-            _log.info("policy_ready", policy=self.policy, version=version)
-            with self._changed:
-                self._newest = file
-                self._changed.notify_all()
-            return
+            if self._offer(file):
+                return
 
-    def _download(self, announcement: PolicyVersion) -> PolicyFile:
-        return self._store.add(announcement, self._feed.download(announcement))
+    def _offer(self, file: PolicyFile) -> bool:
+        with self._changed:
+            if self._is_bad(file.announcement):
+                return False
+            self._current = file
+            self._changed.notify_all()
+        _log.info("policy_ready", policy=self.policy, version=file.version)
+        self._store.prune([file.announcement, *([self._active] if self._active else [])])
+        return True
+
+    def _fetch(self, announced: Announced[PolicyVersion]) -> PolicyFile:
+        event = announced.event
+        part = self._store.part(event)
+        download(event, part, self._feed, self._pace, self._closed)
+        if self._kind is not None:
+            try:
+                require_fit(part, self._kind)
+            except PolicyRefused:
+                part.unlink()
+                raise
+        return self._store.adopt(announced)
+
+    def _here(self, announced: Announced[PolicyVersion] | None) -> PolicyFile | None:
+        """An artifact on disk that is intact and fits; one that does not is refused."""
+        if announced is None or self._is_bad(announced.event):
+            return None
+        file = self._store.find(announced.event)
+        if file is not None and self._kind is not None:
+            try:
+                require_fit(file.path, self._kind)
+            except PolicyRefused as error:
+                self._bad.add((file.version, announced.event.sha256))
+                self._beliefs.refuse(f"{self.policy} v{file.version}", str(error), file.version)
+                return None
+        return file
+
+    def _fall_back(self) -> PolicyFile | None:
+        """What ran last, if it is here and good."""
+        active = self._active
+        return self._here(self._beliefs.announced.get(active.version)) if active is not None else None
+
+    def _known(self, active: Announced[PolicyVersion]) -> bool:
+        known = self._beliefs.announced.get(active.event.version)
+        return known is not None and known.event == active.event
+
+    def _is_bad(self, event: PolicyVersion) -> bool:
+        return (event.version, event.sha256) in self._bad

@@ -30,6 +30,7 @@ from producers.errors import EpisodeOpen
 from producers.event_log import EventLog
 from producers.outbox import Outbox, item
 from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
+from producers.policy_fit import RobotKind
 from producers.policy_inbox import PolicyInbox
 from producers.policy_store import PolicyFile, PolicyStore
 from producers.spool.outbox import SpoolOutbox
@@ -172,15 +173,28 @@ class RobotClient:
         self._episode = Episode(self._log, start, version, self._episode_ended)
         return self._episode
 
-    def follow(self, policy: str, *, feed: PolicyFeed | None = None) -> PolicyInbox:
-        """Follow a policy line: its newest version is downloaded and verified in the background.
+    def follow(self, policy: str, *, kind: RobotKind | None = None, feed: PolicyFeed | None = None) -> PolicyInbox:
+        """Follow a policy line: what this robot should run is verified and downloaded in the background.
 
         The inbox closes with the client; what it refuses is told in heartbeats.
+
+        Args:
+            policy: the line.
+            kind: features and control rate of this robot, so that a policy for another one is refused.
+            feed: where policies come from; by default Kafka and the object store.
+
+        Raises:
+            KeyUnusable: a public key of the settings is none.
         """
+        settings = self._settings.policies
         inbox = PolicyInbox(
             policy,
             feed or KafkaPolicyFeed(self._settings, self.robot_id),
-            PolicyStore(self._data_dir.path / "policies" / policy),
+            PolicyStore(self._data_dir.path / "policies" / policy, settings.keep),
+            robot_id=self.robot_id,
+            settings=settings,
+            kind=kind,
+            clock=self._clock,
         )
         self._inboxes.append(inbox)
         return inbox
@@ -192,8 +206,7 @@ class RobotClient:
             EpisodeOpen: policies change between episodes only.
             SpoolFull, SpoolUnusable: not recorded, and the policy before stays active.
         """
-        if self._episode is not None:
-            raise EpisodeOpen(f"episode {self._episode.episode_id} is open; policies change between episodes only")
+        self.require_no_episode()
         event = PolicyActivated(
             robot_id=self.robot_id,
             boot_epoch=self.boot_epoch,
@@ -206,7 +219,15 @@ class RobotClient:
             item(POLICY_ACTIVATIONS, self.robot_id, event, self._traceparent, event.activated_at.timestamp())
         )
         self._active = file
+        for inbox in self._inboxes:
+            if inbox.policy == file.policy:
+                inbox.activated(file)
         _log.info("policy_activated", policy=file.policy, version=file.version)
+
+    def require_no_episode(self) -> None:
+        """Raises EpisodeOpen while an episode is open: policies change between episodes only."""
+        if self._episode is not None:
+            raise EpisodeOpen(f"episode {self._episode.episode_id} is open; policies change between episodes only")
 
     def heartbeat(self, *, simulated_seconds: float | None = None, waiting: bool = False) -> None:
         """Tell now how the robot is doing; the background's reports repeat what was said last.

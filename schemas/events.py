@@ -30,6 +30,13 @@ class InterventionPhase(StrEnum):
     END = "END"
 
 
+class RolloutMode(StrEnum):
+    """Whether robots run the newest version of a line, or one that is held."""
+
+    FOLLOW_LATEST = "FOLLOW_LATEST"
+    HOLD = "HOLD"
+
+
 class EpisodeSource(StrEnum):
     """Why an episode was recorded; EVALUATION is never trained on."""
 
@@ -62,6 +69,13 @@ class Event(_Frozen):
     """Something that happened and travels on its own; `record` names its schema."""
 
     record: ClassVar[str]
+
+
+class SignedEvent(Event):
+    """What its reader must not believe without a signature (`schemas.signing`); both None when unsigned."""
+
+    key_id: str | None = None
+    signature: bytes | None = None
 
 
 class RobotEvent(Event):
@@ -252,7 +266,7 @@ class Position(_Frozen):
     offset: Int64
 
 
-class PolicyVersion(Event):
+class PolicyVersion(SignedEvent):
     """The learner published a policy version; `config` is JSON, `size_bytes` the artifact's."""
 
     record: ClassVar[str] = "policy_version"
@@ -261,8 +275,6 @@ class PolicyVersion(Event):
     artifact_uri: str
     sha256: str
     size_bytes: Int64
-    key_id: str | None = None
-    signature: bytes | None = None
     parent_version: Int64 | None = None
     algorithm: str
     learner_step: Int64
@@ -272,6 +284,50 @@ class PolicyVersion(Event):
     code_version: str
     published_at: AwareDatetime
     simulated_seconds: float | None = None
+
+
+class Canary(_Frozen):
+    """A version that a part of the fleet tries: a `fraction` of it, or the named `robots`."""
+
+    version: Int64
+    fraction: float
+    robots: tuple[str, ...] = ()
+    began_at: AwareDatetime | None = None
+
+
+class Pin(_Frozen):
+    """One robot runs one version, whatever the others do."""
+
+    robot_id: str
+    version: Int64
+
+
+class Restored(_Frozen):
+    """The learner goes on from `version`; it obeys each `generation` once."""
+
+    generation: Int64
+    version: Int64
+
+
+class PolicyRollout(SignedEvent):
+    """Which robots run which versions of a line: a complete state, of which the newest generation counts.
+
+    What it means, and how one follows from another: `infra.policies.rollout`.
+    """
+
+    record: ClassVar[str] = "policy_rollout"
+    policy: str
+    generation: Int64
+    mode: RolloutMode
+    current: Int64 | None = None
+    previous: Int64 | None = None
+    canary: Canary | None = None
+    queued: tuple[Canary, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    restored: Restored | None = None
+    author: str
+    reason: str
+    written_at: AwareDatetime
 
 
 class TrainingGroup(_Frozen):
@@ -347,6 +403,7 @@ EVENTS: dict[str, type[Event]] = {
         PolicyActivated,
         EpisodeMaterialized,
         PolicyVersion,
+        PolicyRollout,
         TrainingProgress,
         TrainingLineage,
     )

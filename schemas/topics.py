@@ -19,6 +19,7 @@ TRAINING_EPISODES = "training-episodes"
 TRAINING_PROGRESS = "training-progress"
 TRAINING_LINEAGE = "training-lineage"
 POLICY_VERSIONS = "policy-versions"
+POLICY_ROLLOUTS = "policy-rollouts"
 DEAD_LETTERS = "dead-letters"
 
 ROBOT_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES)
@@ -27,6 +28,7 @@ ROBOT_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES)
 INDEX_TOPICS = (
     TRAINING_EPISODES,
     POLICY_VERSIONS,
+    POLICY_ROLLOUTS,
     POLICY_ACTIVATIONS,
     TRAINING_PROGRESS,
     TRAINING_LINEAGE,
@@ -45,7 +47,7 @@ class Topic(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    owner: Literal["producers", "consumers", "learner"]
+    owner: Literal["producers", "consumers", "learner", "operators"]
     key: str
     event: str | None
     partitions: int = Field(ge=1)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from infra.clickhouse.client import ClickHouseError, Client, connect
+from infra.command import no_settings
 from infra.errors import InfraError, SettingMissing, Unavailable
 from infra.readiness import probes
 from infra.settings import Settings, anything_set
-from infra.terminal import fail, no_settings
+from infra.terminal import fail
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def list_episodes(
     """List episodes, the latest first."""
     from consumers.analytics.asking import analyst  # noqa: PLC0415 - each command loads what it needs, no more
     from consumers.analytics.output import show  # noqa: PLC0415
-    from infra.terminal import settings  # noqa: PLC0415
+    from infra.command import settings_or_fail  # noqa: PLC0415
 
     wanted = {
         "task = {task:String}": ("task", task),
@@ -49,7 +49,7 @@ def list_episodes(
         f"human_step_count FROM episodes {'WHERE' if given else ''} {' AND '.join(given)} "
         "ORDER BY started_at DESC LIMIT {limit:UInt32}"
     )
-    with analyst(settings()) as client:
+    with analyst(settings_or_fail()) as client:
         show(client, sql, {**dict(given.values()), "limit": limit}, form)
 
 
@@ -58,10 +58,11 @@ def show_episode(episode_id: EpisodeId, form: FormatOption = None) -> None:
     """Show everything that is known about an episode; exit code 1 if there is none of that id."""
     from consumers.analytics.asking import analyst  # noqa: PLC0415
     from consumers.analytics.output import show, show_record  # noqa: PLC0415
-    from infra.terminal import fail, settings  # noqa: PLC0415
+    from infra.command import settings_or_fail  # noqa: PLC0415
+    from infra.terminal import fail  # noqa: PLC0415
 
     sql, bound = "SELECT * FROM episodes WHERE episode_id = {id:UUID}", {"id": str(episode_id)}
-    with analyst(settings()) as client:
+    with analyst(settings_or_fail()) as client:
         if not client.query(_KNOWN, parameters=bound).result_rows[0][0]:
             fail(f"no episode {episode_id}; `sop episodes list` has the latest")
         if form in (None, Format.TABLE):
@@ -80,14 +81,15 @@ def show_steps(
     """Show an episode's steps, read from its payload; exit code 1 if there is no episode of that id."""
     from consumers.analytics.asking import analyst  # noqa: PLC0415
     from consumers.analytics.output import show  # noqa: PLC0415
-    from infra.terminal import fail, settings  # noqa: PLC0415
+    from infra.command import settings_or_fail  # noqa: PLC0415
+    from infra.terminal import fail  # noqa: PLC0415
 
     bound = {"id": str(episode_id), "first": first, "limit": limit}
     sql = (
         "SELECT * FROM episode_steps(episode_id = {id:UUID}) WHERE index >= {first:Int32} "
         "ORDER BY index LIMIT {limit:UInt32}"
     )
-    with analyst(settings()) as client:
+    with analyst(settings_or_fail()) as client:
         if not client.query(_KNOWN, parameters=bound).result_rows[0][0]:
             fail(f"no episode {episode_id}; `sop episodes list` has the latest")
         show(client, sql, bound, form)

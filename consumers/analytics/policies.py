@@ -31,9 +31,10 @@ def lineage(
     """Show which episodes made a policy version, and how often they were drawn since the version before."""
     from consumers.analytics.asking import analyst  # noqa: PLC0415 - each command loads what it needs, no more
     from consumers.analytics.output import show  # noqa: PLC0415
-    from infra.terminal import fail, settings  # noqa: PLC0415
+    from infra.command import settings_or_fail  # noqa: PLC0415
+    from infra.terminal import fail  # noqa: PLC0415
 
-    found = settings()
+    found = settings_or_fail()
     bound = {"policy": policy or found.learner.policy, "version": version}
     with analyst(found) as client:
         if not client.query(_KNOWN, parameters=bound).result_rows[0][0]:

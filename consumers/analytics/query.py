@@ -16,7 +16,7 @@ def query(
     """Ask ClickHouse, and print the answer. docs/analytics.md says what there is to ask."""
     from consumers.analytics.asking import analyst  # noqa: PLC0415 - each command loads what it needs, no more
     from consumers.analytics.output import show  # noqa: PLC0415
-    from infra.terminal import settings  # noqa: PLC0415
+    from infra.command import settings_or_fail  # noqa: PLC0415
 
-    with analyst(settings()) as client:
+    with analyst(settings_or_fail()) as client:
         show(client, sql, form=form)

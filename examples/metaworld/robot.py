@@ -17,13 +17,16 @@ import typer
 from examples.metaworld import ledger as entries
 from examples.metaworld.ledger import Ledger
 from examples.metaworld.phases import Berth, NoPolicy, Phase, SimulatedRobot, Stopped
+from examples.metaworld.play import FEATURES
 from examples.metaworld.settings import FLEET, POLICY, FleetSettings
+from examples.metaworld.tasks import STEP_SECONDS
 from infra.clock import SystemClock
 from infra.errors import InfraError
 from infra.lifecycle import stop_on_signals
 from infra.settings import load_settings
 from infra.telemetry import configure_logging
 from producers.errors import RobotClientError
+from producers.policy_fit import RobotKind
 from producers.robot import RobotClient
 from schemas.errors import SchemaError
 
@@ -54,7 +57,7 @@ def main(
                 client.heartbeat(simulated_seconds=0.0)  # so that the learner knows of it before anyone waits
                 opened = entries.Opened(at=clock.now(), robot_id=robot_id, boot_epoch=client.boot_epoch)
                 ledger.write(opened)
-                inbox = client.follow(POLICY)
+                inbox = client.follow(POLICY, kind=RobotKind(FEATURES, fps=1.0 / STEP_SECONDS))
                 robot = SimulatedRobot(
                     settings,
                     Berth(index, robots, seed),

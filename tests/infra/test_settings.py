@@ -29,6 +29,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Settings], object], object]] = {
     "SOP_MATERIALIZER__BATCH_SIZE": ("7", lambda s: s.materializer.batch_size, 7),
     "SOP_INDEX__GROUP": ("i", lambda s: s.index.group, "i"),
     "SOP_LEARNER__HIDDEN": ("[16, 8]", lambda s: s.learner.hidden, (16, 8)),
+    "SOP_POLICIES__LEARNER_KEYS": ('["a", "b"]', lambda s: s.policies.learner_keys, ("a", "b")),
+    "SOP_GUARD__ODDS_RATIO": ("3", lambda s: s.guard.odds_ratio, 3.0),
     "SOP_STARTUP_TIMEOUT": ("3", lambda s: s.startup_timeout, 3.0),
     "SOP_METRICS_PORT": ("0", lambda s: s.metrics_port, 0),
     "SOP_METRICS_HOST": ("10.0.0.1", lambda s: s.metrics_host, "10.0.0.1"),
@@ -225,7 +227,7 @@ def test_secrets_show_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch
         for field, info in getattr(part.annotation, "model_fields", {}).items()
         if "SecretStr" in repr(info.annotation)
     ]
-    assert len(names) == 4
+    assert len(names) == 5
     for name in names:
         monkeypatch.setenv(name, "hush-hush")
     found = load_settings()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,18 @@ def test_published_line_without_a_checkpoint_is_left_to_an_operator() -> None:
     with pytest.raises(CheckpointMissing, match="version 3 was published") as caught:
         choose(iter([checkpoint(3, sha256="f" * 64)]), published(1, 2, 3))
     assert isinstance(caught.value, InfraError), "the command line says it in one line"
+
+
+def test_after_a_rollback_neither_what_was_given_up_nor_what_follows_it_is_continued() -> None:
+    past = {n: version(n).model_copy(update={"parent_version": n - 1 or None}) for n in (1, 2)}
+    unannounced = checkpoint(5)
+    from_given_up = replace(
+        unannounced, announcement=unannounced.announcement.model_copy(update={"parent_version": 4})
+    )
+    chosen = choose(iter([from_given_up, checkpoint(4), checkpoint(3), checkpoint(2)]), past, 5)
+    assert chosen is not None
+    assert chosen.announcement.version == 2
+    from_restored = replace(
+        unannounced, announcement=unannounced.announcement.model_copy(update={"parent_version": 2})
+    )
+    assert choose(iter([from_restored, checkpoint(4), checkpoint(2)]), past, 5) is from_restored

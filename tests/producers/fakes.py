@@ -7,18 +7,28 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from infra.clock import ManualClock
-from infra.errors import ObjectStoreUnavailable
-from infra.settings import Settings
+from infra.errors import ObjectMissing, ObjectStoreUnavailable
+from infra.policies.announced import Announced, key_of
+from infra.policies.keys import SigningKey
+from infra.policies.rollout import Change, Transition
+from infra.settings import PolicySettings, Settings
 from producers.clock_offset import ClockOffset
 from producers.errors import SpoolFull
 from producers.outbox import Item
+from producers.policy_feed import Heard
 from producers.robot import RobotClient
-from schemas.codec import decode, event_type
-from schemas.events import Event, Feature, PolicyVersion, RobotEvent
+from schemas.codec import decode, encode, event_type, latest
+from schemas.events import Event, Feature, PolicyRollout, PolicyVersion, RobotEvent, SignedEvent
 from schemas.topics import ROBOT_STEPS, ROBOT_TOPICS
+
+LEARNER, OPERATOR = SigningKey.generate(), SigningKey.generate()
+BELIEVING = PolicySettings(learner_keys=(LEARNER.public,), operator_keys=(OPERATOR.public,))
+"""Settings of robots that believe what `sent` signs."""
+
+S = TypeVar("S", bound=SignedEvent)
 
 FEATURES = (Feature(name="state", shape=(3,)), Feature(name="action", shape=(2,)))
 
@@ -83,7 +93,12 @@ def robot(
 ) -> Iterator[tuple[RobotClient, MemoryOutbox]]:
     box = outbox or MemoryOutbox()
     with RobotClient(
-        Settings(), robot_id, data_dir, clock=clock or ManualClock(), outbox=box, heartbeat_interval=None
+        Settings(policies=BELIEVING),
+        robot_id,
+        data_dir,
+        clock=clock or ManualClock(),
+        outbox=box,
+        heartbeat_interval=None,
     ) as client:
         yield client, box
 
@@ -122,40 +137,80 @@ def at_least(version: int) -> Callable[[PolicyVersion], bool]:
     return lambda announced: announced.version >= version
 
 
+def sent(event: S, *, key: str | None = None, by: SigningKey | None = None) -> Announced[S]:
+    """An announcement as it arrives, signed by whom robots of these tests believe."""
+    signer = by or (LEARNER if isinstance(event, PolicyVersion) else OPERATOR)
+    signed = event if event.signature is not None else signer.sign(event)
+    return as_sent(signed, key)
+
+
+def as_sent(event: S, key: str | None = None) -> Announced[S]:
+    """An announcement as it arrives, signed or not."""
+    return Announced(key_of(event) if key is None else key, event, encode(event), latest(event.record))
+
+
+def rolled_out(*transitions: Transition) -> PolicyRollout:
+    """The state after these changes, not signed."""
+    state: PolicyRollout | None = None
+    for transition in transitions:
+        state = transition(state, Change("ada", "because", ManualClock().now()))
+    assert state is not None
+    return state
+
+
 class ScriptedFeed:
-    """Announcements that a test pushes, artifacts by address; `failures` says how often a download fails first."""
+    """Announcements that a test pushes, artifacts by address.
+
+    `failures` says how often a read fails first; `breaks_after` how many bytes come before every read fails.
+    """
 
     def __init__(self) -> None:
         self.artifacts: dict[str, bytes] = {}
         self.downloads: list[int] = []
+        self.reads: list[tuple[int, int]] = []
         self.failures = 0
+        self.breaks_after: int | None = None
         self.closed = False
-        self._pending: list[PolicyVersion] = []
+        self._offset = 0
+        self._pending: list[Heard] = []
         self._came = threading.Condition()
 
-    def push(self, *announcements: PolicyVersion) -> None:
+    def push(self, *announcements: Announced[Any] | PolicyVersion | PolicyRollout | Heard) -> None:
         with self._came:
-            self._pending.extend(announcements)
+            for given in announcements:
+                if isinstance(given, PolicyVersion | PolicyRollout):
+                    given = sent(given)  # noqa: PLW2901
+                heard = given if isinstance(given, Heard) else Heard(given.key, self._offset, given)
+                self._offset += 1
+                self._pending.append(heard)
             self._came.notify_all()
 
     def publish(self, version: int, data: bytes, **changes: Any) -> PolicyVersion:
-        announced = announcement(version, data, **changes)
-        self.artifacts[announced.artifact_uri] = data
-        self.push(announced)
-        return announced
+        event: PolicyVersion = sent(announcement(version, data, **changes)).event
+        self.artifacts[event.artifact_uri] = data
+        self.push(event)
+        return event
 
-    def poll(self, timeout: float) -> list[PolicyVersion]:
+    def poll(self, timeout: float) -> list[Heard]:
         with self._came:
             self._came.wait_for(lambda: bool(self._pending), timeout)
             taken, self._pending = self._pending, []
             return taken
 
-    def download(self, announcement: PolicyVersion) -> bytes:
+    def size(self, announcement: PolicyVersion) -> int:
         if self.failures:
             self.failures -= 1
             raise ObjectStoreUnavailable("down")
+        if announcement.artifact_uri not in self.artifacts:
+            raise ObjectMissing("none")
         self.downloads.append(announcement.version)
-        return self.artifacts[announcement.artifact_uri]
+        return len(self.artifacts[announcement.artifact_uri])
+
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> bytes:
+        if self.breaks_after is not None and start >= self.breaks_after:
+            raise ObjectStoreUnavailable("hung up")
+        self.reads.append((start, length))
+        return self.artifacts[announcement.artifact_uri][start : start + length]
 
     def close(self) -> None:
         self.closed = True

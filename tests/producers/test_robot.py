@@ -305,7 +305,7 @@ def test_following_a_second_line_leaves_the_policies_of_the_first(tmp_path: Path
         file = base.wait_for(at_least(1), PATIENCE)
         assert file is not None
         assert file.read() == b"other weights"
-        newest = line.newest()
+        newest = line.current()
         assert newest is not None
         assert newest.read() == b"weights 3"
 

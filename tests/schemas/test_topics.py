@@ -22,6 +22,7 @@ DAY_FOR_DAY = {
     "training-progress": 90,
     "training-lineage": None,
     "policy-versions": None,
+    "policy-rollouts": None,
     "dead-letters": 90,
 }
 

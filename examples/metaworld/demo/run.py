@@ -76,7 +76,10 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
     console.print(f"starting Kafka, object store, ClickHouse and schema registry in {data_dir}", highlight=False)
     with servers.running(data_dir, outlive=demo.keep) as environment:
         env_file, settings = servers.write_settings(
-            data_dir, environment, demo.fleet.learner_environment(demo.robots, demo.seed)
+            data_dir,
+            environment,
+            demo.fleet.learner_environment(demo.robots, demo.seed),
+            servers.make_keys(data_dir),
         )
         deploy(settings)
         crew = Crew(env_file, data_dir / "logs", clock)

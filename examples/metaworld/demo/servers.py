@@ -9,6 +9,7 @@ from pathlib import Path
 from infra.local import control
 from infra.local.files import write_atomically
 from infra.local.stack import Stack
+from infra.policies.keys import key_settings, write_pair
 from infra.settings import Settings, load_settings
 
 ENV_FILE = "demo.env"
@@ -32,6 +33,12 @@ def running(data_dir: Path, *, outlive: bool) -> Iterator[Mapping[str, str]]:
     except BaseException:
         control.down(data_dir)
         raise
+
+
+def make_keys(data_dir: Path) -> dict[str, str]:
+    """A key of the demo's own, for its learner and for whoever rolls back; settings that name it."""
+    write_pair(data_dir / "keys" / "demo")
+    return key_settings(data_dir / "keys" / "demo")
 
 
 def write_settings(data_dir: Path, *parts: Mapping[str, str]) -> tuple[Path, Settings]:

@@ -36,7 +36,7 @@ from schemas.events import (
     Intervention,
     Step,
 )
-from tests.producers.fakes import MemoryOutbox, ScriptedFeed, as_event
+from tests.producers.fakes import BELIEVING, MemoryOutbox, ScriptedFeed, as_event
 
 SMALL = replace(
     FLEET,
@@ -106,7 +106,12 @@ def robot(
     with (
         Ledger(tmp_path / "ledger.jsonl") as ledger,
         RobotClient(
-            Settings(), "robot-1", tmp_path, clock=ManualClock(), outbox=learner.outbox, heartbeat_interval=None
+            Settings(policies=BELIEVING),
+            "robot-1",
+            tmp_path,
+            clock=ManualClock(),
+            outbox=learner.outbox,
+            heartbeat_interval=None,
         ) as client,
     ):
         inbox = client.follow("line", feed=learner.feed)

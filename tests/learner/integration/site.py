@@ -17,6 +17,7 @@ from infra.kafka.admin import ClusterAdmin
 from infra.kafka.log_reader import all_partitions
 from infra.local.stack import Stack
 from infra.object_store import ObjectStore
+from infra.policies.keys import key_settings, write_pair
 from infra.registry import Registry
 from infra.settings import load_settings
 from schemas import codec
@@ -44,7 +45,9 @@ class Site:
         self.stack = stack
         self.directory = directory
         env_file = directory / "stack.env"
-        env_file.write_text("".join(f"{name}={value}\n" for name, value in stack.environment().items()))
+        write_pair(directory / "learner")
+        settings = stack.environment() | key_settings(directory / "learner")
+        env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self.environment = {**os.environ, "SOP_ENV_FILE": str(env_file)}
         self.settings = load_settings(env_file)
         self.store = ObjectStore(self.settings.s3)

@@ -9,10 +9,14 @@ import pytest
 
 from infra.errors import KafkaUnavailable, ProducerFenced
 from infra.kafka import TransactionalProducer
+from infra.policies.announced import read_announcements
+from infra.policies.errors import SignatureRefused
+from infra.policies.keys import Keyring, SigningKey
 from infra.registry import Registry
 from learner.patience import Patience
 from learner.publisher import Publisher
 from schemas.events import PolicyVersion
+from schemas.topics import POLICY_VERSIONS
 from tests.learner.integration.site import Site
 from tests.producers.fakes import announcement
 
@@ -106,3 +110,17 @@ def test_an_older_learner_is_fenced_at_its_next_announcement_and_only_the_newest
     assert site.versions("plain")[-1] == version("plain", 2, b"younger")
     (claim,) = site.store.list("learners/plain/")
     assert claim.startswith("learners/plain/00000002-")
+
+
+def test_versions_are_signed_as_they_are_sent_and_a_forger_s_are_not_believed(site: Site) -> None:
+    key = SigningKey.generate()
+    registry = Registry(site.settings.registry)
+    signer = Publisher(site.settings.kafka, registry, site.store, "signed", Patience(threading.Event()), key=key)
+    signer.take_over()
+    signer.announce(version("signed", 1, b"one"))
+    found, problems = read_announcements(site.settings, registry, POLICY_VERSIONS, PolicyVersion, "test")
+    (announced,) = [item for item in found if item.event.policy == "signed"]
+    assert problems == []
+    announced.require(Keyring([key.public]))
+    with pytest.raises(SignatureRefused):
+        announced.require(Keyring([SigningKey.generate().public]))

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from infra.kafka import EventProducer, LogReader, OutRecord
+from infra.kafka import LogReader
 from infra.kafka.log_reader import all_partitions
 from infra.local.stack import Stack
-from infra.object_store import ObjectStore
-from infra.registry import Registry
 from infra.settings import Settings
 from producers.errors import Undelivered
 from producers.robot import RobotClient
-from schemas.codec import encode, frame, latest
-from schemas.events import Event, Heartbeat, Intervention, PolicyActivated, PolicyVersion, RobotEvent, Step
-from schemas.topics import POLICY_ACTIVATIONS, POLICY_VERSIONS, ROBOT_STATUS, ROBOT_TOPICS
-from tests.producers.fakes import FEATURES, announcement
+from schemas.events import Event, Heartbeat, Intervention, RobotEvent, Step
+from schemas.topics import ROBOT_STATUS, ROBOT_TOPICS
+from tests.producers.fakes import FEATURES
 from tests.producers.integration.conftest import DEADLINE
 from tests.producers.integration.conftest import read as arrived
 
@@ -90,44 +85,3 @@ def test_closing_while_the_broker_is_away_says_what_is_not_delivered(
     RobotClient(settings, "robot-d", tmp_path, close_timeout=DEADLINE).close()
     events = [event for event in read(settings, "robot-d", *ROBOT_TOPICS) if isinstance(event, RobotEvent)]
     assert {event.sequence for event in events} == set(range(15))
-
-
-def publish(settings: Settings, announced: PolicyVersion, data: bytes | None) -> None:
-    if data is not None:
-        store = ObjectStore(settings.s3)
-        store.put(store.key(announced.artifact_uri), data)
-    schema_id = Registry(settings.registry).id_of(POLICY_VERSIONS, latest(PolicyVersion.record))
-    producer = EventProducer(settings.kafka, "test-learner")
-    key = f"{announced.policy}/{announced.version}".encode()
-    producer.send(OutRecord(POLICY_VERSIONS, key, frame(schema_id, encode(announced))))
-    assert producer.flush(DEADLINE) == 0
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.05)
-
-
-def test_a_published_policy_reaches_the_robot_and_its_activation_is_announced(
-    settings: Settings, tmp_path: Path
-) -> None:
-    uri = f"s3://{settings.s3.bucket}/policies/inbox-test/"
-    with RobotClient(settings, "robot-f", tmp_path) as client:
-        inbox = client.follow("inbox-test")
-        publish(settings, announcement(1, b"one", policy="inbox-test", artifact_uri=f"{uri}1"), b"one")
-        file = inbox.wait_for(lambda version: version.version >= 1, DEADLINE)
-        assert file is not None
-        assert file.read() == b"one"
-        client.activate(file)
-
-        publish(settings, announcement(2, b"two", policy="inbox-test", artifact_uri=f"{uri}2"), b"altered")
-        eventually(lambda: any("v2" in error for error in inbox.errors()))
-        assert inbox.newest() == file
-
-        publish(settings, announcement(3, b"three", policy="inbox-test", artifact_uri=f"{uri}3"), b"three")
-        assert inbox.wait_for(lambda version: version.version >= 3, DEADLINE) is not None
-    (activated,) = read(settings, "robot-f", POLICY_ACTIVATIONS)
-    assert isinstance(activated, PolicyActivated)
-    assert (activated.policy, activated.version) == ("inbox-test", 1)

@@ -170,7 +170,7 @@ def test_a_robot_that_boots_with_every_address_dead_records_and_sends_after_the_
     )
     client = RobotClient(dead, "off-line", tmp_path)
     inbox = client.follow("default")
-    assert inbox.newest() is None
+    assert inbox.current() is None
     record(client, 20)
     eventually(
         lambda: any("127.0.0.1:9" in error for error in client._outbox.errors()), "the registry is not named"

@@ -1,0 +1,49 @@
+"""What every command does first: read the settings, and wait for the servers that it needs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import typer
+from pydantic import ValidationError
+
+from infra.errors import InfraError
+from infra.settings import Settings, UnknownSettings, anything_set, env_file, explain, load_settings
+from infra.terminal import fail
+
+
+def settings_or_fail() -> Settings:
+    """The settings; wrong ones end the command with exit code 2."""
+    try:
+        return load_settings()
+    except ValidationError as error:
+        fail(explain(error), code=2)
+    except UnknownSettings as error:
+        fail(str(error), code=2)
+
+
+def no_settings() -> str:
+    """What to say where nothing is set at all."""
+    return (
+        f"there are no settings, neither in the environment nor in {env_file()}: start the servers (`sop stack "
+        "up`), or say where they are (SOP_CLICKHOUSE__HOST, SOP_CLICKHOUSE__ANALYST_USERNAME, "
+        "SOP_KAFKA__BOOTSTRAP_SERVERS, SOP_S3__ENDPOINT_URL, SOP_REGISTRY__URL, ...)"
+    )
+
+
+def wait_or_fail(settings: Settings, servers: Iterable[str], stop: threading.Event | None = None) -> None:
+    """Wait for servers by name (`infra.readiness.probes`); one that stays away ends the command."""
+    from infra.readiness import probes, wait_for  # noqa: PLC0415 - not needed to say `--help`
+
+    available = probes(settings)
+    if not anything_set():
+        typer.echo(f"note: {no_settings()}", err=True)
+    try:
+        wait_for(
+            {name: available[name] for name in servers},
+            timeout=settings.startup_timeout,
+            stop=stop or threading.Event(),
+        )
+    except InfraError as error:
+        fail(str(error))

@@ -1,0 +1,232 @@
+"""`sop keys` and `sop policies`: who signs, and which robots run which versions.
+
+Other modules add commands to these groups: `policies_app.command()(...)`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from infra.command import settings_or_fail, wait_or_fail
+from infra.errors import InfraError, SettingMissing
+from infra.policies.errors import KeyUnusable
+from infra.terminal import fail
+from schemas.errors import SchemaError
+
+if TYPE_CHECKING:
+    from infra.policies.log import Control
+    from infra.policies.rollout import Transition
+    from infra.settings import Settings
+    from schemas.events import PolicyRollout
+
+keys_app = typer.Typer(
+    help="Ed25519 keys with which the learner, operators and the guard sign.", no_args_is_help=True
+)
+policies_app = typer.Typer(
+    help="Which robots run which policy versions. Each change is one signed state of the whole line.",
+    no_args_is_help=True,
+)
+
+Base = Annotated[Path, typer.Argument(help="Where: BASE.key is the private key, BASE.pub the public ones.")]
+Line = Annotated[str | None, typer.Option("--policy", help="Policy line; by default SOP_LEARNER__POLICY.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the state.")]
+Author = Annotated[str | None, typer.Option("--author", help="Who; by default the user's name.")]
+Version = Annotated[int, typer.Argument(min=1, help="Policy version.")]
+MaybeVersion = Annotated[int | None, typer.Argument(min=1, help="Policy version.")]
+Robot = Annotated[str, typer.Argument(help="Name of the robot.")]
+
+
+@keys_app.command("new")
+def keys_new(base: Base) -> None:
+    """Make a key pair. Nothing is ever written over."""
+    _make(base, ())
+
+
+@keys_app.command("rotate")
+def keys_rotate(old: Annotated[Path, typer.Argument(help="The key in use, as BASE.")], base: Base) -> None:
+    """Make a successor's pair. BASE.pub pins both: give that to the robots first, then the key to who signs."""
+    from infra.policies.keys import read_public  # noqa: PLC0415
+
+    try:
+        earlier = read_public(old.with_name(f"{old.name}.pub"))
+    except KeyUnusable as error:
+        fail(str(error), code=2)
+    _make(base, earlier)
+
+
+@policies_app.command("list")
+def list_(policy: Line = None) -> None:
+    """Versions of a line, and what each is to the fleet."""
+    from infra.policies.present import show_versions  # noqa: PLC0415
+
+    settings, line = _line(policy)
+    show_versions(line, _read(settings), Console())
+
+
+@policies_app.command()
+def show(policy: Line = None) -> None:
+    """The rollout state of a line: what is held, tried, pinned, and who said so."""
+    from infra.policies.present import show_rollout  # noqa: PLC0415
+
+    settings, line = _line(policy)
+    show_rollout(line, _read(settings), Console())
+
+
+@policies_app.command()
+def follow(policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+    """All robots take the newest version, now and later."""
+    from infra.policies import rollout  # noqa: PLC0415
+
+    _change(policy, reason, author, lambda line, _control: rollout.follow(line))
+
+
+@policies_app.command()
+def hold(version: MaybeVersion = None, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+    """All robots run this version (by default the newest); later ones are candidates."""
+    from infra.policies import rollout  # noqa: PLC0415
+
+    def transition(line: str, control: Control) -> Transition:
+        return rollout.hold(
+            line, _published(control, line, version or max(control.versions.get(line, {}), default=0))
+        )
+
+    _change(policy, reason, author, transition)
+
+
+@policies_app.command()
+def canary(
+    version: Version,
+    *,
+    fraction: Annotated[float, typer.Option(help="Share of the fleet, above 0 and below 1.")] = 0.0,
+    robot: Annotated[
+        list[str] | None, typer.Option(help="Name of a robot that tries it; may be repeated.")
+    ] = None,
+    base: Annotated[int | None, typer.Option(help="What the others run, where nothing is held yet.")] = None,
+    policy: Line = None,
+    reason: Reason = "",
+    author: Author = None,
+) -> None:
+    """A part of the fleet tries a version. One at a time; others wait their turn."""
+    from infra.policies import rollout  # noqa: PLC0415
+
+    def transition(line: str, control: Control) -> Transition:
+        older = [number for number in control.versions.get(line, {}) if number < version]
+        held = _published(control, line, base) if base else max(older, default=None)
+        _published(control, line, version)
+        return rollout.start_canary(line, version, fraction=fraction, robots=robot or (), base=held)
+
+    _change(policy, reason, author, transition)
+
+
+@policies_app.command()
+def promote(version: MaybeVersion = None, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+    """All robots run this version, by default the canary, and hold it."""
+    from infra.policies import rollout  # noqa: PLC0415
+
+    def transition(line: str, control: Control) -> Transition:
+        return rollout.promote(line, _published(control, line, version) if version else None)
+
+    _change(policy, reason, author, transition)
+
+
+@policies_app.command()
+def rollback(
+    to: Annotated[int | None, typer.Option(min=1, help="The version to go back to.")] = None,
+    policy: Line = None,
+    reason: Reason = "",
+    author: Author = None,
+) -> None:
+    """Back to the version before, or from a canary to what the others run; the learner goes on from it."""
+    from infra.policies import rollout  # noqa: PLC0415
+
+    def transition(line: str, control: Control) -> Transition:
+        if to is not None:
+            return rollout.rollback(line, _published(control, line, to))
+        state = control.rollouts.get(line)
+        if state is None or state.current is None:  # the newest is followed: the one before it
+            earlier = sorted(control.versions.get(line, {}))[:-1]
+            return rollout.rollback(line, earlier[-1] if earlier else None)
+        return rollout.rollback(line)
+
+    _change(policy, reason, author, transition)
+
+
+@policies_app.command()
+def pin(robot: Robot, version: Version, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+    """One robot runs one version, whatever the others do."""
+    from infra.policies import rollout  # noqa: PLC0415
+
+    _change(policy, reason, author, lambda line, c: rollout.pin(line, robot, _published(c, line, version)))
+
+
+@policies_app.command()
+def unpin(robot: Robot, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+    """The robot does as the others again."""
+    from infra.policies import rollout  # noqa: PLC0415
+
+    _change(policy, reason, author, lambda line, _control: rollout.unpin(line, robot))
+
+
+def _make(base: Path, earlier: tuple[str, ...]) -> None:
+    from infra.policies.keys import write_pair  # noqa: PLC0415
+
+    try:
+        key = write_pair(base, earlier=earlier)
+    except KeyUnusable as error:
+        fail(str(error), code=2)
+    pinned = json.dumps([key.public, *earlier])
+    typer.echo(f"key {key.key_id}: {base}.key (secret, for SOP_POLICIES__SIGNING_KEY), {base}.pub")
+    typer.echo(f"robots pin: SOP_POLICIES__LEARNER_KEYS='{pinned}' (a learner's) or SOP_POLICIES__OPERATOR_KEYS=…")
+
+
+def _line(policy: str | None) -> tuple[Settings, str]:
+    settings = settings_or_fail()
+    wait_or_fail(settings, ["Kafka", "schema registry"])
+    return settings, policy or settings.learner.policy
+
+
+def _read(settings: Settings) -> Control:
+    from infra.policies.log import RolloutLog  # noqa: PLC0415
+
+    try:
+        return RolloutLog(settings).read()
+    except (InfraError, SchemaError) as error:
+        fail(str(error))
+
+
+def _published(control: Control, line: str, version: int) -> int:
+    versions = control.versions.get(line, {})
+    if version not in versions:
+        there = f"there are {', '.join(map(str, sorted(versions)))}" if versions else "there is none"
+        refused = control.refused.get(f"{line}/{version}")
+        fail(f"no version {version} of {line}" + (f" can be believed: {refused}" if refused else f"; {there}"))
+    return version
+
+
+def _change(
+    policy: str | None, reason: str, author: str | None, transition: Callable[[str, Control], Transition]
+) -> None:
+    from infra.clock import SystemClock  # noqa: PLC0415
+    from infra.policies.log import RolloutLog  # noqa: PLC0415
+    from infra.policies.present import sentence  # noqa: PLC0415
+    from infra.policies.rollout import Change  # noqa: PLC0415
+
+    settings, line = _line(policy)
+    try:
+        log = RolloutLog(settings)
+        change = transition(line, log.read())
+        state: PolicyRollout = log.change(
+            line, change, Change(author or getpass.getuser(), reason, SystemClock().now())
+        )
+    except (SettingMissing, KeyUnusable) as error:
+        fail(str(error), code=2)
+    except (InfraError, SchemaError) as error:
+        fail(str(error))
+    typer.echo(sentence(state))

@@ -1,0 +1,115 @@
+"""`sop keys` and `sop policies`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.kafka import EventProducer, OutRecord
+from infra.kafka.admin import ClusterAdmin
+from infra.local.stack import Stack
+from infra.policies.keys import read_private, read_public
+from infra.registry import Registry
+from infra.settings import load_settings
+from schemas.codec import encode, frame, latest
+from schemas.events import PolicyVersion
+from schemas.topics import POLICY_ROLLOUTS, POLICY_VERSIONS, TOPICS
+from sop import app
+from tests.producers.fakes import announcement
+
+LINE = "cli-line"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("SOP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # else tables wrap
+
+
+def sop(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+def test_keys_are_made_once_and_a_successor_pins_both() -> None:
+    told = sop("keys", "new", "keys/learner")
+    assert stat.S_IMODE(Path("keys/learner.key").stat().st_mode) == 0o600
+    assert "BEGIN PRIVATE KEY" not in told
+    assert "never written over" in sop("keys", "new", "keys/learner", code=2)
+    sop("keys", "rotate", "keys/learner", "keys/learner-2")
+    old, new = read_private(Path("keys/learner.key")), read_private(Path("keys/learner-2.key"))
+    assert read_public(Path("keys/learner-2.pub")) == (new.public, old.public)
+    assert "public keys" in sop("keys", "rotate", "keys/nobody", "keys/x", code=2)
+
+
+@pytest.fixture
+def published(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions 1 to 4 of a line, signed; an operator's key in the settings."""
+    for name, value in stack.environment().items():
+        monkeypatch.setenv(name, value)
+    sop("keys", "new", "operator")
+    (public,) = read_public(Path("operator.pub"))
+    monkeypatch.setenv("SOP_POLICIES__SIGNING_KEY", "operator.key")
+    monkeypatch.setenv("SOP_POLICIES__OPERATOR_KEYS", json.dumps([public]))
+    monkeypatch.setenv("SOP_POLICIES__LEARNER_KEYS", json.dumps([public]))
+    monkeypatch.setenv("SOP_LEARNER__POLICY", LINE)
+    settings = load_settings()
+    topics = [TOPICS[POLICY_ROLLOUTS], TOPICS[POLICY_VERSIONS]]
+    ClusterAdmin(settings.kafka).ensure_topics(topics)
+    registry = Registry(settings.registry)
+    for topic in topics:
+        registry.deploy(topic)
+    schema_id = registry.id_of(POLICY_VERSIONS, latest(PolicyVersion.record))
+    producer, key = EventProducer(settings.kafka, "test"), read_private(Path("operator.key"))
+    for number in (1, 2, 3, 4):
+        event = key.sign(announcement(number, b"weights", policy=LINE))
+        producer.send(OutRecord(POLICY_VERSIONS, f"{LINE}/{number}".encode(), frame(schema_id, encode(event))))
+    unsigned = announcement(5, b"weights", policy=LINE)
+    producer.send(OutRecord(POLICY_VERSIONS, f"{LINE}/5".encode(), frame(schema_id, encode(unsigned))))
+    assert producer.flush(30.0) == 0
+
+
+@pytest.mark.usefixtures("published")
+def test_an_operator_s_day() -> None:
+    assert "nothing was ever said" in sop("policies", "show")
+    assert "generation 1: v3 is held; the learner goes on from v3" in sop(
+        "policies", "rollback", "--reason", "worse"
+    )
+    assert "by ada" in sop("policies", "pin", "arm-1", "2", "--author", "ada") + sop("policies", "show")
+    told = sop("policies", "canary", "4", "--fraction", "0.25")
+    assert "v3 is held; 25% of the robots try v4; arm-1 is pinned to v2" in told
+    listed = sop("policies", "list")
+    for role in (
+        "canary (25% of the robots)",
+        "current",
+        "pinned: arm-1",
+        f"not believed: {LINE}/5: it is not signed",
+    ):
+        assert role in listed
+    assert "generation 4: v4 is held; arm-1 is pinned to v2" in sop("policies", "promote")
+    assert "generation 5: v4 is held" in sop("policies", "unpin", "arm-1")
+    assert "v1 is held" in sop("policies", "hold", "1")
+    assert "the newest version is followed" in sop("policies", "follow")
+
+
+@pytest.mark.usefixtures("published")
+def test_what_cannot_be_done_is_said_in_a_line_and_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sop("policies", "show")
+    assert "no version 9 of cli-line; there are 1, 2, 3, 4" in sop("policies", "promote", "9", code=1)
+    assert "can be believed: it is not signed" in sop("policies", "rollback", "--to", "5", code=1)
+    assert "either a fraction" in sop("policies", "canary", "4", code=1)
+    assert "not pinned" in sop("policies", "unpin", "arm-9", code=1)
+    monkeypatch.delenv("SOP_POLICIES__SIGNING_KEY")
+    assert "sop keys new" in sop("policies", "hold", "1", code=2)
+    assert sop("policies", "show") == before

@@ -1,0 +1,54 @@
+"""A rollback while a learner runs: it goes on from the restored version, and a kill brings nothing back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from infra.policies import rollout
+from infra.policies.log import RolloutLog
+from infra.policies.rollout import Change
+from learner.restoring import past_of
+from tests.learner.integration.site import Site, terminate, wait_for
+from tests.learner.integration.test_live import DEMONSTRATIONS, STOP_SECONDS, online
+
+pytestmark = pytest.mark.slow
+
+BY = Change("ada", "v4 drops things", datetime(2026, 3, 1, tzinfo=UTC))
+SETTINGS = {"PRETRAIN_EPISODES": "2", "CHECKPOINTS_KEPT": "1"}
+
+
+def test_after_a_rollback_the_learner_goes_on_from_the_restored_version_though_it_was_killed(site: Site) -> None:
+    log = RolloutLog(site.settings)
+    line = "restored"
+    site.put(DEMONSTRATIONS)
+    with site.learner(line, SETTINGS) as process:
+        site.wait_for_version(line, 1)
+        # What the rollout names is kept, however few checkpoints are: here version 1.
+        log.change(line, rollout.hold(line, 1), BY)
+        for first in (600, 605, 610):
+            before = site.versions(line)[-1].version
+            site.put(online(first, 2))
+            site.wait_for_version(line, before + 1)
+        given_up = site.versions(line)[-1].version
+        assert given_up >= 4
+        log.change(line, rollout.rollback(line, 1), BY)
+        wait_for(lambda: "learner_starts_again" in site.log(line))
+        wait_for(lambda: "learner_rolls_back" in site.log(line))
+        process.kill()
+        process.wait()
+    with site.learner(line, SETTINGS) as process:
+        site.put(online(620, 3))
+        newest = site.versions(line)[-1].version
+        versions = site.wait_for_version(line, max(newest, given_up) + 2)
+        assert terminate(process, within=STOP_SECONDS) == 0
+    published = {version.version: version for version in versions}
+    assert sorted(published) == list(range(1, len(published) + 1)), "no number is used twice"
+    past = sorted(past_of(published, max(published)))
+    between = [number for number in past if 1 < number <= given_up]
+    assert between == [], "nothing of what was given up is an ancestor"
+    first_after = published[past[1]]
+    assert first_after.parent_version == 1
+    assert first_after.learner_step == published[1].learner_step + 20
+    assert site.log(line).count("learner_rolls_back") == 1, "a rollback is obeyed once"
