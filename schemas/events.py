@@ -7,13 +7,20 @@ In JSON, bytes are base64 (URL-safe alphabet).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime
 
-# What Avro's `int` and `long` hold. fastavro writes larger ones without a word, and columnar readers fail on them.
-Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+from schemas.base import Event as Event
+from schemas.base import Frozen, Int32, Int64
+from schemas.base import SignedEvent as SignedEvent
+from schemas.training import Admission as Admission
+from schemas.training import EpisodeDraws as EpisodeDraws
+from schemas.training import Position as Position
+from schemas.training import TaskMixing as TaskMixing
+from schemas.training import TrainingGroup as TrainingGroup
+from schemas.training import TrainingLineage as TrainingLineage
+from schemas.training import TrainingProgress as TrainingProgress
 
 
 class Actor(StrEnum):
@@ -61,23 +68,6 @@ class ClosedBy(StrEnum):
     TIMEOUT = "TIMEOUT"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
-
-
-class Event(_Frozen):
-    """Something that happened and travels on its own; `record` names its schema."""
-
-    record: ClassVar[str]
-
-
-class SignedEvent(Event):
-    """What its reader must not believe without a signature (`schemas.signing`); both None when unsigned."""
-
-    key_id: str | None = None
-    signature: bytes | None = None
-
-
 class RobotEvent(Event):
     """What every event inside an episode carries: `(robot_id, boot_epoch, sequence)` identifies it."""
 
@@ -113,7 +103,7 @@ class Intervention(RobotEvent):
     last_step: Int32 | None = None
 
 
-class Feature(_Frozen):
+class Feature(Frozen):
     """Layout of one vector: `shape` in elements, `names` one for each element of the flattened vector or none."""
 
     name: str
@@ -130,7 +120,7 @@ class Feature(_Frozen):
         return size
 
 
-class EpisodeStarted(_Frozen):
+class EpisodeStarted(Frozen):
     """An episode began; `fps` in steps per second."""
 
     task: str
@@ -142,7 +132,7 @@ class EpisodeStarted(_Frozen):
     policy: str = ""
 
 
-class EpisodeEnded(_Frozen):
+class EpisodeEnded(Frozen):
     """An episode ended; `first_sequence` is its EpisodeStarted's, the last one is this event's own."""
 
     first_sequence: Int64
@@ -193,14 +183,14 @@ class PolicyActivated(Event):
     activated_at: AwareDatetime
 
 
-class Range(_Frozen):
+class Range(Frozen):
     """Integers from `first` to `last`, both included."""
 
     first: Int64
     last: Int64
 
 
-class OffsetRange(_Frozen):
+class OffsetRange(Frozen):
     """Where the events of an episode lie in one Kafka partition, both ends included."""
 
     topic: str
@@ -209,7 +199,7 @@ class OffsetRange(_Frozen):
     last: Int64
 
 
-class InterventionSpan(_Frozen):
+class InterventionSpan(Frozen):
     """One intervention with both edges joined; `last_step` and `ended_at` are None when its end is unknown."""
 
     intervention_id: str
@@ -259,13 +249,6 @@ class EpisodeMaterialized(Event):
     simulated_ended_at: float | None = None
 
 
-class Position(_Frozen):
-    """How far a partition of training-episodes had been read: `offset` is the next one."""
-
-    partition: Int32
-    offset: Int64
-
-
 class PolicyVersion(SignedEvent):
     """The learner published a policy version; `config` is JSON, `size_bytes` the artifact's."""
 
@@ -286,7 +269,7 @@ class PolicyVersion(SignedEvent):
     simulated_seconds: float | None = None
 
 
-class Canary(_Frozen):
+class Canary(Frozen):
     """A version that a part of the fleet tries: a `fraction` of it, or the named `robots`."""
 
     version: Int64
@@ -295,14 +278,14 @@ class Canary(_Frozen):
     began_at: AwareDatetime | None = None
 
 
-class Pin(_Frozen):
+class Pin(Frozen):
     """One robot runs one version, whatever the others do."""
 
     robot_id: str
     version: Int64
 
 
-class Restored(_Frozen):
+class Restored(Frozen):
     """The learner goes on from `version`; it obeys each `generation` once."""
 
     generation: Int64
@@ -328,69 +311,6 @@ class PolicyRollout(SignedEvent):
     author: str
     reason: str
     written_at: AwareDatetime
-
-
-class TrainingGroup(_Frozen):
-    """Draws of one task from one source, and the mean loss of those samples."""
-
-    task: str
-    online: bool
-    draws: Int64
-    loss: float
-
-
-class TaskMixing(_Frozen):
-    """The online share that one task was drawn with at each learner step from `first_step` on."""
-
-    task: str
-    first_step: Int64
-    online_shares: tuple[float, ...]
-
-
-class Admission(_Frozen):
-    """The learner read an episode's announcement at `seen_at`."""
-
-    episode_id: str
-    revision: Int32
-    seen_at: AwareDatetime
-
-
-class TrainingProgress(Event):
-    """What the learner did since its last report; losses are means over that time."""
-
-    record: ClassVar[str] = "training_progress"
-    policy: str
-    learner_step: Int64
-    reported_at: AwareDatetime
-    loss: float
-    groups: tuple[TrainingGroup, ...]
-    online_share: float
-    episodes_admitted: Int64
-    steps_admitted: Int64
-    admitted: tuple[Admission, ...] = ()
-    offsets: tuple[Position, ...]
-    simulated_seconds: float | None = None
-    mixing: tuple[TaskMixing, ...] = ()
-
-
-class EpisodeDraws(_Frozen):
-    """Samples drawn from one revision of an episode."""
-
-    episode_id: str
-    revision: Int32
-    draws: Int64
-
-
-class TrainingLineage(Event):
-    """What made a policy version: draws since the version before. `part` of `parts`, from 1, as it may be long."""
-
-    record: ClassVar[str] = "training_lineage"
-    policy: str
-    version: Int64
-    part: Int32
-    parts: Int32
-    reported_at: AwareDatetime
-    episodes: tuple[EpisodeDraws, ...]
 
 
 EVENTS: dict[str, type[Event]] = {

@@ -14,7 +14,8 @@ from pydantic import AwareDatetime, BaseModel
 
 from schemas import codec, events
 from schemas.codec import AVRO_DIR
-from schemas.events import EVENTS, Event, Int32, Int64
+from schemas.base import Int32, Int64
+from schemas.events import EVENTS, Event
 from schemas.topics import TOPICS
 
 SCHEMAS = [schema for record in sorted(EVENTS) for schema in codec.versions(record)]

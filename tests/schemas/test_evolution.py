@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from schemas import codec
 from schemas.codec import AvroSchema
 from schemas.errors import UndecodableEvent
-from schemas.events import EVENTS, Event, Int64
+from schemas.base import Int64
+from schemas.events import EVENTS, Event
 from tests.schemas.strategies import values
 
 SCHEMAS = [schema for record in sorted(EVENTS) for schema in codec.versions(record)]
