@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 
@@ -18,9 +18,6 @@ from infra.settings import Settings
 from schemas.errors import SchemaError
 from schemas.events import PolicyRollout, PolicyVersion
 from schemas.topics import POLICY_ROLLOUTS, POLICY_VERSIONS
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 # Rollouts are few: one record for each line, and those that compaction has not taken yet.
 _CATCH_UP_SECONDS = 30.0
@@ -59,7 +56,7 @@ class PolicyFeed(Protocol):
             ValueError: its address is outside the bucket of the settings.
         """
 
-    def read(self, announcement: PolicyVersion, start: int, length: int) -> Buffer:
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> memoryview:
         """A part of the artifact, not verified; raises as `size`."""
 
     def close(self) -> None:
@@ -102,7 +99,7 @@ class KafkaPolicyFeed:
         """Bytes of the artifact. See `PolicyFeed`."""
         return self._store.size(self._store.key(announcement.artifact_uri))
 
-    def read(self, announcement: PolicyVersion, start: int, length: int) -> Buffer:
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> memoryview:
         """A part of the artifact. See `PolicyFeed`."""
         return self._store.get_range(self._store.key(announcement.artifact_uri), start, length)
 

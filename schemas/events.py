@@ -310,10 +310,7 @@ class Restored(_Frozen):
 
 
 class PolicyRollout(SignedEvent):
-    """Which robots run which versions of a line: a complete state, of which the newest generation counts.
-
-    What it means, and how one follows from another: `infra.policies.rollout`.
-    """
+    """Which robots run which versions of a line, complete (see `infra.policies.rollout`); the newest counts."""
 
     record: ClassVar[str] = "policy_rollout"
     policy: str
@@ -393,19 +390,9 @@ class TrainingLineage(Event):
     episodes: tuple[EpisodeDraws, ...]
 
 
-EVENTS: dict[str, type[Event]] = {
-    event.record: event
-    for event in (
-        Step,
-        Intervention,
-        EpisodeBoundary,
-        Heartbeat,
-        PolicyActivated,
-        EpisodeMaterialized,
-        PolicyVersion,
-        PolicyRollout,
-        TrainingProgress,
-        TrainingLineage,
-    )
-}
+_ROBOTS: tuple[type[Event], ...] = (Step, Intervention, EpisodeBoundary, Heartbeat, PolicyActivated)
+_EPISODES: tuple[type[Event], ...] = (EpisodeMaterialized, TrainingProgress, TrainingLineage)
+_POLICIES: tuple[type[Event], ...] = (PolicyVersion, PolicyRollout)
+
+EVENTS = {event.record: event for event in (*_ROBOTS, *_EPISODES, *_POLICIES)}
 """Every event by the name of its record."""
