@@ -26,6 +26,7 @@ from infra.health import Health, HealthServer
 from infra.lifecycle import stop_on_signals
 from infra.local.cli import app as stack_app
 from infra.policies.cli import keys_app, policies_app
+from infra.policies.errors import KeyUnusable
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.terminal import fail
@@ -299,6 +300,8 @@ def _serve(process: str, run: Run, servers: list[str]) -> None:
         health.set_ready(True)
         if not stop.is_set():
             run(settings, stop, health)
+    except (SettingMissing, KeyUnusable) as error:
+        fail(f"{process}: {error}", code=2)
     except (InfraError, SchemaError, OSError) as error:
         fail(f"{process}: {error}")
 

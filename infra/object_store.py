@@ -21,7 +21,6 @@ from infra.settings import S3Settings
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -99,13 +98,13 @@ class ObjectStore:
         """
         return self._ask(lambda: self._client.get(key).bytes().to_bytes())
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Bytes of an object from `start` on, at most `length` of them.
+    def get_range(self, key: str, start: int, length: int) -> memoryview:
+        """Bytes of an object from `start` on, at most `length` of them; not copied.
 
         Raises:
             ObjectMissing: there is none.
         """
-        return self._ask(lambda: self._client.get_range(key, start=start, length=length).to_bytes())
+        return self._ask(lambda: memoryview(self._client.get_range(key, start=start, length=length)))
 
     def size(self, key: str) -> int:
         """Bytes of an object.

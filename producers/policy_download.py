@@ -86,7 +86,7 @@ def _fill(announcement: PolicyVersion, path: Path, feed: PolicyFeed, pace: Pace,
             if stopped.is_set():
                 raise Interrupted
             length = min(pace.part_bytes, announcement.size_bytes - done)
-            part = memoryview(feed.read(announcement, done, length))
+            part = feed.read(announcement, done, length)
             if len(part) == 0:
                 break
             file.write(part)

@@ -56,7 +56,7 @@ class PolicyFeed(Protocol):
             ValueError: its address is outside the bucket of the settings.
         """
 
-    def read(self, announcement: PolicyVersion, start: int, length: int) -> bytes:
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> memoryview:
         """A part of the artifact, not verified; raises as `size`."""
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class KafkaPolicyFeed:
         """Bytes of the artifact. See `PolicyFeed`."""
         return self._store.size(self._store.key(announcement.artifact_uri))
 
-    def read(self, announcement: PolicyVersion, start: int, length: int) -> bytes:
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> memoryview:
         """A part of the artifact. See `PolicyFeed`."""
         return self._store.get_range(self._store.key(announcement.artifact_uri), start, length)
 

@@ -58,6 +58,7 @@ def servers(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         "SOP_MATERIALIZER__GROUP": "tests-sop-materializer",
         "SOP_INDEX__GROUP": "tests-sop-index",
         "SOP_STARTUP_TIMEOUT": "30",
+        "SOP_POLICIES__ALLOW_UNSIGNED": "true",
     }
     for name, value in {**stack.environment(), **own}.items():
         monkeypatch.setenv(name, value)
@@ -98,7 +99,18 @@ def names(command: str) -> str:
 def test_without_a_command_all_of_them_are_listed() -> None:
     result = CliRunner().invoke(app, [])
     assert result.exit_code == 2
-    for command in ("stack", "deploy", "materialize", "index", "learn", "query", "demo"):
+    for command in (
+        "stack",
+        "deploy",
+        "materialize",
+        "index",
+        "learn",
+        "guard",
+        "keys",
+        "policies",
+        "query",
+        "demo",
+    ):
         assert command in result.output
 
 
@@ -308,3 +320,12 @@ def start_at_the_ends(settings: Settings) -> None:
         for future in answer.values():
             future.result(30)
     reader.close()
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize("command", ["learn", "guard"])
+def test_who_signs_and_has_no_key_is_told_how_to_make_one(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOP_POLICIES__ALLOW_UNSIGNED")
+    result = CliRunner().invoke(app, [command])
+    assert result.exit_code == 2
+    assert f"error: {command}: nothing to sign with: make a key (`sop keys new NAME`)" in result.output

@@ -206,11 +206,11 @@ class ScriptedFeed:
         self.downloads.append(announcement.version)
         return len(self.artifacts[announcement.artifact_uri])
 
-    def read(self, announcement: PolicyVersion, start: int, length: int) -> bytes:
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> memoryview:
         if self.breaks_after is not None and start >= self.breaks_after:
             raise ObjectStoreUnavailable("hung up")
         self.reads.append((start, length))
-        return self.artifacts[announcement.artifact_uri][start : start + length]
+        return memoryview(self.artifacts[announcement.artifact_uri])[start : start + length]
 
     def close(self) -> None:
         self.closed = True

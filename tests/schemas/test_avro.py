@@ -13,8 +13,8 @@ import pytest
 from pydantic import AwareDatetime, BaseModel
 
 from schemas import codec, events
-from schemas.codec import AVRO_DIR
 from schemas.base import Int32, Int64
+from schemas.codec import AVRO_DIR
 from schemas.events import EVENTS, Event
 from schemas.topics import TOPICS
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 
 from schemas import codec
+from schemas.base import Int64
 from schemas.codec import AvroSchema
 from schemas.errors import UndecodableEvent
-from schemas.base import Int64
 from schemas.events import EVENTS, Event
 from tests.schemas.strategies import values
 

@@ -24,6 +24,7 @@ from schemas.events import (
     Heartbeat,
     InterventionSpan,
     PolicyActivated,
+    PolicyRollout,
     PolicyVersion,
     Range,
     TrainingLineage,
@@ -152,7 +153,8 @@ def everything() -> list[Event]:
         for robot in (0, 1)
         for n in range(4)
     ]
-    return [*episodes(), *versions(), progress, *beats]
+    rollout = golden(PolicyRollout).model_copy(update={"policy": POLICY})
+    return [*episodes(), *versions(), progress, *beats, rollout]
 
 
 def older() -> list[Event]:
