@@ -58,6 +58,7 @@ def test_learner_killed_at_any_time_goes_on_without_gap_or_double_and_samples_no
     with site.learner("live", settings) as process:
         site.put(online(30, 5))
         versions = wait_for(lambda: caught_up(site, "live"))
+        wait_for(lambda: len(site.store.list("checkpoints/live/")) == 3)  # they are pruned after the announcement
         assert terminate(process, within=STOP_SECONDS) == 0
     assert [version.version for version in versions] == list(range(1, len(versions) + 1))
     assert [version.parent_version for version in versions] == [None, *range(1, len(versions))]
