@@ -35,6 +35,11 @@ LEARNER_STEP = Gauge("sop_learner_step", "Gradient steps taken on the current po
 LEARNER_VERSION = Gauge("sop_learner_version", "Newest policy version published.")
 
 
+def _to_standard_error(*_: object) -> structlog.PrintLogger:
+    """Standard error as it is now: a program that runs a command inside itself may replace and close it."""
+    return structlog.PrintLogger(sys.stderr)
+
+
 def configure_logging(process: str, level: str = "INFO") -> None:
     """Logs to standard error: for people on a terminal, one JSON object a line elsewhere."""
     renderer: structlog.typing.Processor = (
@@ -49,8 +54,7 @@ def configure_logging(process: str, level: str = "INFO") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=_to_standard_error,
     )
     structlog.contextvars.bind_contextvars(process=process)
 

@@ -61,11 +61,17 @@ class LogReader:
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
         """First offset that is still held, and the one after the last, open transactions included."""
-        try:
-            low, high = self._surveyor.get_watermark_offsets(TopicPartition(*partition), self._timeout)
-        except KafkaException as error:
-            raise KafkaUnavailable(error.args[0].str()) from error
-        return low, high
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                low, high = self._surveyor.get_watermark_offsets(TopicPartition(*partition), self._timeout)
+            except KafkaException as error:
+                # A topic that is new, or a broker that just came, has no leader for a moment.
+                if not error.args[0].retriable() or time.monotonic() > until:
+                    raise KafkaUnavailable(error.args[0].str()) from error
+                time.sleep(0.1)
+            else:
+                return low, high
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
         """Read these partitions from these offsets on (`BEGINNING` for the oldest record)."""
