@@ -168,13 +168,16 @@ def test_a_checkpoint_that_is_lost_is_made_up_for_by_the_journal(site: Site, lin
         site.store.delete(key)
     with site.learner(line, SETTINGS):
         site.put([make_episode(60 + n, steps=12, human=(2, 10)) for n in range(3)])
-        versions = site.wait_for_version(line, len(before) + 2, timeout=240.0)
+        site.wait_for_version(line, len(before) + 2, timeout=240.0)
+        site.put([make_episode(70 + n, steps=12, human=(2, 10)) for n in range(3)])
+        store = CheckpointStore(site.store, line, Patience(threading.Event()), keep=3)
+        # One in three versions has a checkpoint, which is stored after it was announced.
+        wait_for(lambda: next(store.newest_first()).announcement.version >= len(before) - 2, timeout=240.0)
+    versions = site.versions(line)
     assert site.log(line).count("version_trained_again") >= 1
     assert "going_on_from_an_older_version" not in site.log(line)
     assert [version.parent_version for version in versions] == [None, *range(1, len(versions))]
     assert replay(site.settings, line, len(versions)).equal
-    store = CheckpointStore(site.store, line, Patience(threading.Event()), keep=3)
-    assert next(store.newest_first()).announcement.version >= len(before) - 2
 
 
 def test_what_an_older_learner_writes_after_a_younger_one_took_over_is_not_read(site: Site) -> None:
