@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
@@ -22,14 +22,12 @@ from consumers.avro_block import read_block
 from consumers.dead_letters import DeadLetter, Reason
 from consumers.records import Origin, Record, origin
 from consumers.steps import Bools, Ints, Steps, Vectors, as_event
+from infra.decoder import SchemaLookup
 from schemas import codec
 from schemas.codec import FRAME_BYTES, AvroSchema
 from schemas.errors import SchemaError, UnknownSchema
 from schemas.events import EpisodeBoundary, EpisodeStarted, Intervention, RobotEvent, Step
 from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
-
-SchemaLookup = Callable[[int, str], AvroSchema]
-"""`(schema id, record name) -> schema`; raises UnknownSchema, or RegistryUnavailable which passes through."""
 
 _INLINE_BYTES = 12
 _NEEDED = set(Step.model_fields) - {"proposed_action"}

@@ -56,29 +56,6 @@ class _Plan:
     dead: list[DeadLetter]
 
 
-def store(
-    sealed: Sealed, emitted: EmittedLog, committed: Mapping[str, int], objects: ObjectStore, clock: Clock
-) -> Stored:
-    """Store one sealed episode, as a new revision if one was announced before. May be called again for the same.
-
-    Args:
-        sealed: the episode.
-        emitted: what is announced already.
-        committed: next offsets by topic, as last committed.
-        objects: where payloads go.
-        clock: gives the announcement its time.
-
-    Raises:
-        ObjectStoreUnavailable: nothing is decided; call again.
-    """
-    known = emitted.episode(sealed.episode.episode_id)
-    plan = _plan(sealed, known, _newest_announced(sealed.episode, known, committed, objects))
-    if plan.draft is None:
-        return Stored(dead=plan.dead)
-    payload = written(plan.draft)
-    return Stored(_announcement(payload, objects.put(payload.key, payload.data), clock), plan.dead)
-
-
 def store_wave(
     wave: Sequence[Sealed],
     emitted: EmittedLog,
@@ -89,6 +66,17 @@ def store_wave(
     pool: Executor,
 ) -> list[Stored | InfraError]:
     """Store several episodes, none of them twice; what became of each, or what stood in the way.
+
+    An episode becomes a new revision if one was announced before. After an error nothing of it is decided: call
+    again.
+
+    Args:
+        wave: the episodes.
+        emitted: what is announced already.
+        committed: next offsets by topic, as last committed.
+        objects: where payloads go.
+        clock: gives announcements their time.
+        pool: where the object store is waited for.
 
     The object store is waited for in `pool`, files are made here: several threads that make files fight for the
     interpreter and for memory, and take a third more CPU. They are made stage by stage, because what a stage runs

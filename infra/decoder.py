@@ -12,7 +12,7 @@ from schemas.events import Event
 E = TypeVar("E", bound=Event)
 
 SchemaLookup = Callable[[int, str], AvroSchema]
-"""`(schema id, record name) -> schema`, as `infra.registry.Registry.schema_of`."""
+"""`(schema id, record name) -> schema`, as `infra.registry.Registry.schema_of` has it; raises what that raises."""
 
 
 def event_in(value: object, event_type: type[E], schema_of: SchemaLookup) -> E:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,15 @@ import polars as pl
 
 from consumers.audit.buried import Owner, Place
 from consumers.avro_block import read_block
+from infra.decoder import SchemaLookup
 from infra.kafka import Message
 from schemas import codec
-from schemas.codec import FRAME_BYTES, AvroSchema
+from schemas.codec import FRAME_BYTES
 from schemas.errors import SchemaError, UndecodableEvent
 from schemas.events import Step
 from schemas.topics import TOPICS
 
 Integers = npt.NDArray[np.int64]
-
-SchemaLookup = Callable[[int, str], AvroSchema]
-"""`(schema id, record name) -> schema`; raises UnknownSchema, or RegistryUnavailable which passes through."""
 
 _IDENTITY = ("episode_id", "robot_id", "boot_epoch", "sequence")
 

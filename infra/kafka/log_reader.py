@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 
+import stamina
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import KafkaUnavailable, OffsetsExpired
@@ -61,17 +62,14 @@ class LogReader:
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
         """First offset that is still held, and the one after the last, open transactions included."""
-        until = time.monotonic() + self._timeout
-        while True:
-            try:
-                low, high = self._surveyor.get_watermark_offsets(TopicPartition(*partition), self._timeout)
-            except KafkaException as error:
-                # A topic that is new, or a broker that just came, has no leader for a moment.
-                if not error.args[0].retriable() or time.monotonic() > until:
-                    raise KafkaUnavailable(error.args[0].str()) from error
-                time.sleep(0.1)
-            else:
-                return low, high
+        try:
+            # A topic that is new, or a broker that just came, has no leader for a moment.
+            for attempt in stamina.retry_context(on=_passes_by_itself, attempts=None, timeout=self._timeout):
+                with attempt:
+                    low, high = self._surveyor.get_watermark_offsets(TopicPartition(*partition), self._timeout)
+        except KafkaException as error:
+            raise KafkaUnavailable(error.args[0].str()) from error
+        return low, high
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
         """Read these partitions from these offsets on (`BEGINNING` for the oldest record)."""
@@ -166,3 +164,7 @@ class LogReader:
 def all_partitions(reader: LogReader, topics: Sequence[str]) -> dict[Partition, int]:
     """Every partition of `topics` at its beginning, as `assign` and `read_to_end` take it."""
     return {partition: BEGINNING for topic in topics for partition in reader.partitions(topic)}
+
+
+def _passes_by_itself(error: Exception) -> bool:
+    return isinstance(error, KafkaException) and bool(error.args[0].retriable())

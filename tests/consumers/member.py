@@ -6,20 +6,48 @@ real servers are asked elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+from consumers.assembly import Sealed
 from consumers.dead_letters import Reason
 from consumers.emitted import EmittedLog
 from consumers.partition import OwnedPartition, resume_positions
-from consumers.storing import announced_before, store
-from infra.clock import ManualClock
-from infra.errors import ObjectMissing
+from consumers.storing import Stored, announced_before, store_wave
+from infra.clock import Clock, ManualClock
+from infra.errors import InfraError, ObjectMissing
 from infra.kafka import CommittedOffset, Partition
+from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
 from schemas.topics import ROBOT_TOPICS
 from tests.consumers.robots import Log, decoded
 
 TIMEOUT = 600.0
+T = TypeVar("T")
+
+
+class Inline(Executor):
+    """Does what it is given at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the future carries it
+            done.set_exception(error)
+        return done
+
+
+def store(
+    sealed: Sealed, emitted: EmittedLog, committed: Mapping[str, int], objects: ObjectStore, clock: Clock
+) -> Stored:
+    """Store one episode, as the materializer stores a wave of one."""
+    (result,) = store_wave([sealed], emitted, committed, objects, clock, pool=Inline())
+    if isinstance(result, InfraError):
+        raise result
+    return result
 
 
 class Shelf:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import uuid_utils
 
-from consumers.decode import Decoded, SchemaLookup, decode
+from consumers.decode import Decoded, decode
 from consumers.records import Origin
+from infra.decoder import SchemaLookup
 from schemas import codec
 from schemas.codec import AvroSchema
 from schemas.events import (

@@ -6,11 +6,10 @@ from consumers.assembly import Assembly, Sealed
 from consumers.dead_letters import Reason
 from consumers.emitted import EmittedLog
 from consumers.payload import build_payload
-from consumers.storing import store
 from infra.clock import ManualClock
 from schemas.events import RobotEvent
 from schemas.topics import ROBOT_TOPICS
-from tests.consumers.member import Shelf
+from tests.consumers.member import Shelf, store
 from tests.consumers.robots import STATE, Log, Robot, decoded, vector
 
 BEHIND = dict.fromkeys(ROBOT_TOPICS, 1_000)
