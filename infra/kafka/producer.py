@@ -103,5 +103,9 @@ class EventProducer:
         """Wait at most `timeout` seconds; the number of records that are still on their way."""
         return int(self._producer.flush(timeout))
 
+    def discard(self) -> None:
+        """Give up whatever has not left yet; of what is on its way nobody will know."""
+        self._producer.purge(blocking=False)
+
     def __len__(self) -> int:
         return len(self._producer)

@@ -53,6 +53,9 @@ class Sender(Protocol):
     def flush(self, timeout: float) -> int:
         """Wait for what is queued."""
 
+    def discard(self) -> None:
+        """Give up what is queued."""
+
 
 class SchemaIds(Protocol):
     """Ids of schemas in the registry, learned beside the publisher."""
@@ -97,6 +100,7 @@ class Publisher:
         self._generation = 0
         self._offered = 0
         self._offer: OutRecord | None = None
+        self._offer_at = 0.0
         self._in_flight = InFlight(reading.acknowledged)
         self._unsent: list[Row] = []
         self._refused: str | None = None
@@ -124,6 +128,7 @@ class Publisher:
         if now >= self._next_sync:
             self._next_sync = now + self._sync_interval
             self._reading.sync()
+        self._sender.poll()  # nothing may leave after an event whose refusal is already known
         if self._refused is not None and now >= self._resume_at:
             self._start_again()
         if self._refused is None:
@@ -153,14 +158,20 @@ class Publisher:
         record = self._offer
         if record is None or record.value is None or self._offered >= _OFFERED:
             return
+        if self._clock.monotonic() < self._offer_at:
+            return
         schema_id = self._ids.find(NEWEST_KINDS[record.topic])
         if schema_id is None:
             return
         generation = self._generation
 
-        def delivered(_error: str | None, _offset: int) -> None:
-            if generation == self._generation:
-                self._offered -= 1
+        def delivered(error: str | None, _offset: int) -> None:
+            if generation != self._generation:
+                return
+            self._offered -= 1
+            if error is not None:
+                # Such as a topic that it may not write to; the log would be full of it.
+                self._offer_at = self._clock.monotonic() + _LONGEST_PAUSE
 
         value = frame(schema_id, record.value)
         if self._sender.send(OutRecord(record.topic, record.key, value, record.headers), delivered):
@@ -223,6 +234,7 @@ class Publisher:
         """A new producer, and everything from the first event that is not acknowledged: order is kept."""
         self._generation += 1
         self._offered = 0
+        self._sender.discard()
         self._sender = self._connect()
         self._in_flight = InFlight(self._in_flight.acknowledged)
         self._reading.acknowledge(self._in_flight.acknowledged)

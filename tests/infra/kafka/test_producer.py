@@ -65,6 +65,17 @@ def test_a_record_that_is_too_large_is_reported_and_the_next_one_is_stored(
     assert (nowhere, stored) == (-1, (None, 0))
 
 
+def test_what_is_discarded_is_reported_and_never_leaves(settings: Settings) -> None:
+    nowhere = settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    reports: list[str | None] = []
+    producer = EventProducer(nowhere, "test", delivery_timeout=None)
+    assert producer.send(OutRecord("any", b"k", b"v"), lambda error, _: reports.append(error))
+    producer.discard()
+    assert producer.flush(PATIENCE) == 0
+    assert reports
+    assert None not in reports
+
+
 def test_what_was_not_delivered_in_time_is_reported_as_such(settings: Settings) -> None:
     reports: list[str | None] = []
     nowhere = settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})

@@ -185,6 +185,9 @@ class Connection:
             if on_delivery is not None:
                 on_delivery(error, 0)
 
+    def discard(self) -> None:
+        self.waiting.clear()
+
     def flush(self, timeout: float) -> int:
         self.poll()
         return len(self.waiting)

@@ -78,6 +78,35 @@ def test_what_is_refused_is_tried_again_later_and_in_order_on_a_new_connection(
     robot.store.close()
 
 
+def test_nothing_leaves_after_an_event_that_was_refused_meanwhile(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker = recorded(tmp_path, clock, 5), Broker()
+    publishing = publisher(tmp_path, broker, clock)
+    turns(publishing, clock)
+    robot.steps(5)
+    broker.connections[0].refuse()
+    publishing.turn()
+    assert not broker.connections[0].waiting
+    broker.connections[0].deliver(100)
+    assert not broker.log
+    drain(publishing, broker, clock)
+    assert len(broker.log) == 11
+    robot.store.close()
+
+
+def test_a_refused_heartbeat_holds_up_the_next_ones_and_no_event(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker = recorded(tmp_path, clock, 5), Broker()
+    publishing = publisher(tmp_path, broker, clock)
+    publishing.offer(OutRecord(ROBOT_STATUS, b"robot-1", b"first"))
+    publishing.turn()
+    broker.connections[0].refuse()
+    publishing.offer(OutRecord(ROBOT_STATUS, b"robot-1", b"second"))
+    turns(publishing, clock, 2)
+    drain(publishing, broker, clock)
+    assert [unframe(record.value)[1] for record in broker.log if record.topic == ROBOT_STATUS] == [b"second"]
+    assert sum(record.topic != ROBOT_STATUS for record in broker.log) == 6
+    robot.store.close()
+
+
 def test_a_full_queue_is_waited_for(tmp_path: Path, clock: ManualClock) -> None:
     robot, broker = recorded(tmp_path, clock, 50), Broker()
     publishing = publisher(tmp_path, broker, clock)
