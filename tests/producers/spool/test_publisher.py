@@ -84,7 +84,7 @@ def test_nothing_leaves_after_an_event_that_was_refused_meanwhile(tmp_path: Path
     turns(publishing, clock)
     robot.steps(5)
     broker.connections[0].refuse()
-    publishing.turn()
+    turns(publishing, clock)
     assert not broker.connections[0].waiting
     broker.connections[0].deliver(100)
     assert not broker.log
