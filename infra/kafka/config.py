@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from infra.settings import KafkaSettings
 
@@ -17,6 +17,24 @@ PARTITIONER = "murmur2_random"
 
 MESSAGE_BYTES = 1_048_588 + 65_536
 """Largest record that is sent outside transactions: what robot topics take, and headers for a dead letter."""
+
+_PASSING = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +61,14 @@ def client_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     }
     config.update({name: str(value) for name, value in optional.items() if value is not None})
     return config
+
+
+def passes_by_itself(error: Exception) -> bool:
+    """Whether a request may succeed if it is made again.
+
+    A topic that is new, or a broker that just came, has no leader for a moment. `KafkaError.retriable()` does not tell: outside transactions it is always False.
+    """
+    return isinstance(error, KafkaException) and error.args[0].code() in _PASSING
 
 
 def _report(client_id: str, error: KafkaError) -> None:

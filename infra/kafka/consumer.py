@@ -121,7 +121,7 @@ class GroupConsumer:
                 f"{where}: {error.str()}. Records were deleted before they were read, or no first offsets were "
                 f"committed. Run `sop deploy`; if retention deleted data, an operator must decide where to go on."
             )
-        if not error.retriable() and error.code() in (
+        if error.code() in (
             KafkaError.UNKNOWN_TOPIC_OR_PART,
             KafkaError.TOPIC_AUTHORIZATION_FAILED,
             KafkaError.GROUP_AUTHORIZATION_FAILED,

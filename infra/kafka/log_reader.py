@@ -10,7 +10,7 @@ import stamina
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import KafkaUnavailable, OffsetsExpired
-from infra.kafka.config import Partition, client_config
+from infra.kafka.config import Partition, client_config, passes_by_itself
 from infra.settings import KafkaSettings
 
 BEGINNING = -2
@@ -63,8 +63,7 @@ class LogReader:
     def bounds(self, partition: Partition) -> tuple[int, int]:
         """First offset that is still held, and the one after the last, open transactions included."""
         try:
-            # A topic that is new, or a broker that just came, has no leader for a moment.
-            for attempt in stamina.retry_context(on=_passes_by_itself, attempts=None, timeout=self._timeout):
+            for attempt in stamina.retry_context(on=passes_by_itself, attempts=None, timeout=self._timeout):
                 with attempt:
                     low, high = self._surveyor.get_watermark_offsets(TopicPartition(*partition), self._timeout)
         except KafkaException as error:
@@ -90,7 +89,7 @@ class LogReader:
                 self._ends[(str(message.topic()), int(message.partition() or 0))] = int(message.offset() or 0)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 raise OffsetsExpired(f"{message.topic()}[{message.partition()}]: {error.str()}")
-            elif not error.retriable():
+            else:  # what passes by itself librdkafka tries again
                 raise KafkaUnavailable(f"{message.topic()}[{message.partition()}]: {error.str()}")
         return records
 
@@ -164,7 +163,3 @@ class LogReader:
 def all_partitions(reader: LogReader, topics: Sequence[str]) -> dict[Partition, int]:
     """Every partition of `topics` at its beginning, as `assign` and `read_to_end` take it."""
     return {partition: BEGINNING for topic in topics for partition in reader.partitions(topic)}
-
-
-def _passes_by_itself(error: Exception) -> bool:
-    return isinstance(error, KafkaException) and bool(error.args[0].retriable())
