@@ -66,7 +66,8 @@ def client_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
 def passes_by_itself(error: Exception) -> bool:
     """Whether a request may succeed if it is made again.
 
-    A topic that is new, or a broker that just came, has no leader for a moment. `KafkaError.retriable()` does not tell: outside transactions it is always False.
+    A topic that is new, or a broker that just came, has no leader for a moment. `KafkaError.retriable()` does not
+    tell: outside transactions it is always False.
     """
     return isinstance(error, KafkaException) and error.args[0].code() in _PASSING
 
