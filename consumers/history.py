@@ -101,8 +101,7 @@ def history(found: Traces, known: Emitted | None, graveyard: Graveyard) -> Histo
         Unavailable: dead-letters had to be asked, and cannot be. Call again.
     """
     listed = [RangeSet.of(one.facts.sequences) for one in found.payloads]
-    contested = {s: places for s, places in found.buried.items() if any(s in ranges for ranges in listed)}
-    refuted, confirmed = _judged(contested, found.tombstones, graveyard)
+    confirmed = _confirmed(found, listed, graveyard)
     # A payload that lists what was buried is an orphan. Others can be settled orphans as well, even under a higher
     # revision (two in one go, then killed), but never hold more than what was announced: the largest is the base.
     announced = [
@@ -110,25 +109,24 @@ def history(found: Traces, known: Emitted | None, graveyard: Graveyard) -> Histo
         for payload, ranges in zip(found.payloads, listed, strict=True)
         if not any(sequence in ranges for sequence in confirmed)
     ]
-    buried = RangeSet((sequence, sequence) for sequence in found.buried if sequence not in refuted)
+    stored = max(announced, key=_extent, default=None)
+    buried = RangeSet((sequence, sequence) for sequence in found.buried)
     if known is not None:
         buried.update(known.buried)
-    return History(max(announced, key=_extent, default=None), buried)
+    return History(stored, buried.without(RangeSet.of(stored.facts.sequences)) if stored else buried)
 
 
-def _judged(
-    contested: Mapping[int, set[Place]], tombstones: Sequence[Tombstone], graveyard: Graveyard
-) -> tuple[set[int], set[int]]:
-    """Of sequences that both a payload and a tombstone claim, those that were not buried, and those that were.
+def _confirmed(found: Traces, listed: Sequence[RangeSet], graveyard: Graveyard) -> set[int]:
+    """Of sequences that both a payload and a tombstone claim, those that were buried.
 
     One of the objects is of a member that died, or was fenced, before its commit; only dead-letters tell which.
     """
+    contested = {s: places for s, places in found.buried.items() if any(s in ranges for ranges in listed)}
     if not contested:
-        return set(), set()
-    since_ms = min(tombstone.appended_ms for tombstone in tombstones)
+        return set()
+    since_ms = min(tombstone.appended_ms for tombstone in found.tombstones)
     held = graveyard.holds(set().union(*contested.values()), since_ms)
-    confirmed = {sequence for sequence, places in contested.items() if places & held}
-    return set(contested) - confirmed, confirmed
+    return {sequence for sequence, places in contested.items() if places & held}
 
 
 def _payload(objects: ObjectStore, key: str) -> StoredPayload | None:

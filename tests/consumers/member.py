@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from consumers.assembly import Sealed
 from consumers.dead_letters import Reason
@@ -153,12 +153,10 @@ class Member:
 
     def store(self) -> None:
         """Put sealed episodes on the shelf."""
-        outbox, owned, cluster = self.owned.outbox, self.owned, self.cluster
-        for sealed in outbox.sealed:
-            owned.keep(
-                store(sealed, owned.emitted, owned.committed, cluster.shelf, cluster.clock, graveyard=cluster)
-            )  # type: ignore[arg-type]
-        outbox.sealed = []
+        owned, cluster, objects = self.owned, self.cluster, cast("ObjectStore", self.cluster.shelf)
+        for sealed in owned.outbox.sealed:
+            owned.keep(store(sealed, owned.emitted, owned.committed, objects, cluster.clock, graveyard=cluster))
+        owned.outbox.sealed = []
 
     def commit(self) -> None:
         """Store, then make everything visible at once."""
