@@ -130,9 +130,8 @@ def test_an_end_that_never_comes_is_truncated_and_late_events_make_a_second_revi
     assert pipeline.stop(index) == 0
 
 
-@pytest.mark.parametrize("name", ["object_store", "registry", "clickhouse", "broker"])
 def test_steps_given_up_for_want_of_a_start_are_not_in_the_episode_that_starts_late(pipeline: Pipeline) -> None:
-    """The member is restarted in between, and the robot's whole spool is replayed, so that nobody remembers them."""
+    """The member is restarted in between, and the robot's whole spool is replayed: nobody remembers them."""
     changes = {"SOP_MATERIALIZER__EPISODE_TIMEOUT": "2", "SOP_MATERIALIZER__OFFSETS_INTERVAL": "0.3"}
 
     def letters() -> int:
@@ -154,6 +153,7 @@ def test_steps_given_up_for_want_of_a_start_are_not_in_the_episode_that_starts_l
     assert pipeline.stop(member) == 0
 
 
+@pytest.mark.parametrize("name", ["object_store", "registry", "clickhouse", "broker"])
 def test_a_server_that_is_killed_and_comes_back_costs_time_and_nothing_else(
     pipeline: Pipeline, servers: Stack, name: str
 ) -> None:
