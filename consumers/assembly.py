@@ -20,7 +20,7 @@ from consumers.episode import OpenEpisode
 from consumers.ranges import RangeSet
 from consumers.records import Origin, Record, origin
 from consumers.steps import Steps
-from schemas.events import ClosedBy, RobotEvent
+from schemas.events import ClosedBy, OffsetRange, RobotEvent
 from schemas.topics import ROBOT_STEPS
 
 
@@ -139,9 +139,10 @@ class Assembly:
     def _bury_of(self, out: Outcome, episode: OpenEpisode, sequence: int, letter: DeadLetter) -> None:
         """Bury a record of an episode: once, although a robot may send it again long after that is forgotten here.
 
-        Of an episode that is not remembered it may have been buried before; only the newest revision tells.
+        Of an episode of which no revision is remembered it may have been buried before; the object store tells.
         """
-        if episode.before is None and self.emitted.episode(episode.episode_id) is None:
+        known = self.emitted.episode(episode.episode_id)
+        if episode.before is None and (known is None or known.revision == 0):
             episode.held.append((sequence, letter))
         elif episode.before is not None and sequence in episode.before:
             out.duplicates += 1
@@ -156,7 +157,7 @@ class Assembly:
                 out.duplicates += 1
                 return
             if event.sequence not in episode.seen:
-                episode.reject(event.sequence, letter.origin.value)
+                episode.reject(event.sequence, letter.origin)
             episode.touch(*_where(letter.origin))
             self._bury_of(out, episode, event.sequence, letter)
         else:
@@ -166,6 +167,7 @@ class Assembly:
         if self._is_foreign(event):
             self._bury(out, _foreign(place, event))
             return
+        self._recall(event, event.sequence, place)
         if self._announced(event):
             out.duplicates += 1
             return
@@ -210,6 +212,9 @@ class Assembly:
             for at in range(len(group.steps)):
                 self._bury(out, _foreign(group.origin(at), group.event(at)))
             return
+        if self.emitted.gave_up:
+            for at, sequence in enumerate(group.steps.sequence.tolist()):
+                self._recall(group, sequence, group.origin(at))
         emitted = self.emitted.episode(group.episode_id)
         if emitted is not None:
             new = step_checks.without_announced(group.steps, emitted.sequences)
@@ -235,6 +240,14 @@ class Assembly:
         else:
             self._keep_fitting(out, episode, steps, group.records)
 
+    def _recall(self, event: RobotEvent | StepGroup, sequence: int, place: Origin) -> None:
+        """A record is read again after a restart: if it was given up, that stands, even if its start comes now."""
+        if self.emitted.is_given_up(place.topic, place.offset):
+            at = place.offset
+            offsets = OffsetRange(topic=place.topic, partition=place.partition, first=at, last=at)
+            owner = event.episode_id, event.robot_id, event.boot_epoch
+            self.emitted.bury(owner, RangeSet([(sequence, sequence)]), (offsets,))
+
     def _without_repeats(self, out: Outcome, group: StepGroup, episode: OpenEpisode) -> tuple[StepGroup, int]:
         new, repeats = step_checks.without_repeats(group, episode)
         for at in repeats.conflicts:
@@ -257,7 +270,7 @@ class Assembly:
             sequence = int(steps.sequence[at])
             place = origin(records[steps.row[at]])
             episode.seen.discard(sequence)
-            episode.reject(sequence, place.value)
+            episode.reject(sequence, place)
             self._bury_of(out, episode, sequence, DeadLetter(place, Reason.WRONG_LENGTH, text))
         kept = steps.where(keep)
         if len(kept):
@@ -269,14 +282,14 @@ class Assembly:
         out.sealed.append(Sealed(episode, closed_by))
 
 
-def never_started(episode: OpenEpisode) -> Iterator[DeadLetter]:
-    """Dead letters for everything of an episode whose start never came and of which nothing is stored."""
+def never_started(episode: OpenEpisode) -> Iterator[tuple[int, DeadLetter]]:
+    """Sequence and dead letter of each event of an episode whose start never came and of which none is stored."""
     text = f"the start of episode {episode.episode_id} never came"
-    for place in episode.others.values():
-        yield DeadLetter(place, Reason.NEVER_STARTED, text)
-    for _, records in episode.early.parts():
-        for record in records or []:
-            yield DeadLetter(origin(record), Reason.NEVER_STARTED, text)
+    for sequence, place in episode.others.items():
+        yield sequence, DeadLetter(place, Reason.NEVER_STARTED, text)
+    for steps, records in episode.early.parts():
+        for sequence, record in zip(steps.sequence.tolist(), records or [], strict=True):
+            yield sequence, DeadLetter(origin(record), Reason.NEVER_STARTED, text)
 
 
 def _where(place: Origin) -> tuple[str, int, int, int]:

@@ -8,7 +8,7 @@ nothing is put there twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consumers.episode import OpenEpisode
 from consumers.ranges import RangeSet
@@ -34,6 +34,8 @@ class Emitted:
     source_offsets: tuple[OffsetRange, ...]
     payload_uri: str
     position: int | None
+    buried: RangeSet = field(default_factory=RangeSet)
+    """Sequences among them that were given up before the start came; no revision lists them yet."""
 
     def settled(self, committed: Mapping[str, int]) -> bool:
         """Whether all its events lie before the committed offsets (by topic): they are never read again."""
@@ -52,6 +54,7 @@ class EmittedLog:
         self._episodes: dict[str, Emitted] = {}
         self._unsettled: set[str] = set()
         self._dead: dict[tuple[str, int], int | None] = {}
+        self._given_up: set[tuple[str, int]] = set()
         self.end_of_training = 0
         self.end_of_dead_letters = 0
 
@@ -73,6 +76,7 @@ class EmittedLog:
             emitted = known
         elif known is not None:
             emitted.sequences.update(known.sequences)
+            emitted.buried = known.buried
         self._episodes[event.episode_id] = emitted  # moves to the end: the least recently used goes first
         self._unsettled.add(event.episode_id)
         if position is not None:
@@ -96,11 +100,26 @@ class EmittedLog:
             offsets,
             before.payload_uri if before else "",
             before.position if before else None,
+            before.buried if before else RangeSet(),
         )
 
-    def remember_dead(self, topic: str, offset: int, position: int | None) -> None:
-        """A dead letter that is on dead-letters (or about to be)."""
+    def bury(
+        self, owner: tuple[str, str, int], sequences: RangeSet, source_offsets: tuple[OffsetRange, ...]
+    ) -> None:
+        """Events of an episode (`owner`: its id, robot, boot epoch) are given up: duplicates from now on."""
+        before = self._episodes.get(owner[0])
+        if before is None:
+            before = self._episodes[owner[0]] = Emitted(*owner, 0, RangeSet(), (), "", None)
+        before.sequences.update(sequences)
+        before.buried.update(sequences)
+        before.source_offsets = (*before.source_offsets, *source_offsets)
+        self._unsettled.add(owner[0])
+
+    def remember_dead(self, topic: str, offset: int, position: int | None, *, given_up: bool = False) -> None:
+        """A dead letter that is on dead-letters (or about to be); `given_up`: its start did not come in time."""
         self._dead[(topic, offset)] = position
+        if given_up:
+            self._given_up.add((topic, offset))
         if position is not None:
             self.end_of_dead_letters = max(self.end_of_dead_letters, position + 1)
 
@@ -111,6 +130,15 @@ class EmittedLog:
     def is_dead(self, topic: str, offset: int) -> bool:
         """Whether this record already is a dead letter."""
         return (topic, offset) in self._dead
+
+    def is_given_up(self, topic: str, offset: int) -> bool:
+        """Whether this record is a dead letter because no start came in time, whatever comes now."""
+        return (topic, offset) in self._given_up
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether there is any such record."""
+        return bool(self._given_up)
 
     @property
     def unsettled(self) -> int:
@@ -141,6 +169,7 @@ class EmittedLog:
         """
         for key in [k for k in self._dead if k[1] < committed.get(k[0], 0)]:
             del self._dead[key]
+            self._given_up.discard(key)
         for episode_id in list(self._unsettled):
             emitted = self._episodes[episode_id]
             if emitted.settled(committed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ class OpenEpisode:
     rejected: RangeSet = field(default_factory=RangeSet)
     rejected_hashes: dict[int, int] = field(default_factory=dict)
     """What the rejected records held, by sequence, to tell the same again from something else."""
+    rejected_at: dict[int, Origin] = field(default_factory=dict)
+    """Where the rejected records lie, by sequence; without their bytes."""
     others: dict[int, Origin] = field(default_factory=dict)
     """Records that are no steps, by sequence: few, and dead letters if the start never comes."""
     held: list[tuple[int, DeadLetter]] = field(default_factory=list)
@@ -89,10 +91,11 @@ class OpenEpisode:
         self.partition = partition
         self.appended_ms = max(self.appended_ms, appended_ms)
 
-    def reject(self, sequence: int, value: bytes | None) -> None:
-        """The record with this sequence and value is a dead letter."""
+    def reject(self, sequence: int, place: Origin) -> None:
+        """The record with this sequence is a dead letter."""
         self.rejected.add(sequence)
-        self.rejected_hashes[sequence] = hash(value)
+        self.rejected_hashes[sequence] = hash(place.value)
+        self.rejected_at[sequence] = replace(place, key=None, value=None)
 
     def letters(self, announced: RangeSet) -> list[DeadLetter]:
         """Dead letters for what is held and not in an announced revision: what is, was buried then."""

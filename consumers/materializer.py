@@ -17,6 +17,7 @@ import structlog
 
 from consumers.assembly import Outcome, Sealed
 from consumers.decode import decode
+from consumers.graveyard import DeadLetterLog
 from consumers.partition import OwnedPartition
 from consumers.spill_folder import SpillFolder
 from consumers.storing import Stored, announced_before, store_wave
@@ -63,6 +64,7 @@ class Materializer:
         self._transactional_id = f"materializer-{uuid.uuid4().hex}"
         self._producer: TransactionalProducer | None = None
         self._reader = LogReader(settings.kafka, "materializer-takeover")
+        self._graveyard = DeadLetterLog(settings.kafka, self._reader)
         self._consumer = GroupConsumer(settings.kafka, self._settings.group, ROBOT_TOPICS)
         self._owned: dict[int, OwnedPartition] = {}
         self._backlog: list[Message] = []
@@ -185,11 +187,11 @@ class Materializer:
         """Let rejected records go to dead-letters, unless the newest revision of their episode tells of them.
 
         Raises:
-            ObjectStoreUnavailable: they wait.
+            Unavailable: they wait.
         """
         for owned in self._owned.values():
             for episode in owned.assembly.undecided():
-                before = announced_before(episode, owned.emitted, owned.committed, self._objects)
+                before = announced_before(episode, owned.emitted, owned.committed, self._objects, self._graveyard)
                 self._count(owned.decide(episode, before))
 
     def _let_time_pass(self) -> None:
@@ -243,12 +245,20 @@ class Materializer:
         """Store sealed episodes, some at a time; revisions of the same episode one after the other.
 
         Raises:
-            ObjectStoreUnavailable: some could not be stored. They wait; what was stored is kept.
+            Unavailable: some could not be stored. They wait; what was stored is kept.
         """
         outbox = owned.outbox
         while outbox.sealed and self._clock.monotonic() < until:
             wave = _distinct(outbox.sealed[:WAVE])
-            results = store_wave(wave, owned.emitted, owned.committed, self._objects, self._clock, pool=self._pool)
+            results = store_wave(
+                wave,
+                owned.emitted,
+                owned.committed,
+                self._objects,
+                self._clock,
+                graveyard=self._graveyard,
+                pool=self._pool,
+            )
             failed = [(s, r) for s, r in zip(wave, results, strict=True) if isinstance(r, InfraError)]
             outbox.sealed[: len(wave)] = [sealed for sealed, _ in failed]
             for result in results:

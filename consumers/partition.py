@@ -108,6 +108,9 @@ class OwnedPartition:
             if not self.emitted.is_dead(place.topic, place.offset):
                 self.emitted.remember_dead(place.topic, place.offset, None)
                 self.outbox.dead.append(letter)
+        if (tombstone := stored.tombstone) is not None:
+            owner = tombstone.episode_id, tombstone.robot_id, tombstone.boot_epoch
+            self.emitted.bury(owner, tombstone.sequences, tombstone.source_offsets())
         if stored.announcement is not None:
             self.emitted.remember(stored.announcement, None)
             self.outbox.announcements.append(stored.announcement)

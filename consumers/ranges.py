@@ -52,6 +52,27 @@ class RangeSet:
         for first, last in other:
             self.add(first, last)
 
+    def without(self, other: RangeSet) -> RangeSet:
+        """The integers of this set that are not in another."""
+        out = RangeSet()
+        for low, high in self:
+            at = low
+            for first, last in other:
+                if last < at:
+                    continue
+                if first > high:
+                    break
+                if first > at:
+                    out.add(at, first - 1)
+                at = max(at, last + 1)
+            if at <= high:
+                out.add(at, high)
+        return out
+
+    def common(self, other: RangeSet) -> RangeSet:
+        """The integers that are in both sets."""
+        return self.without(self.without(other))
+
     def __contains__(self, value: int) -> bool:
         at = bisect_right(self._firsts, value) - 1
         return at >= 0 and value <= self._lasts[at]

@@ -10,6 +10,7 @@ from consumers.episode import OpenEpisode
 from consumers.payload import StoredPayload
 from consumers.ranges import RangeSet
 from consumers.records import origin
+from consumers.step_buffer import StepBuffer
 
 
 def reopened(stored: StoredPayload) -> OpenEpisode:
@@ -38,11 +39,7 @@ def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None
     """
     episode = reopened(stored)
     known = episode.accounted()
-    fresh = RangeSet()
-    for low, high in late.accounted():
-        for sequence in range(low, high + 1):
-            if sequence not in known:
-                fresh.add(sequence)
+    fresh = late.accounted().without(known)
     if not fresh:
         return None, []
     dead = []
@@ -65,6 +62,35 @@ def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None
         episode.offsets[topic] = (min(first, low), max(last, high))
     episode.appended_ms = max(episode.appended_ms, late.appended_ms)
     return episode, dead
+
+
+def without_buried(episode: OpenEpisode, buried: RangeSet) -> None:
+    """Take out of a sealed episode what was buried before: it counts as rejected, in whichever copy it came again.
+
+    Calling it again changes nothing.
+    """
+    if episode.started is not None:  # a start is no event that waits for its start: it said something else before
+        buried = RangeSet(buried)
+        buried.discard(episode.started.sequence)
+    again = episode.seen.common(buried)
+    episode.rejected.update(buried)
+    if not again:
+        return
+    episode.seen = episode.seen.without(again)
+    episode.others = {sequence: place for sequence, place in episode.others.items() if sequence not in again}
+    episode.interventions = [event for event in episode.interventions if event.sequence not in again]
+    if episode.ended is not None and episode.ended.sequence in again:
+        episode.ended = None
+    episode.steps, episode.early = _filtered(episode.steps, again), _filtered(episode.early, again)
+
+
+def _filtered(buffer: StepBuffer, sequences: RangeSet) -> StepBuffer:
+    kept = StepBuffer()
+    for steps, records in buffer.parts():
+        rest = step_checks.without_announced(steps, sequences)
+        if len(rest):
+            kept.append(rest, records)
+    return kept
 
 
 def _add_steps(episode: OpenEpisode, late: OpenEpisode, known: RangeSet) -> list[DeadLetter]:

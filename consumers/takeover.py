@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from consumers.dead_letters import place_of
+from consumers.dead_letters import Reason, headers, place_of
 from consumers.emitted import EmittedLog
 from consumers.partition import OwnedPartition, resume_positions
 from infra.decoder import event_in
@@ -64,7 +64,8 @@ def read_emitted(reader: LogReader, registry: Registry, starts: Mapping[Partitio
                 emitted.remember(_announcement(message, registry), position)
             else:
                 topic, _, offset = place_of(message)
-                emitted.remember_dead(topic, offset, position)
+                given_up = headers(message).get("reason") == Reason.NEVER_STARTED
+                emitted.remember_dead(topic, offset, position, given_up=given_up)
         except (SchemaError, ValueError) as error:
             # Somebody else wrote it: it says nothing about what this group announced.
             _log.warning("not_ours", topic=message.topic(), offset=position, error=str(error))

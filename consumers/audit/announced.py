@@ -104,7 +104,7 @@ class Announcements:
         )
         if event.revision < newest:
             return
-        lost = without(_both(episode), accounted)
+        lost = _both(episode).without(accounted)
         episode.sequences, episode.rejected = RangeSet.of(event.sequences), RangeSet.of(event.rejected)
         if lost:
             text = f"sequences {spoken(lost)} are in revision {newest} and not in this one"
@@ -133,24 +133,6 @@ def episode_of(key: str) -> tuple[str, int] | None:
     if folder(parts[1]) != f"{parts[0]}/{parts[1]}/" or not number.isdigit() or not dash or len(sha256) != 64:
         return None
     return parts[1], int(number)
-
-
-def without(one: RangeSet, other: RangeSet) -> RangeSet:
-    """The integers of `one` that are not in `other`."""
-    out = RangeSet()
-    for low, high in one:
-        at = low
-        for first, last in other:
-            if last < at:
-                continue
-            if first > high:
-                break
-            if first > at:
-                out.add(at, first - 1)
-            at = max(at, last + 1)
-        if at <= high:
-            out.add(at, high)
-    return out
 
 
 def spoken(numbers: RangeSet, most: int = 5) -> str:

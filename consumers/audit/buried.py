@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
-from consumers.audit.announced import without
 from consumers.audit.findings import Finding, Kind, Where
-from consumers.dead_letters import Reason
+from consumers.dead_letters import Reason, place_of
 from consumers.ranges import RangeSet
+from infra.kafka import Message
 from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS
 
 Place = tuple[str, int]
@@ -66,10 +67,24 @@ class Buried:
         return owner in self.sequences and sequence in self.sequences[owner]
 
 
+def buried_in(batches: Iterable[Sequence[Message]]) -> Buried:
+    """Dead letters, as far as they say which records they hold."""
+    found = Buried()
+    for message in chain.from_iterable(batches):
+        try:
+            topic, partition, offset = place_of(message)
+        except ValueError:
+            continue  # `sop reconcile` names it
+        at = int(message.partition() or 0), int(message.offset() or 0)
+        for _ in found.add((topic, partition), offset, at, message.timestamp()[1]):
+            pass  # likewise
+    return found
+
+
 def compare_rows(expected: dict[Place, RangeSet], rows: dict[Place, RangeSet]) -> Iterator[Finding]:
     """Dead letters that must have a row by now, and have none."""
     for place, offsets in sorted(expected.items()):
-        for low, high in without(offsets, rows.get(place, RangeSet())):
+        for low, high in offsets.without(rows.get(place, RangeSet())):
             for offset in range(low, high + 1):
                 yield Finding(
                     Kind.MISSING,

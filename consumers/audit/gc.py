@@ -1,8 +1,8 @@
 """`sop gc`: objects that nothing names any more, after a grace period. In doubt an object stays.
 
-Removed are, under `episodes/`, older revisions and what was never announced, and under `policies/` artifacts of
-versions that were never announced. What a checkpoint or a journal names stays: a learner that resumes, or a
-version that is trained again, reads it.
+Removed are, under `episodes/`, older revisions, what was never announced, and tombstones of what was not buried;
+under `policies/` artifacts of versions that were never announced. What a checkpoint or a journal names stays: a
+learner that resumes, or a version that is trained again, reads it.
 Checkpoints are the learner's own to prune; names that are not ours are left alone.
 """
 
@@ -19,11 +19,13 @@ from itertools import islice
 import structlog
 
 from consumers.audit.announced import Announcements, Episode, episode_of
-from consumers.audit.buried import Place
+from consumers.audit.buried import Buried, Place, buried_in
 from consumers.audit.progress import Stages
-from consumers.audit.reading import announcement_of, scan, size_of, spans_of
+from consumers.audit.reading import Spans, announcement_of, scan, size_of, spans_of
+from consumers.audit.tombstones import in_vain
 from consumers.emitted import is_settled
 from consumers.payload import PayloadUnreadable, read_payload
+from consumers.tombstone import TombstoneUnreadable, is_tombstone, read_tombstone
 from infra.clock import Clock, SystemClock
 from infra.decoder import event_in
 from infra.errors import DeploymentConflict, ObjectMissing
@@ -33,7 +35,7 @@ from infra.object_store import Entry, ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.events import PolicyVersion
-from schemas.topics import POLICY_VERSIONS, ROBOT_TOPICS, TRAINING_EPISODES
+from schemas.topics import DEAD_LETTERS, POLICY_VERSIONS, ROBOT_TOPICS, TRAINING_EPISODES
 
 AT_ONCE = 8
 """Objects that are looked at, or removed, at the same time."""
@@ -58,6 +60,7 @@ class Named:
 
     `committed`: the materializer's next offsets by partition. `artifacts`: keys of announced policies.
     `newest_version`: by policy. `held`: keys that checkpoints name, and payloads that were announced twice over.
+    `buried`: dead letters, of which `dead` was read.
     """
 
     announcements: Announcements
@@ -65,6 +68,8 @@ class Named:
     artifacts: frozenset[str]
     newest_version: dict[str, int]
     held: frozenset[str]
+    buried: Buried
+    dead: Spans
 
 
 def collect(
@@ -117,19 +122,26 @@ def reason_to_remove(entry: Entry, named: Named, before: datetime, objects: Obje
     if entry.modified >= before or entry.key in named.held:
         return None
     if (payload := episode_of(entry.key)) is not None:
-        episode = named.announcements.episodes.get(payload[0])
-        if episode is not None and payload[1] < episode.newest.number:
-            replaced = episode.newest.materialized_at
-            return "older revision" if replaced < before.timestamp() else None
-        if episode is not None and entry.key == episode.newest.key:
-            return None
-        return "never announced" if _settled(entry.key, named.committed, objects) else None
+        return _reason_of_payload(entry.key, payload, named, before, objects)
+    if is_tombstone(entry.key):
+        return "never buried" if _in_vain(entry.key, named, objects) else None
     if (artifact := _POLICY.fullmatch(entry.key)) is not None:
         newest = named.newest_version.get(artifact[1], 0)
         # The version after the newest may be announced next, from a checkpoint.
         if entry.key not in named.artifacts and int(artifact[2]) <= newest:
             return "policy never announced"
     return None
+
+
+def _reason_of_payload(
+    key: str, payload: tuple[str, int], named: Named, before: datetime, objects: ObjectStore
+) -> str | None:
+    episode = named.announcements.episodes.get(payload[0])
+    if episode is not None and payload[1] < episode.newest.number:
+        return "older revision" if episode.newest.materialized_at < before.timestamp() else None
+    if episode is not None and key == episode.newest.key:
+        return None
+    return "never announced" if _settled(key, named.committed, objects) else None
 
 
 def _settled(key: str, committed: dict[Place, int], objects: ObjectStore) -> bool:
@@ -141,6 +153,14 @@ def _settled(key: str, committed: dict[Place, int], objects: ObjectStore) -> boo
     return all(is_settled((part,), {part.topic: committed.get((part.topic, part.partition), 0)}) for part in parts)
 
 
+def _in_vain(key: str, named: Named, objects: ObjectStore) -> bool:
+    try:
+        tombstone = read_tombstone(key, objects.get(key))
+    except (ObjectMissing, TombstoneUnreadable):
+        return False
+    return in_vain(tombstone, named.committed, named.buried, named.dead)
+
+
 def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Named:
     """Committed offsets first: what is announced later was stored from events after them."""
     reader, registry = LogReader(settings.kafka, "gc"), Registry(settings.registry)
@@ -148,6 +168,7 @@ def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Nam
         robots = [partition for topic in ROBOT_TOPICS for partition in reader.partitions(topic)]
         committed = Positions(settings.kafka).committed(settings.materializer.group, robots)
         spans = spans_of(reader, [TRAINING_EPISODES, POLICY_VERSIONS])
+        dead = spans_of(reader, [DEAD_LETTERS])
         lacking = [number for (topic, number), (low, _) in spans.items() if topic == TRAINING_EPISODES and low > 0]
         if lacking:
             raise DeploymentConflict(
@@ -170,9 +191,11 @@ def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Nam
                         place = int(message.partition() or 0), int(message.offset() or 0)
                         if list(announcements.add(event, *place)):  # `sop reconcile` says what is wrong with it
                             held.add(event.payload_uri.removeprefix(objects.uri("")))
+        with stages.stage("dead-letters", size_of(dead)) as advance:
+            buried = buried_in(scan(reader, dead, advance))
     finally:
         reader.close()
-    return Named(announcements, committed, frozenset(artifacts), dict(newest), frozenset(held))
+    return Named(announcements, committed, frozenset(artifacts), dict(newest), frozenset(held), buried, dead)
 
 
 def _policy_version(message: Message, registry: Registry) -> PolicyVersion:

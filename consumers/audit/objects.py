@@ -7,6 +7,7 @@ from datetime import datetime
 
 from consumers.audit.announced import Announcements, Episode, episode_of
 from consumers.audit.findings import Finding, Kind, Where
+from consumers.tombstone import is_tombstone
 from infra.object_store import Entry
 
 
@@ -19,6 +20,8 @@ def compare_listing(
     `young_after` may be about to be announced: it is no orphan yet.
     """
     for entry in entries:
+        if is_tombstone(entry.key):
+            continue  # tombstones.py judges it by what it says
         named = episode_of(entry.key)
         if named is None:
             if entry.modified < young_after:

@@ -11,6 +11,7 @@ from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
 from consumers.payload import build_payload
 from consumers.ranges import RangeSet
+from consumers.revision import without_buried
 from infra.kafka import LogReader, Message
 from infra.registry import Registry
 from schemas.events import EpisodeMaterialized
@@ -51,6 +52,8 @@ def from_records(event: EpisodeMaterialized, records: list[Message], registry: R
     found += assembly.open.values()
     for episode in found:
         if episode.episode_id == event.episode_id and episode.started is not None:
+            # What was buried before the start came may have come again among these records.
+            without_buried(episode, RangeSet.of(event.rejected).without(episode.rejected))
             payload = build_payload(episode, event.closed_by, event.revision)
             if payload.sha256 == event.payload_sha256:
                 return payload.data

@@ -24,7 +24,9 @@ from consumers.audit.reading import announcement_of, scan, size_of
 from consumers.audit.repair import Repair
 from consumers.audit.standing import take_standing
 from consumers.audit.tables import Tables
+from consumers.audit.tombstones import in_vain, tombstone_in_vain
 from consumers.dead_letters import headers, place_of
+from consumers.tombstone import TombstoneUnreadable, is_tombstone, read_tombstone
 from infra.clickhouse.client import Client, connect
 from infra.clock import Clock, SystemClock
 from infra.errors import ObjectMissing
@@ -214,21 +216,37 @@ class _Audit:
             self.report.notes.append(f"the materializer has no committed offsets for {lacking}: run `sop deploy`")
 
     def _check_objects(self) -> None:
-        young_after = self._started - self._options.grace
+        young_after, tombstones = self._started - self._options.grace, list[Entry]()
         with self._stages.stage("objects", None) as advance:
 
             def counted() -> Iterator[Entry]:
                 for entry in self._objects.entries("episodes/"):
                     self.report.checked["objects"] += 1
                     advance(1)
+                    if is_tombstone(entry.key) and entry.modified < young_after:
+                        tombstones.append(entry)
                     yield entry
 
             for finding in compare_listing(self.announcements, counted(), young_after):
                 self.report.add(finding)
+        for entry in tombstones:
+            self._check_tombstone(entry)
         for episode in missing_objects(self.announcements, self._since):
             key = episode.newest.key
             if not key or not self._objects.exists(key):  # it may have been stored again since the listing
                 self.report.add(missing_object(episode))
+
+    def _check_tombstone(self, entry: Entry) -> None:
+        """Few there are: of episodes whose start did not come in time."""
+        try:
+            tombstone = read_tombstone(entry.key, self._objects.get(entry.key))
+        except ObjectMissing:
+            return  # `sop gc` is at work
+        except TombstoneUnreadable as error:
+            self.report.add(Finding(Kind.WRONG, Where.OBJECTS, entry.key, str(error), key=entry.key))
+            return
+        if in_vain(tombstone, self._at.committed, self.buried, self._at.dead):
+            self.report.add(tombstone_in_vain(entry, tombstone))
 
     def _check_contents(self) -> None:
         """Read every object of a newest revision, and compare its sha256; a few at a time."""

@@ -6,16 +6,18 @@ real servers are asked elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from consumers.assembly import Sealed
 from consumers.dead_letters import Reason
 from consumers.emitted import EmittedLog
+from consumers.history import Graveyard
 from consumers.partition import OwnedPartition, resume_positions
 from consumers.storing import Stored, announced_before, store_wave
+from consumers.tombstone import Place
 from infra.clock import Clock, ManualClock
 from infra.errors import InfraError, ObjectMissing
 from infra.kafka import CommittedOffset, Partition
@@ -40,11 +42,26 @@ class Inline(Executor):
         return done
 
 
+class Unasked:
+    """Dead-letters where no objects contradict one another."""
+
+    def holds(self, places: Collection[Place], since_ms: int) -> set[Place]:
+        raise AssertionError(f"nobody should ask for {places} since {since_ms}")
+
+
 def store(
-    sealed: Sealed, emitted: EmittedLog, committed: Mapping[str, int], objects: ObjectStore, clock: Clock
+    sealed: Sealed,
+    emitted: EmittedLog,
+    committed: Mapping[str, int],
+    objects: ObjectStore,
+    clock: Clock,
+    *,
+    graveyard: Graveyard | None = None,
 ) -> Stored:
     """Store one episode, as the materializer stores a wave of one."""
-    (result,) = store_wave([sealed], emitted, committed, objects, clock, pool=Inline())
+    (result,) = store_wave(
+        [sealed], emitted, committed, objects, clock, graveyard=graveyard or Unasked(), pool=Inline()
+    )
     if isinstance(result, InfraError):
         raise result
     return result
@@ -91,6 +108,11 @@ class Cluster:
     def now_ms(self) -> int:
         return int(self.clock.now().timestamp() * 1000)
 
+    def holds(self, places: Collection[Place], since_ms: int) -> set[Place]:
+        """Those records that are on dead-letters; they came there after `since_ms`."""
+        assert since_ms <= self.now_ms()
+        return {place for place in places if (place[0], place[2]) in self.dead}
+
 
 class Member:
     """Owns the one partition number. `stale` members are refused by the commit, as the group's fence does."""
@@ -103,7 +125,8 @@ class Member:
         for position in range(min(training for training, _ in starts), len(cluster.training)):
             emitted.remember(cluster.training[position], position)
         for position in range(min(dead for _, dead in starts), len(cluster.dead)):
-            emitted.remember_dead(*cluster.dead[position], position)
+            given_up = cluster.reasons[position] is Reason.NEVER_STARTED
+            emitted.remember_dead(*cluster.dead[position], position, given_up=given_up)
         emitted.end_of_training, emitted.end_of_dead_letters = len(cluster.training), len(cluster.dead)
         offsets = {topic: value.offset for (topic, _), value in cluster.committed.items()}
         self.owned = OwnedPartition(0, {}, offsets, emitted, TIMEOUT)
@@ -125,14 +148,15 @@ class Member:
         """Look up what was announced of episodes that hold dead letters back."""
         owned, shelf = self.owned, self.cluster.shelf
         for episode in owned.assembly.undecided():
-            owned.decide(episode, announced_before(episode, owned.emitted, owned.committed, shelf))  # type: ignore[arg-type]
+            before = announced_before(episode, owned.emitted, owned.committed, shelf, self.cluster)  # type: ignore[arg-type]
+            owned.decide(episode, before)
 
     def store(self) -> None:
         """Put sealed episodes on the shelf."""
-        outbox, emitted = self.owned.outbox, self.owned.emitted
-        for sealed in outbox.sealed:
-            self.owned.keep(store(sealed, emitted, self.owned.committed, self.cluster.shelf, self.cluster.clock))  # type: ignore[arg-type]
-        outbox.sealed = []
+        owned, cluster, objects = self.owned, self.cluster, cast("ObjectStore", self.cluster.shelf)
+        for sealed in owned.outbox.sealed:
+            owned.keep(store(sealed, owned.emitted, owned.committed, objects, cluster.clock, graveyard=cluster))
+        owned.outbox.sealed = []
 
     def commit(self) -> None:
         """Store, then make everything visible at once."""

@@ -49,3 +49,11 @@ def test_update_is_the_union_and_events_round_trip(one: list[tuple[int, int]], t
     ours.update(RangeSet(two))
     assert expand(list(ours)) == expand(one) | expand(two)
     assert RangeSet.of(ours.as_events()) == ours
+
+
+@given(stretches, stretches)
+def test_difference_and_intersection_agree_with_sets(
+    one: list[tuple[int, int]], two: list[tuple[int, int]]
+) -> None:
+    assert expand(list(RangeSet(one).without(RangeSet(two)))) == expand(one) - expand(two)
+    assert expand(list(RangeSet(one).common(RangeSet(two)))) == expand(one) & expand(two)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.stateful import invariant
 
 from consumers.audit.accounting import Accounting
-from consumers.audit.announced import Announcements, episode_of, spoken, without
+from consumers.audit.announced import Announcements, episode_of, spoken
 from consumers.audit.buried import Buried
 from consumers.audit.claims import claims_of
 from consumers.audit.findings import Kind, Where
@@ -22,19 +22,12 @@ from tests.consumers.member import Cluster, Member
 from tests.consumers.robots import Robot, schema_of
 from tests.consumers.test_exactly_once_model import ExactlyOnce
 
-numbers = st.sets(st.integers(0, 40))
-
 
 def ranges(values: set[int]) -> RangeSet:
     found = RangeSet()
     for value in values:
         found.add(value)
     return found
-
-
-@given(numbers, numbers)
-def test_what_is_left_of_ranges_is_what_is_left_of_sets(one: set[int], other: set[int]) -> None:
-    assert without(ranges(one), ranges(other)) == ranges(one - other)
 
 
 def audit(

@@ -12,6 +12,7 @@ import pytest
 
 from consumers.audit.gc import Collected, collect
 from consumers.payload import METADATA_KEY
+from consumers.tombstone import is_tombstone
 from infra.errors import DeploymentConflict
 from infra.kafka import EventProducer, OutRecord
 from infra.object_store import sha256_hex
@@ -19,6 +20,7 @@ from infra.registry import Registry
 from schemas import codec
 from schemas.events import PolicyVersion
 from schemas.topics import POLICY_VERSIONS, TRAINING_EPISODES
+from tests.consumers.audit.graves import put_tombstone
 from tests.consumers.integration.pipeline import Pipeline
 
 pytestmark = pytest.mark.timeout(240)
@@ -86,6 +88,9 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
     # As a member that is at work leaves it, before its transaction.
     under_way = put_payload(pipeline, moved(data, 10**9), whole.episode_id, 3)
     unreadable = put_payload(pipeline, b"no payload", whole.episode_id, 4)
+    tombstones = {entry.key for entry in pipeline.objects.entries("episodes/") if is_tombstone(entry.key)}
+    assert len(tombstones) == 1, "of the robot whose start never came"
+    unburied, to_be_buried = put_tombstone(pipeline, whole, 0), put_tombstone(pipeline, whole, 10**9)
     policies = {n: put_policy(pipeline, n, announced=n == 2) for n in (1, 2, 3)}
     header = json.dumps({"__metadata__": {"sop": json.dumps({"episodes": [{"payload_uri": older.payload_uri}]})}})
     pipeline.objects.put("checkpoints/p/1.safetensors", struct.pack("<Q", len(header)) + header.encode())
@@ -94,12 +99,12 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
 
     assert gc(pipeline, timedelta(hours=1)).objects.total() == 0, "everything is younger than the grace period"
     planned = gc(pipeline, dry_run=True)
-    assert planned.objects == {"never announced": 1, "policy never announced": 1}
+    assert planned.objects == {"never announced": 1, "never buried": 1, "policy never announced": 1}
     assert planned.bytes["never announced"] == len(moved(data, 0))
     assert keys(pipeline) == before
     done = gc(pipeline)
     assert (done.objects, done.bytes, done.kept) == (planned.objects, planned.bytes, planned.kept)
-    assert before - keys(pipeline) == {orphan, policies[1]}
+    assert before - keys(pipeline) == {orphan, unburied, policies[1]}
 
     journal = "journals/p/versions/1.json"
     pipeline.objects.put(journal, json.dumps({"payload_uri": older.payload_uri}).encode())
@@ -107,10 +112,11 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
     assert gc(pipeline).objects == {}, "a version can be trained again"
     pipeline.objects.delete(journal)
     assert gc(pipeline).objects == {"older revision": 1}
-    assert before - keys(pipeline) == {orphan, policies[1], older_key, "checkpoints/p/1.safetensors"}
+    assert before - keys(pipeline) == {orphan, unburied, policies[1], older_key, "checkpoints/p/1.safetensors"}
     assert gc(pipeline).objects == {}
     assert all(pipeline.objects.exists(pipeline.objects.key(event.payload_uri)) for event in newest.values())
-    for key in (under_way, unreadable, policies[2], policies[3], "notes/mine.txt"):
+    assert all(pipeline.objects.exists(key) for key in tombstones)
+    for key in (under_way, unreadable, to_be_buried, policies[2], policies[3], "notes/mine.txt"):
         assert pipeline.objects.exists(key)
         pipeline.objects.delete(key)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
 
 from consumers.audit.findings import Finding, Kind, Report, Where
 from consumers.audit.reconcile import Options, reconcile
+from consumers.dead_letters import place_of
+from consumers.graveyard import DeadLetterLog
 from infra.clickhouse.client import connect
+from infra.kafka import LogReader
+from tests.consumers.audit.graves import put_tombstone
 from tests.consumers.integration.pipeline import Pipeline
 
 pytestmark = pytest.mark.timeout(240)
@@ -140,3 +145,28 @@ def test_an_object_that_nobody_announced_is_an_orphan_once_it_is_old_enough(pipe
     report = audit(pipeline, grace=timedelta(0))
     assert the_one(report, Where.OBJECTS, Kind.ORPHANED).key == key
     pipeline.objects.delete(key)
+
+
+def test_a_tombstone_of_events_that_were_not_buried_is_an_orphan_and_one_of_buried_events_is_not(
+    pipeline: Pipeline,
+) -> None:
+    event = next(event for event in pipeline.newest().values() if event.robot_id == "robot-7")
+    key = put_tombstone(pipeline, event, 0)
+    assert audit(pipeline).clean
+    assert the_one(audit(pipeline, grace=timedelta(0)), Where.OBJECTS, Kind.ORPHANED).key == key
+    pipeline.objects.delete(key)
+    assert audit(pipeline, grace=timedelta(0)).clean, "a tombstone of the robot whose start never came is there"
+
+
+def test_dead_letters_tell_whether_a_record_was_buried(pipeline: Pipeline) -> None:
+    places = {place_of(message) for message in pipeline.dead_letters()}
+    (topic, number, offset), *_ = sorted(places)
+    reader = LogReader(pipeline.settings.kafka, "test")
+    try:
+        log = DeadLetterLog(pipeline.settings.kafka, reader)
+        assert log.holds({(topic, number, offset), (topic, number, offset + 10**6)}, 0) == {
+            (topic, number, offset)
+        }
+        assert log.holds(places, int(time.time() * 1000) + 10**9) == set(), "nothing was buried after that"
+    finally:
+        reader.close()

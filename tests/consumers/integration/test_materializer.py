@@ -130,6 +130,29 @@ def test_an_end_that_never_comes_is_truncated_and_late_events_make_a_second_revi
     assert pipeline.stop(index) == 0
 
 
+def test_steps_given_up_for_want_of_a_start_are_not_in_the_episode_that_starts_late(pipeline: Pipeline) -> None:
+    """The member is restarted in between, and the robot's whole spool is replayed: nobody remembers them."""
+    changes = {"SOP_MATERIALIZER__EPISODE_TIMEOUT": "2", "SOP_MATERIALIZER__OFFSETS_INTERVAL": "0.3"}
+
+    def letters() -> int:
+        return sum(message.key() == b"startless" for message in pipeline.dead_letters())
+
+    member = pipeline.start("materialize", **changes)
+    events = Robot("startless").episode(6)
+    pipeline.send(events[1:5])
+    wait_until(lambda: letters() == 4, "the steps are given up")
+    assert pipeline.stop(member) == 0
+    member = pipeline.start("materialize", **changes)
+    pipeline.send(events)
+    wait_until(lambda: events[0].episode_id in pipeline.newest(), "the episode is announced")
+    announced = pipeline.newest()[events[0].episode_id]
+    assert [(r.first, r.last) for r in announced.rejected] == [(1, 4)]
+    assert [(r.first, r.last) for r in announced.sequences] == [(0, 0), (5, 7)]
+    assert (announced.step_count, announced.missing_count) == (2, 0)
+    assert letters() == 4
+    assert pipeline.stop(member) == 0
+
+
 @pytest.mark.parametrize("name", ["object_store", "registry", "clickhouse", "broker"])
 def test_a_server_that_is_killed_and_comes_back_costs_time_and_nothing_else(
     pipeline: Pipeline, servers: Stack, name: str

@@ -1,0 +1,148 @@
+"""What was buried because its start did not come stays buried: the start comes, the robot's spool is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from consumers.dead_letters import Reason
+from consumers.payload import read_payload
+from consumers.ranges import RangeSet
+from consumers.tombstone import is_tombstone
+from schemas.events import ClosedBy, EpisodeMaterialized, RobotEvent
+from schemas.topics import ROBOT_TOPICS
+from tests.consumers.member import TIMEOUT, Cluster, Member
+from tests.consumers.robots import Robot
+
+
+def send(cluster: Cluster, events: Sequence[RobotEvent]) -> None:
+    for event in events:
+        cluster.log.append(event, cluster.now_ms())
+
+
+def read_all(member: Member) -> None:
+    for topic in member.cluster.log.records:
+        member.consume(topic, 1000)
+
+
+def settle(member: Member) -> None:
+    """Everything is read, falls silent, and is committed, so that a successor remembers nothing of it."""
+    read_all(member)
+    member.cluster.clock.advance(TIMEOUT + 1)
+    member.let_time_pass()
+    member.commit()
+    member.commit()
+
+
+def newest(cluster: Cluster) -> EpisodeMaterialized:
+    return cluster.training[-1]
+
+
+def listed(cluster: Cluster) -> RangeSet:
+    return RangeSet.of(newest(cluster).sequences)
+
+
+def buried_sequences(cluster: Cluster) -> list[int]:
+    """Sequences of robot-steps on dead-letters; offsets of the first copies are sequences less one."""
+    return sorted(offset + 1 for topic, offset in cluster.dead if topic == "robot-steps")
+
+
+@pytest.mark.parametrize("restart", [True, False], ids=["restarted", "not restarted"])
+@pytest.mark.parametrize("replayed", ["spool", "start alone"])
+def test_steps_that_were_given_up_are_rejected_in_the_episode_whose_start_comes_late(
+    *, restart: bool, replayed: str
+) -> None:
+    cluster, events = Cluster(), Robot().episode(4)
+    member = Member(cluster)
+    send(cluster, events[1:4])
+    settle(member)
+    assert cluster.reasons == [Reason.NEVER_STARTED] * 3
+    member = Member(cluster) if restart else member
+    send(cluster, events if replayed == "spool" else [events[0], *events[4:]])
+    settle(member)
+    assert buried_sequences(cluster) == [1, 2, 3], "buried once"
+    assert list(listed(cluster)) == [(0, 0), (4, 5)]
+    announced = newest(cluster)
+    assert [(r.first, r.last) for r in announced.rejected] == [(1, 3)]
+    assert (announced.closed_by, announced.missing_count, announced.revision) == (ClosedBy.COMPLETE, 0, 1)
+    stored = read_payload(cluster.shelf.get(cluster.shelf.key(announced.payload_uri)))
+    assert stored.steps.sequence.tolist() == [4]
+
+
+def test_what_was_given_up_and_would_be_read_again_stays_given_up_although_the_start_is_there_now() -> None:
+    cluster, events, other = Cluster(), Robot("late").episode(3), Robot("other").episode(3)
+    member = Member(cluster)
+    send(cluster, other[:2])  # an older episode holds the committed offsets back
+    send(cluster, events[1:4])
+    read_all(member)
+    cluster.clock.advance(TIMEOUT / 2)
+    send(cluster, other[2:3])
+    read_all(member)
+    cluster.clock.advance(TIMEOUT / 2 + 1)
+    member.let_time_pass()
+    member.commit()
+    assert len(cluster.dead) == 3
+    assert cluster.committed["robot-steps", 0].offset == 0
+    member = Member(cluster)
+    send(cluster, [events[0], events[4]])
+    settle(member)
+    [late] = [event for event in cluster.training if event.robot_id == "late"]
+    assert [(r.first, r.last) for r in late.rejected] == [(1, 3)]
+    assert len(cluster.dead) == 3
+
+
+def test_a_tombstone_whose_member_died_before_its_commit_means_nothing() -> None:
+    cluster, events = Cluster(), Robot().episode(3)
+    member = Member(cluster)
+    send(cluster, events[1:4])
+    read_all(member)
+    cluster.clock.advance(TIMEOUT + 1)
+    member.let_time_pass()
+    member.store()  # and dies
+    assert [is_tombstone(key) for key in cluster.shelf.objects] == [True]
+    member = Member(cluster)
+    send(cluster, [events[0], events[4]])
+    settle(member)
+    assert (newest(cluster).closed_by, cluster.dead) == (ClosedBy.COMPLETE, [])
+    member = Member(cluster)
+    send(cluster, events)  # by now the tombstone's events are settled; dead-letters says that they were not buried
+    settle(member)
+    assert (len(cluster.training), cluster.dead) == (1, [])
+
+
+def test_a_payload_with_steps_that_were_buried_is_not_taken_for_the_announced_one() -> None:
+    """One member read steps and start in one go, and died before its commit; the next read the start too late."""
+    cluster, events = Cluster(), Robot().episode(3, ends=False)
+    send(cluster, events[1:4])
+    cluster.clock.advance(TIMEOUT + 1)
+    send(cluster, events[:1])
+    member = Member(cluster)
+    read_all(member)
+    cluster.clock.advance(TIMEOUT + 1)
+    member.let_time_pass()
+    member.store()  # steps and start; and dies
+    member = Member(cluster)
+    member.consume("robot-steps", 10)
+    member.owned.advance(cluster.now_ms(), frozenset(ROBOT_TOPICS))
+    member.commit()
+    settle(member)
+    assert list(listed(cluster)) == [(0, 0)]
+    member = Member(cluster)
+    send(cluster, [*events, Robot().episode(3)[4].model_copy(update={"episode_id": events[0].episode_id})])
+    settle(member)
+    assert list(listed(cluster)) == [(0, 0), (4, 4)], "in two places"
+    assert newest(cluster).revision == 2
+    assert buried_sequences(cluster)[:3] == [1, 2, 3]
+
+
+def test_a_rejected_record_of_an_episode_that_never_started_is_buried_once() -> None:
+    cluster, events = Cluster(), Robot().episode(3)
+    events[2] = events[2].model_copy(update={"captured_at": events[2].captured_at.replace(year=2300)})
+    for _ in range(2):
+        member = Member(cluster)
+        send(cluster, events[1:4])
+        read_all(member)
+        member.decide()
+        settle(member)
+    assert len(cluster.dead) == 3
