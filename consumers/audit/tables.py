@@ -66,7 +66,7 @@ class Tables:
 
     def _interventions(self, announcements: Announcements, indexed: dict[int, int]) -> Interventions:
         found = Interventions(announcements, indexed)
-        with self._stages.stage("intervention rows", len(announcements.episodes)) as advance:
+        with self._stages.stage("intervention rows", None) as advance:
 
             def rows() -> Iterator[InterventionRows]:
                 for episode_id, own in self._rows(INTERVENTION_ROWS):
