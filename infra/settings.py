@@ -86,9 +86,7 @@ class RobotSettings(_Section):
     max_spool_bytes: int = Field(8 * 2**30, ge=2**20, description="bound of the spool on disk")
     min_free_bytes: int = Field(2**30, ge=0, description="what the spool's disk must keep free for others")
     warn_fraction: float = Field(0.8, gt=0, le=1, description="of the bound, from which heartbeats warn")
-    segment_bytes: int = Field(
-        16 * 2**20, ge=2**16, description="of one file of the spool, while it is appended to"
-    )
+    segment_bytes: int = Field(16 * 2**20, ge=2**12, description="of events in one file of the spool")
     drain_rate: float = Field(5_000.0, gt=0, description="events a second that leave for Kafka, at most")
 
 

@@ -9,7 +9,6 @@ import contextlib
 import os
 import queue
 import signal
-import sqlite3
 import sys
 import threading
 import time
@@ -76,7 +75,7 @@ def _publish(publisher: Publisher, offers: queue.SimpleQueue[Offer], over: threa
         try:
             publisher.turn()
             trouble = ""
-        except (sqlite3.Error, OSError) as error:
+        except OSError as error:
             if trouble != str(error):
                 trouble = str(error)
                 _log.error("spool_unreadable", error=trouble)

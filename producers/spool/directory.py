@@ -1,6 +1,6 @@
 """The spool's folder: numbered files, how far Kafka has acknowledged, and what was found damaged.
 
-segment-0000000012.db   events of one boot, in order; a higher number is newer
+segment-0000000012.log  events of one boot, in order; a higher number is newer
 acknowledged            position up to which everything is in Kafka
 quarantine/             damaged files, never deleted by us
 reserve                 room kept for the episode that is open
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-
-from producers.spool.segment import SIDE_FILES
 
 _log = structlog.get_logger(__name__)
 
@@ -61,11 +59,11 @@ class SpoolDirectory:
 
     def segment(self, number: int) -> Path:
         """File of a number."""
-        return self.path / f"segment-{number:010d}.db"
+        return self.path / f"segment-{number:010d}.log"
 
     def numbers(self) -> list[int]:
         """Numbers of all files, oldest first."""
-        return sorted(int(path.stem.removeprefix("segment-")) for path in self.path.glob("segment-*.db"))
+        return sorted(int(path.stem.removeprefix("segment-")) for path in self.path.glob("segment-*.log"))
 
     def after(self, number: int) -> list[int]:
         """Numbers above one, oldest first."""
@@ -89,17 +87,7 @@ class SpoolDirectory:
 
     def delete(self, number: int) -> None:
         """Remove a file whose events are all in Kafka."""
-        path = self.segment(number)
-        # The WAL first: one without its file could be taken for a later file's of the same name.
-        for suffix in (*SIDE_FILES, ""):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-    def remove_strays(self) -> None:
-        """Remove side files whose file is gone."""
-        for suffix in SIDE_FILES:
-            for path in self.path.glob(f"segment-*.db{suffix}"):
-                if not path.with_name(path.name.removesuffix(suffix)).exists():
-                    path.unlink(missing_ok=True)
+        self.segment(number).unlink(missing_ok=True)
 
     def quarantine(self, number: int, why: str) -> Path:
         """Put a damaged file aside, under a name that no other has."""
@@ -111,17 +99,13 @@ class SpoolDirectory:
         while target.exists():
             attempt += 1
             target = folder / f"{path.name}.{attempt}"
-        for suffix in ("", *SIDE_FILES):
-            source = path.with_name(path.name + suffix)
-            if source.exists():
-                source.rename(target.with_name(target.name + suffix))
+        path.rename(target)
         _log.error("spool_file_quarantined", path=str(target), error=why)
         return target
 
     def quarantined(self) -> list[Path]:
         """Damaged files that somebody must look at."""
-        found = (self.path / "quarantine").glob("segment-*")
-        return sorted(path for path in found if not path.name.endswith(SIDE_FILES))
+        return sorted((self.path / "quarantine").glob("segment-*"))
 
     def used_bytes(self) -> int:
         """Bytes of all files, without the reserve."""

@@ -122,7 +122,7 @@ class Publisher:
         """One round: to the disk, on to Kafka, reports, and what may go. Waits at most some 20 ms for the network.
 
         Raises:
-            sqlite3.OperationalError, OSError: the spool cannot be read now; the next turn tries again.
+            OSError: the spool cannot be read now; the next turn tries again.
         """
         now = self._clock.monotonic()
         if now >= self._next_sync:

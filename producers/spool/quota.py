@@ -8,27 +8,20 @@ from dataclasses import dataclass
 from infra.settings import RobotSettings
 from producers.errors import SpoolFull
 from producers.spool.directory import SpoolDirectory
+from producers.spool.framing import OVERHEAD
+from producers.spool.kinds import NEWEST_KINDS
+from producers.spool.segment import header_frame
 
-_PAGE = 4096
-# What SQLite adds to an event beside its body and its trace: cell, header, and numbers.
-_ROW = 64
-# Files in the WAL at once: the one appended to, the one being moved out of its WAL, and its copy.
-_UNSEALED = 3
+# W3C's traceparent.
+_TRACE = 55
 # Starts, ends and interventions: some hundred.
 _EDGES = 256 * 1024
+_HEADER = len(header_frame({}, tuple(NEWEST_KINDS.values()))) + 1024
 
 
 def event_bytes(body: int) -> int:
-    """Disk that an event with a body of so many bytes takes in a sealed file, at most."""
-    cell = body + 55 + _ROW
-    if cell <= _PAGE // 2:
-        return -(-_PAGE // ((_PAGE - 100) // cell))
-    return (-(-cell // (_PAGE - 4)) + 1) * _PAGE
-
-
-def wal_bytes(body: int) -> int:
-    """WAL that the commit of such an event takes, about: its pages, and now and then an inner one."""
-    return (1 + body // _PAGE) * (_PAGE + 24) + 512
+    """Disk that an event with a body of so many bytes takes."""
+    return OVERHEAD + _TRACE + body
 
 
 @dataclass
@@ -51,7 +44,8 @@ class Room:
             SpoolFull: there is none.
         """
         self.left = 0
-        need = events * event_bytes(body) + _UNSEALED * self.settings.segment_bytes + _EDGES
+        need = events * event_bytes(body) + _EDGES
+        need += (need // self.settings.segment_bytes + 2) * _HEADER
         used, free = self.directory.used_bytes(), self.directory.free_bytes() + self._kept()
         where = self.directory.path
         if used + need > self.settings.max_spool_bytes:

@@ -9,10 +9,9 @@ import structlog
 from producers.spool.directory import SpoolDirectory
 from producers.spool.segment import Row, SegmentDamaged, SegmentReader
 
-# Positions that are tried one by one in a damaged file that nothing follows.
-_SALVAGED = 100_000
 # Seconds between writes of how far Kafka has acknowledged: what a crash sends again.
 _REMEMBER_EVERY = 0.5
+_ALL = 2**62
 
 _log = structlog.get_logger(__name__)
 
@@ -21,13 +20,15 @@ class Frontier:
     """Sees to it that what the robot appended gets onto the disk.
 
     Attributes:
-        durable: position up to which everything is there.
+        number: of the newest file that was begun; those before are complete, and on the disk.
+        size: bytes of it that are there.
     """
 
     def __init__(self, directory: SpoolDirectory) -> None:
-        self.durable = 0
+        self.number = 0
+        self.size = 0
         self._directory = directory
-        self._number = 0
+        self._seen = 0
         self._newest: SegmentReader | None = None
         self._ahead: SegmentReader | None = None
 
@@ -35,26 +36,26 @@ class Frontier:
         """Wait for the disk, for all that was recorded before the call.
 
         Raises:
-            sqlite3.OperationalError, OSError: not now.
+            OSError: not now.
         """
         while True:
             if self._ahead is None:
                 self._ahead = self._open_following()
-            try:
-                if self._newest is not None:
-                    self._sync(self._newest)
-                if self._ahead is None or self._ahead.last() is None:
-                    return
-                if self._newest is not None:
-                    self._sync(self._newest)  # what was appended until the robot went on to the next file
-            except SegmentDamaged as error:
-                # Who reads it puts it aside. What comes after is synced all the same.
-                _log.warning("spool_file_damaged", error=str(error))
-                if self._ahead is None:
-                    return
+            over = self._ahead is not None and self._ahead.begun  # then nobody appends to the one before
+            if self._newest is not None and self._newest.size != self.size:
+                self.size = self._newest.sync()
+            if not over:
+                return
             if self._newest is not None:
                 self._newest.close()
             self._newest, self._ahead = self._ahead, None
+            self.number, self.size = self._seen, 0
+
+    def upto(self, number: int) -> int:
+        """Bytes of a file that are on the disk."""
+        if number < self.number:
+            return _ALL
+        return self.size if number == self.number else 0
 
     def close(self) -> None:
         """Let go of the files."""
@@ -63,18 +64,13 @@ class Frontier:
                 reader.close()
         self._newest = self._ahead = None
 
-    def _sync(self, reader: SegmentReader) -> None:
-        last = reader.last()
-        if last is not None and last > self.durable:
-            reader.sync()
-            self.durable = last
-
     def _open_following(self) -> SegmentReader | None:
-        for number in self._directory.after(self._number):
-            self._number = number
+        for number in self._directory.after(self._seen):
+            self._seen = number
             try:
                 return SegmentReader(self._directory.segment(number))
             except SegmentDamaged as error:
+                # Who reads it puts it aside. What comes after is synced all the same.
                 _log.warning("spool_file_damaged", error=str(error))
         return None
 
@@ -104,36 +100,39 @@ class SpoolReading:
     @property
     def waiting(self) -> bool:
         """There are events to be read."""
-        return self._frontier.durable > self._cursor
+        if self._reader is None:
+            return self._frontier.number > self._number
+        return self._reader.offset < min(self._frontier.upto(self._number), self._reader.size)
 
     def sync(self) -> None:
         """Wait for the disk, for all that was recorded before the call; only that is read."""
         self._frontier.sync()
 
     def read(self, limit: int) -> list[Row]:
-        """The next events, at most about `limit`; a damaged file's are all at once.
+        """The next events, at most `limit`.
 
         Raises:
-            sqlite3.OperationalError, OSError: not now.
+            OSError: not now.
         """
         while True:
             if self._reader is None and not self._open_next():
                 return []
-            reader, durable = self._reader, self._frontier.durable
+            reader = self._reader
             assert reader is not None  # noqa: S101
-            if self._number in self._damaged:
-                rows = []
-            else:
-                try:
-                    rows = [row for row in reader.rows(self._cursor, limit) if row.position <= durable]
-                except SegmentDamaged as error:
-                    rows = self._salvage(reader, str(error))
-            if rows:
-                self._cursor = rows[-1].position
-                return rows
-            if durable <= self._cursor:
+            upto = min(self._frontier.upto(self._number), reader.size)
+            while found := reader.read(limit, upto):
+                if rows := [row for row in found if row.position > self._cursor]:
+                    self._cursor = rows[-1].position
+                    return rows
+            if self._number >= self._frontier.number:
+                if reader.offset < upto:
+                    self._frontier.size = reader.offset  # unfinished: what replaces it is synced anew
                 return []
-            # What is left to be read lies in a later file, so nobody appends to this one any more.
+            if reader.offset < upto:
+                reader.damage = f"it ends in the middle of an event, at {reader.offset}"
+            if reader.damage is not None:
+                self._damaged[self._number] = reader.damage
+                _log.error("spool_file_damaged", path=str(reader.path), error=reader.damage)
             self._finished.append((self._number, self._cursor))
             self._let_go()
 
@@ -184,20 +183,3 @@ class SpoolReading:
             self._number = number
             return True
         return False
-
-    def _salvage(self, reader: SegmentReader, why: str) -> list[Row]:
-        upto = self._cursor + _SALVAGED
-        for number in self._directory.after(self._number):
-            try:
-                following = SegmentReader(self._directory.segment(number))
-            except SegmentDamaged:
-                continue
-            first = following.first()
-            following.close()
-            if first is not None:
-                upto = min(upto, first - 1)
-                break
-        rows = reader.salvage(self._cursor, upto)
-        self._damaged[self._number] = why
-        _log.error("spool_file_damaged", path=str(reader.path), error=why, events_saved=len(rows))
-        return rows

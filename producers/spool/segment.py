@@ -1,34 +1,29 @@
-"""One file of the spool: an SQLite database in WAL mode, appended to by the robot, read by the publisher.
+"""One file of the spool: the robot appends frames to it, the publisher reads them.
 
-The robot's commits are a write into the page cache: they survive the process. What makes them survive the power
-as well is `SegmentReader.sync`, in the publisher. The WAL is not checkpointed while the robot appends, because a
-checkpoint, and the WAL's restart after it, wait for the disk; and a WAL that only grows is always a whole
-beginning of what was recorded, by its checksums, whenever the power went.
+An append is one write into the page cache: it survives the process. What makes it survive the power as well is
+`SegmentReader.sync`, in the publisher. A write that was cut short, by a kill or by a disk that is full, leaves an
+unfinished frame at the end, which whoever writes or opens the file next cuts off.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import sqlite3
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-_TABLES = (
-    "CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
-    "CREATE TABLE kinds(kind INTEGER PRIMARY KEY, topic TEXT, record TEXT, version INTEGER, schema TEXT)",
-    "CREATE TABLE events(position INTEGER PRIMARY KEY, kind INTEGER, taken_at REAL, traceparent BLOB, "
-    "crc INTEGER, body BLOB)",
-)
-_INSERT = "INSERT INTO events VALUES(?, ?, ?, ?, ?, ?)"
-_SELECT = "SELECT position, kind, taken_at, traceparent, crc, body FROM events "
-# A tool that looks into the spool may hold it for a moment; a step cannot wait longer than that.
-_WRITER_PATIENCE = 0.1
-_READER_PATIENCE = 5.0
-SIDE_FILES = ("-wal", "-shm")
-DRAFT = "draft.db"
+from producers.spool.framing import Stored, find, pack, unpack
+
+DRAFT = "draft"
+# Frames that hold no event: what the file is, and what was open when it began.
+_HEADER, _CARRY = 255, 254
+_CHUNK = 2**18
+_ALL = 2**62
+
+EventFields = tuple[int, int, float, bytes, bytes]
+"""Position, number of its kind, unix seconds, trace, body."""
 
 
 class SegmentDamaged(Exception):
@@ -58,191 +53,211 @@ class Row:
 
 
 class SegmentWriter:
-    """Appends to one file. Any thread may use it, one at a time."""
+    """Appends to one file. Any thread may use it, one at a time.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    Attributes:
+        size: bytes of the file.
+        appended: of them, those of events.
+    """
+
+    def __init__(self, path: Path, descriptor: int, size: int) -> None:
         self.path = path
-        self._connection = connection
+        self.size = size
+        self.appended = 0
+        self._descriptor = descriptor
+        self._torn = False
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str], kinds: Sequence[Kind]) -> SegmentWriter:
         """A new file, on the disk for good before this returns; half-made ones never have its name.
 
         Raises:
-            OSError, sqlite3.Error: it cannot be made.
+            OSError: it cannot be made.
         """
         draft = path.with_name(DRAFT)
-        for suffix in ("", *SIDE_FILES):
-            draft.with_name(DRAFT + suffix).unlink(missing_ok=True)
-        connection = _connect(draft)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(draft, flags, 0o600)
         try:
-            _pragmas(connection, "journal_mode=WAL", "synchronous=NORMAL")
-            connection.execute("BEGIN")
-            for table in _TABLES:
-                connection.execute(table)
-            connection.executemany("INSERT INTO meta VALUES(?, ?)", meta.items())
-            rows = [(n, k.topic, k.record, k.version, k.schema) for n, k in enumerate(kinds)]
-            connection.executemany("INSERT INTO kinds VALUES(?, ?, ?, ?, ?)", rows)
-            connection.execute("COMMIT")
-        finally:
-            connection.close()  # moves everything out of the WAL, and syncs
-        draft.rename(path)
-        connection = _connect(path)
-        try:
-            _pragmas(connection, "synchronous=NORMAL", "wal_autocheckpoint=0")
-            # The first commit to a WAL waits for the disk; let it not be a step's.
-            connection.execute("INSERT INTO meta VALUES('opened', '')")
-            for durable in (path.with_name(path.name + SIDE_FILES[0]), path.parent):
-                sync_path(durable)
+            header = header_frame(meta, kinds)
+            _write(descriptor, header)
+            os.fsync(descriptor)
+            draft.rename(path)
+            _sync_names(path.parent)
         except BaseException:
-            connection.close()
+            os.close(descriptor)
             raise
-        return cls(path, connection)
+        return cls(path, descriptor, len(header))
 
     def append(self, position: int, kind: int, taken_at: float, traceparent: bytes, body: bytes) -> None:
-        """Commit one event; a write into the page cache, no wait for the disk.
+        """Record one event: a write into the page cache, no wait for the disk.
 
         Raises:
-            sqlite3.Error: it was not recorded.
+            OSError: it was not recorded.
         """
-        self._connection.execute(_INSERT, (position, kind, taken_at, traceparent, _crc(traceparent, body), body))
+        self._append(pack(position, kind, taken_at, traceparent, body))
 
-    def append_all(self, events: Sequence[tuple[int, int, float, bytes, bytes]], carry: str | None = None) -> None:
-        """Commit several events (arguments of `append`) at once, and what was open before them.
+    def append_all(self, events: Sequence[EventFields], carry: str) -> None:
+        """Record a new file's first events, and what was open before them, at once.
 
         Raises:
-            sqlite3.Error: none was recorded.
+            OSError: none was recorded.
         """
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            if carry is not None:
-                self._connection.execute("INSERT INTO meta VALUES('carry', ?)", (carry,))
-            for event in events:
-                self.append(*event)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def seal(self) -> None:
-        """Move everything from the WAL into the file proper, and let go; this waits for the disk."""
-        try:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            self._connection.close()
+        opened = pack(0, _CARRY, 0.0, b"", carry.encode())
+        self._append(opened + b"".join(pack(*event) for event in events))
 
     def close(self) -> None:
         """Let go."""
-        self._connection.close()
+        os.close(self._descriptor)
+
+    def _append(self, data: bytes) -> None:
+        if self._torn:
+            self._cut()
+        try:
+            _write(self._descriptor, data)
+        except OSError:
+            self._torn = True
+            self._cut()
+            raise
+        self.size += len(data)
+        self.appended += len(data)
+
+    def _cut(self) -> None:
+        os.ftruncate(self._descriptor, self.size)
+        self._torn = False
 
 
 class SegmentReader:
-    """Reads one file, beside its writer.
+    """Reads one file from its beginning, beside its writer.
 
-    Raises (all methods but `close`):
-        SegmentDamaged: the file is not what was written.
-        sqlite3.OperationalError: somebody else holds it, or the disk refuses.
+    Attributes:
+        meta: what its first frame says of it.
+        offset: bytes that were read.
+        damage: why it is not what was written, as far as it was read; None when all is well.
+
+    Raises:
+        SegmentDamaged: it does not begin like one.
+        OSError: it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._wal: int | None = None
-        self._connection = sqlite3.connect(
-            f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_READER_PATIENCE
-        )
+        self.carry: str | None = None
+        self.damage: str | None = None
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._all("PRAGMA synchronous=NORMAL")
-            self._all("PRAGMA wal_autocheckpoint=0")
-            self.meta: dict[str, str] = dict(self._all("SELECT name, value FROM meta"))
-            kinds = self._all("SELECT kind, topic, record, version, schema FROM kinds")
+            self.meta, kinds, self.offset = self._header()
         except BaseException:
-            self._connection.close()
+            os.close(self._descriptor)
             raise
+        self._begin = self.offset
         self._key = self.meta.get("robot_id", "").encode()
-        self._kinds = {number: Kind(*fields) for number, *fields in kinds}
+        self._kinds = [Kind(**kind) for kind in kinds]
 
-    def rows(self, after: int, limit: int) -> list[Row]:
-        """At most `limit` events above a position, in order."""
-        found = self._all(_SELECT + "WHERE position > ? ORDER BY position LIMIT ?", after, limit)
-        return [self._row(fields) for fields in found]
+    @property
+    def size(self) -> int:
+        """Bytes of the file, now."""
+        return os.fstat(self._descriptor).st_size
 
-    def salvage(self, after: int, upto: int) -> list[Row]:
-        """What can still be read of a damaged file, one event at a time."""
-        rows = []
-        for position in range(after + 1, upto + 1):
-            try:
-                rows += [self._row(f) for f in self._all(_SELECT + "WHERE position = ?", position)]
-            except (SegmentDamaged, sqlite3.Error):
+    @property
+    def begun(self) -> bool:
+        """Whether events were appended: then the files before are complete."""
+        return self.size > self._begin
+
+    def read(self, limit: int, upto: int) -> list[Row]:
+        """The next events, at most `limit`, that lie below byte `upto`; none when there are no more.
+
+        What is damaged is left out, where something whole follows it below `upto`.
+
+        Raises:
+            OSError: not now.
+        """
+        size = _CHUNK
+        while self.offset < upto:
+            data = os.pread(self._descriptor, min(size, upto - self.offset), self.offset)
+            events, end, wrong = unpack(data, 0, limit)
+            self.offset += end
+            if rows := self._rows(events):
+                return rows
+            if events:
                 continue
+            if not wrong and len(data) == size:
+                size *= 2  # one large event
+            elif not self._skip(upto):
+                break
+        return []
+
+    def read_all(self) -> list[Row]:
+        """All that can be read of a file that nobody appends to."""
+        rows: list[Row] = []
+        while found := self.read(_ALL, self.size):
+            rows += found
         return rows
 
-    def first(self) -> int | None:
-        """Lowest position; None in an empty file."""
-        value: int | None = self._all("SELECT min(position) FROM events")[0][0]
-        return value
+    def cut(self) -> int:
+        """Cut off what a write left unfinished at the end, once all else was read; so many bytes.
 
-    def last(self) -> int | None:
-        """Highest position; None in an empty file."""
-        value: int | None = self._all("SELECT max(position) FROM events")[0][0]
-        return value
+        Raises:
+            OSError: not now.
+        """
+        torn = self.size - self.offset
+        if torn:
+            os.truncate(self.path, self.offset)
+        return torn
 
-    def sync(self) -> None:
-        """Return once everything that was committed before the call is on the disk."""
-        if self._wal is None:
-            wal = self.path.with_name(self.path.name + "-wal")
-            if not wal.exists():
-                return  # checkpointed, and that waited for the disk
-            self._wal = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
-        os.fdatasync(self._wal)
-
-    def seal(self) -> None:
-        """Move what is in the WAL into the file proper; for files that nobody appends to any more."""
-        self._all("PRAGMA wal_checkpoint(TRUNCATE)")
+    def sync(self) -> int:
+        """Return once everything that was recorded before the call is on the disk; so many bytes."""
+        size = self.size
+        os.fdatasync(self._descriptor)
+        return size
 
     def close(self) -> None:
         """Let go."""
-        if self._wal is not None:
-            os.close(self._wal)
-            self._wal = None
-        self._connection.close()
+        os.close(self._descriptor)
 
-    def _all(self, statement: str, *arguments: Any) -> list[Any]:
-        try:
-            return self._connection.execute(statement, arguments).fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" not in str(error):
-                raise  # somebody holds it, or the machine has no room or no descriptors left: the file is sound
-            raise SegmentDamaged(f"{self.path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise SegmentDamaged(f"{self.path}: {error}") from error
+    def _header(self) -> tuple[dict[str, str], list[dict[str, Any]], int]:
+        data = os.pread(self._descriptor, _CHUNK, 0)
+        events, end, _ = unpack(data, 0, 1)
+        if not events or events[0].kind != _HEADER:
+            raise SegmentDamaged(f"{self.path}: it does not begin like a file of the spool")
+        header = json.loads(events[0].body)
+        return header["meta"], header["kinds"], end
 
-    def _row(self, fields: tuple[int, int, float, bytes, int, bytes]) -> Row:
-        position, kind, taken_at, traceparent, crc, body = fields
-        if kind not in self._kinds or not isinstance(body, bytes) or _crc(traceparent, body) != crc:
-            raise SegmentDamaged(f"{self.path}: event {position} is not what was written")
-        return Row(position, self._key, self._kinds[kind], taken_at, traceparent, body)
+    def _rows(self, events: list[Stored]) -> list[Row]:
+        rows = []
+        for event in events:
+            if event.kind < len(self._kinds):
+                kind = self._kinds[event.kind]
+                rows.append(Row(event.position, self._key, kind, event.taken_at, event.traceparent, event.body))
+            elif event.kind == _CARRY:
+                self.carry = event.body.decode()
+        return rows
 
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=_WRITER_PATIENCE, cached_statements=8
-    )
-
-
-def _crc(traceparent: bytes, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(traceparent))
-
-
-def _pragmas(connection: sqlite3.Connection, *pragmas: str) -> None:
-    for pragma in pragmas:
-        connection.execute(f"PRAGMA {pragma}")
+    def _skip(self, upto: int) -> bool:
+        """Go on at the next whole frame, if there is one."""
+        data = os.pread(self._descriptor, upto - self.offset, self.offset)
+        found = find(data, 1)
+        if found is None:
+            return False
+        self.damage = f"{found} bytes at {self.offset} are not what was written"
+        self.offset += found
+        return True
 
 
-def sync_path(path: Path) -> None:
-    """Return once a file, or the names in a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def header_frame(meta: dict[str, str], kinds: Sequence[Kind]) -> bytes:
+    """A file's first frame."""
+    header = {"meta": meta, "kinds": [asdict(kind) for kind in kinds]}
+    return pack(0, _HEADER, 0.0, b"", json.dumps(header).encode())
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):  # the disk is full, which the next attempt says; or a signal came
+        written += os.write(descriptor, data[written:])
+
+
+def _sync_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        os.fsync(descriptor)  # else a name may be lost with the power
     finally:
         os.close(descriptor)

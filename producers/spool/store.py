@@ -6,9 +6,8 @@ thread beside it. Who appends is one thread.
 
 from __future__ import annotations
 
-import sqlite3
+import errno
 import threading
-from collections.abc import Sequence
 
 import structlog
 
@@ -17,16 +16,16 @@ from producers.errors import SpoolFull, SpoolUnusable
 from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
 from producers.spool.kinds import NEWEST_KINDS
-from producers.spool.quota import Room, wal_bytes
+from producers.spool.quota import Room
 from producers.spool.recovery import Tail, closing_events, tail_of
-from producers.spool.segment import SegmentDamaged, SegmentReader, SegmentWriter
+from producers.spool.segment import EventFields, Row, SegmentDamaged, SegmentReader, SegmentWriter
 from schemas.errors import UndecodableEvent
 from schemas.topics import ROBOT_STEPS
 
-_ALL = 10**9
 # Seconds for the publisher of a client that was killed to notice it.
 _PUBLISHER_PATIENCE = 10.0
-_FULL = ("database or disk is full", "disk I/O error")
+# The disk, the quota on it, or what a process may write.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KIND_OF = {topic: number for number, topic in enumerate(NEWEST_KINDS)}
 
 _log = structlog.get_logger(__name__)
@@ -49,20 +48,18 @@ class SpoolStore:
         self.recovered = 0
         self._segment_bytes = settings.segment_bytes
         self._tail = Tail()
-        self._written = 0
         self._next: SegmentWriter | None = None
         self._old: list[SegmentWriter] = []
         self._closed = False
         self._work = threading.Condition()
         try:
             with directory.exclusive(_PUBLISHER_PATIENCE):
-                directory.remove_strays()
                 self._number = max(directory.numbers(), default=0)
                 self.last = directory.acknowledged()
                 self._recover()
             self._meta = {"robot_id": robot_id, "boot_epoch": str(boot_epoch)}
             self._segment = self._create(self._meta)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise SpoolUnusable(
                 f"the spool {directory.path} cannot be opened: {error}. If another program has it open, close "
                 f"that; else mend the disk"
@@ -84,16 +81,11 @@ class SpoolStore:
             self.room.take()
         position = self.last + 1
         row = (position, _KIND_OF[entry.topic], entry.taken_at, entry.traceparent, entry.body)
-        swap = self._written >= self._segment_bytes and self._next is not None
         try:
-            if swap:
-                self._swap([row])
-            else:
-                self._segment.append(*row)
-        except sqlite3.Error as error:
+            self._write(row)
+        except OSError as error:
             self._again(row, error)
         self.last = position
-        self._written += wal_bytes(len(entry.body))
         if entry.event is None:
             self._tail.note_step()
         else:
@@ -109,29 +101,34 @@ class SpoolStore:
         self._old.append(self._segment)
         if self._next is not None:
             self._old.append(self._next)
-        self._seal_old()
+        self._close_old()
         self.room.reserve_nothing()
 
-    def _again(self, row: tuple[int, int, float, bytes, bytes], error: sqlite3.Error) -> None:
+    def _again(self, row: EventFields, error: OSError) -> None:
         """A write failed: with the room that was kept, once more."""
-        full = str(error) in _FULL
+        full = error.errno in _FULL
         if full and self.room.give_up_reserve():
             _log.warning("spool_reserve_used", path=str(self.directory.path), error=str(error))
             try:
-                self._segment.append(*row)
+                self._write(row)
                 return
-            except sqlite3.Error as again:
+            except OSError as again:
                 error = again
         why = SpoolFull if full else SpoolUnusable
-        raise why(f"{self._segment.path} takes no event: {error}; it was not recorded") from error
+        raise why(f"the spool {self.directory.path} takes no event: {error}; it was not recorded") from error
 
-    def _swap(self, rows: Sequence[tuple[int, int, float, bytes, bytes]]) -> None:
-        following = self._next
-        assert following is not None  # noqa: S101
-        following.append_all(rows, self._tail.to_json())
+    def _write(self, row: EventFields) -> None:
+        # Who reads takes the file before for complete once the next one is touched, even in vain.
+        if self._segment.appended >= self._segment_bytes and self._next is not None:
+            self._swap(self._next, row)
+        else:
+            self._segment.append(*row)
+
+    def _swap(self, following: SegmentWriter, row: EventFields) -> None:
+        following.append_all([row], self._tail.to_json())
         with self._work:
             self._old.append(self._segment)
-            self._segment, self._next, self._written = following, None, 0
+            self._segment, self._next = following, None
             self._work.notify()
 
     def _create(self, meta: dict[str, str]) -> SegmentWriter:
@@ -139,7 +136,7 @@ class SpoolStore:
         return SegmentWriter.create(self.directory.segment(self._number), meta, tuple(NEWEST_KINDS.values()))
 
     def _help(self) -> None:
-        """Have the next file ready, and put the one before in order."""
+        """Have the next file ready, and let go of the one before."""
         while True:
             with self._work:
                 if self._closed:
@@ -147,8 +144,8 @@ class SpoolStore:
             try:
                 if self._next is None:
                     self._next = self._create(self._meta)
-                self._seal_old()
-            except (OSError, sqlite3.Error) as error:
+                self._close_old()
+            except OSError as error:
                 # The file that is open goes on growing instead.
                 _log.warning("spool_next_file_failed", path=str(self.directory.path), error=str(error))
             with self._work:
@@ -157,47 +154,39 @@ class SpoolStore:
                 elif not self._closed:
                     self._work.wait(1.0)
 
-    def _seal_old(self) -> None:
+    def _close_old(self) -> None:
         while self._old:
-            self._old[0].seal()
+            self._old[0].close()
             self._old.pop(0)
 
     def _recover(self) -> None:
         """End what the last boot left open, in its name; put damaged files aside and remove empty ones."""
-        last: SegmentReader | None = None
         for number in reversed(self.directory.numbers()):
-            reader = self._inspect(number)
-            if reader is not None:
-                last = reader
-                break
-        if last is None:
-            return
-        try:
-            self._end_open_episode(last)
-        except (SegmentDamaged, UndecodableEvent) as error:
-            # Its publisher-readable part is still sent; what is open there ends by the materializer's timeout.
-            _log.error("spool_tail_unreadable", path=str(last.path), error=str(error))
-        finally:
-            last.close()
+            path = self.directory.segment(number)
+            try:
+                reader = SegmentReader(path)
+            except SegmentDamaged as error:
+                self.directory.quarantine(number, str(error))
+                continue
+            try:
+                rows = reader.read_all()
+                if torn := reader.cut():
+                    _log.info("spool_unfinished_event_cut_off", path=str(path), bytes=torn)
+                if rows:
+                    self.last = max(self.last, rows[-1].position)
+                    self._end_open_episode(reader, rows)
+                    return
+                if reader.damage is None:
+                    self.directory.delete(number)
+            except UndecodableEvent as error:
+                # What can be read is still sent; what is open there ends by the materializer's timeout.
+                _log.error("spool_tail_unreadable", path=str(path), error=str(error))
+                return
+            finally:
+                reader.close()
 
-    def _inspect(self, number: int) -> SegmentReader | None:
-        path = self.directory.segment(number)
-        try:
-            reader = SegmentReader(path)
-            newest = reader.last()
-        except SegmentDamaged as error:
-            self.directory.quarantine(number, str(error))
-            return None
-        if newest is None:
-            reader.close()
-            self.directory.delete(number)
-            return None
-        self.last = max(self.last, newest)
-        return reader
-
-    def _end_open_episode(self, reader: SegmentReader) -> None:
-        rows = reader.rows(0, _ALL)
-        tail = tail_of(reader.meta.get("carry"), rows)
+    def _end_open_episode(self, reader: SegmentReader, rows: list[Row]) -> None:
+        tail = tail_of(reader.carry, rows)
         robot_id, epoch = reader.meta["robot_id"], int(reader.meta["boot_epoch"])
         closing = closing_events(tail, robot_id, epoch, rows[-1].taken_at)
         if not closing or tail.episode is None:
@@ -209,8 +198,9 @@ class SpoolStore:
             self.last += 1
             body = item(topic, robot_id, event, trace, taken_at).body
             events.append((self.last, _KIND_OF[topic], taken_at, trace, body))
-        carry = tail.to_json()
-        segment.append_all(events, carry)
-        segment.seal()
+        try:
+            segment.append_all(events, tail.to_json())
+        finally:
+            segment.close()
         self.recovered = 1
         _log.warning("episode_aborted", episode_id=tail.episode.episode_id, boot_epoch=epoch)

@@ -29,7 +29,7 @@ from schemas.topics import TOPICS
 from tests.producers.fakes import FEATURES
 
 STATE, ACTION = np.zeros(3, np.float32), np.zeros(2, np.float32)
-SMALL = RobotSettings(segment_bytes=2**16, min_free_bytes=0, sync_interval=0.01, drain_rate=1e6)
+SMALL = RobotSettings(segment_bytes=2**12, min_free_bytes=0, sync_interval=0.01, drain_rate=1e6)
 
 Report = Callable[[str | None, int], None]
 

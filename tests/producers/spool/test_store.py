@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
+import errno
+import os
+import resource
 import time
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from infra.settings import RobotSettings
 from producers.errors import SpoolFull, SpoolUnusable
 from producers.spool import quota
 from producers.spool.directory import SpoolDirectory
-from producers.spool.segment import SegmentReader
+from producers.spool.framing import MARK, pack
+from producers.spool.kinds import NEWEST_KINDS
+from producers.spool.segment import SegmentReader, SegmentWriter
 from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, RobotEvent
 from tests.producers.spool.parts import SMALL, Broker, Robot, drain, publisher
 
@@ -71,7 +75,7 @@ def test_what_is_open_over_several_files_is_ended_with_the_counts_of_all(tmp_pat
 
 
 def test_an_episode_is_refused_when_its_length_does_not_fit_the_bound(tmp_path: Path) -> None:
-    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20})
+    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20, "segment_bytes": 2**16})
     robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
     with pytest.raises(SpoolFull, match=r"no room for 5000 steps: .* of at most 1\.0 MiB.*MAX_SPOOL_BYTES"):
         robot.store.room.reserve(5000, STEP_BYTES)
@@ -91,7 +95,7 @@ def test_an_episode_is_refused_when_the_disk_would_have_too_little_left(tmp_path
 def test_steps_fit_as_long_as_room_was_kept_and_ends_always(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20})
+    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20, "segment_bytes": 2**16})
     robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
     robot.store.room.reserve(500, STEP_BYTES)
     episode = robot.begin()
@@ -107,21 +111,14 @@ def test_steps_fit_as_long_as_room_was_kept_and_ends_always(
     robot.store.close()
 
 
-@pytest.mark.parametrize("body", [1, 150, 300, 1_000, 1_990, 2_100, 5_000, 70_000])
+@pytest.mark.parametrize("body", [1, 150, 300, 5_000, 70_000])
 def test_what_steps_take_on_the_disk_is_no_more_than_what_is_kept_for_them(tmp_path: Path, body: int) -> None:
-    connection = sqlite3.connect(tmp_path / "file", isolation_level=None)
-    connection.execute(
-        "CREATE TABLE events(position INTEGER PRIMARY KEY, kind INTEGER, taken_at REAL, t BLOB, c INT, b BLOB)"
-    )
-    connection.execute("BEGIN")
-    for number in range(1, 1001):
-        row = (2**40 + number, 1, 1e9, b"t" * 55, 2**31, b"b" * body)
-        connection.execute("INSERT INTO events VALUES(?, ?, ?, ?, ?, ?)", row)
-    connection.execute("COMMIT")
-    connection.close()
-    taken = (tmp_path / "file").stat().st_size
-    assert taken <= 1000 * quota.event_bytes(body) + 16 * 4096
-    assert taken >= 0.3 * 1000 * quota.event_bytes(body), "and not absurdly less"
+    writer = SegmentWriter.create(tmp_path / "file", {}, tuple(NEWEST_KINDS.values()))
+    before = writer.size
+    for number in range(100):
+        writer.append(2**40 + number, 1, 1e9, b"t" * 55, b"b" * body)
+    writer.close()
+    assert (tmp_path / "file").stat().st_size - before == 100 * quota.event_bytes(body)
 
 
 def test_a_disk_that_is_full_gives_way_to_the_room_that_was_kept(
@@ -132,33 +129,71 @@ def test_a_disk_that_is_full_gives_way_to_the_room_that_was_kept(
     assert robot.store.directory.reserve_file.stat().st_size > 200 * STEP_BYTES
     robot.begin()
     robot.steps(10)
-    file = robot.store._segment._connection
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limit(pages: int) -> None:
-        file.execute(f"PRAGMA max_page_count={pages}")
+    def limit(size: int) -> None:
+        """The kernel takes a write up to this size of the file, and no more, as it does on a full disk."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
     given = robot.store.room.give_up_reserve
 
     def give_up_reserve() -> bool:
-        limit(2**30)  # as the disk would have room again
+        limit(resource.RLIM_INFINITY)  # as the disk would have room again
         return given()
 
     monkeypatch.setattr(robot.store.room, "give_up_reserve", give_up_reserve)
-    limit(1)
-    robot.steps(100)
-    assert robot.store.directory.reserve_file.stat().st_size == 0
-    monkeypatch.setattr(robot.store.room, "give_up_reserve", given)
-    limit(1)
-    before = robot.log.next_sequence
-    with pytest.raises(SpoolFull, match="takes no event: database or disk is full"):
+    try:
+        limit(robot.store._segment.size + 700)  # in the middle of an event
         robot.steps(100)
-    limit(2**30)
+        assert robot.store.directory.reserve_file.stat().st_size == 0
+        monkeypatch.setattr(robot.store.room, "give_up_reserve", given)
+        limit(robot.store._segment.size + 700)
+        before = robot.log.next_sequence
+        with pytest.raises(SpoolFull, match=r"takes no event: .*File too large"):
+            robot.steps(100)
+        with pytest.raises(SpoolFull):
+            robot.steps(1)
+    finally:
+        limit(resource.RLIM_INFINITY)
     assert robot.episode is not None
     robot.episode.end()
     assert robot.log.next_sequence > before
     broker, clock = Broker(), ManualClock()
     drain(publisher(tmp_path, broker, clock), broker, clock)
     assert sequences(broker) == list(range(robot.log.next_sequence))
+    assert robot.store.directory.quarantined() == []
+    robot.store.close()
+
+
+def test_a_disk_that_is_full_when_the_next_file_begins_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, broker = ManualClock(), Broker()
+    robot = Robot.boot(tmp_path, 1, clock)
+    robot.begin()
+    wait_for_files(robot)
+    while robot.store._segment.appended < SMALL.segment_bytes:
+        robot.steps(1)
+    publishing = publisher(tmp_path, broker, clock)
+    write, calls = os.write, []
+
+    def half(descriptor: int, data: bytes) -> int:
+        calls.append(len(data))
+        if len(calls) % 2 == 0:
+            drain(publishing, broker, clock)  # the publisher sees what half a write left
+            raise OSError(errno.ENOSPC, "no room")
+        return write(descriptor, data[: len(data) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("producers.spool.segment.os.write", half)
+        for _ in range(2):
+            with pytest.raises(SpoolFull, match="no room"):
+                robot.steps(1)
+    robot.steps(1)
+    drain(publishing, broker, clock)
+    assert sequences(broker) == list(range(robot.log.next_sequence))
+    publishing.close(0)
+    assert robot.store.directory.quarantined() == []
     robot.store.close()
 
 
@@ -174,11 +209,11 @@ def test_a_file_that_is_none_is_put_aside_and_named_and_the_others_are_sent(
     path = robot.killed(tmp_path / "b")
     directory = SpoolDirectory(path)
     second = directory.numbers()[1]
-    directory.segment(second).write_bytes(b"no database" * 1000)
+    directory.segment(second).write_bytes(b"none of ours" * 1000)
     after = Robot.boot(path, 2, clock)
     drain(publisher(path, broker, clock), broker, clock)
     (aside,) = directory.quarantined()
-    assert aside.read_bytes().startswith(b"no database")
+    assert aside.read_bytes().startswith(b"none of ours")
     assert str(aside) in capsys.readouterr().out
     found = sequences(broker)
     assert found == sorted(found)
@@ -197,10 +232,12 @@ def test_of_a_damaged_file_all_that_can_be_read_is_sent_and_the_file_is_kept(tmp
     path = robot.killed(tmp_path / "b")
     directory = SpoolDirectory(path)
     damaged = directory.segment(directory.numbers()[0])
-    connection = sqlite3.connect(damaged)
-    connection.execute("UPDATE events SET body = x'00' WHERE position = 7")
-    connection.commit()
-    connection.close()
+    data = bytearray(damaged.read_bytes())
+    at = 0
+    for _ in range(7):  # the header is the first
+        at = data.index(MARK, at + 1)
+    data[at + 60] ^= 1
+    damaged.write_bytes(data)
     after = Robot.boot(path, 2, clock)
     drain(publisher(path, broker, clock), broker, clock)
     assert set(range(92)) - set(sequences(broker)) == {6}
@@ -208,37 +245,41 @@ def test_of_a_damaged_file_all_that_can_be_read_is_sent_and_the_file_is_kept(tmp
     after.store.close()
 
 
-def test_a_file_that_another_program_holds_is_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = ManualClock()
-    robot = Robot.boot(tmp_path, 1, clock)
-    robot.begin()
-    robot.steps(3)
-    file = robot.store.directory.segment(robot.store.directory.numbers()[0])
-    holder = sqlite3.connect(file, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    with pytest.raises(SpoolUnusable, match="database is locked; it was not recorded"):
-        robot.steps(1)
-    holder.execute("ROLLBACK")
-    robot.steps(1)
-    assert robot.log.next_sequence == 5
+def test_the_spool_of_another_process_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    robot = Robot.boot(tmp_path, 1, ManualClock())
     with robot.store.directory.exclusive(1):
         monkeypatch.setattr("producers.spool.store._PUBLISHER_PATIENCE", 0.05)
         with pytest.raises(SpoolUnusable, match="another process still sends"):
-            Robot.boot(tmp_path, 2, clock)
+            Robot.boot(tmp_path, 2, ManualClock())
     robot.store.close()
+
+
+@pytest.mark.parametrize("torn", [1, 5, 29, 30, 100, 399])
+def test_a_write_that_a_kill_cut_short_is_no_damage(tmp_path: Path, torn: int) -> None:
+    clock, broker = ManualClock(), Broker()
+    robot = Robot.boot(tmp_path / "a", 1, clock)
+    robot.begin()
+    robot.steps(10)
+    path = robot.killed(tmp_path / "b")
+    directory = SpoolDirectory(path)
+    file = directory.segment(1)
+    data = file.read_bytes()
+    file.write_bytes(data + pack(12, 0, 1.0, b"t" * 55, bytes(400))[:torn])
+    after = Robot.boot(path, 2, clock)
+    drain(publisher(path, broker, clock), broker, clock)
+    assert sequences(broker) == list(range(12))
+    assert directory.quarantined() == []
+    after.store.close()
 
 
 def test_half_made_files_of_a_kill_are_no_damage(tmp_path: Path) -> None:
     directory = SpoolDirectory(tmp_path)
-    (tmp_path / "draft.db").write_bytes(b"half")
-    (tmp_path / "segment-0000000001.db-wal").write_bytes(b"stray")
+    (tmp_path / "draft").write_bytes(b"half")
     robot = Robot.boot(tmp_path, 1, ManualClock())
     robot.begin()
     wait_for_files(robot)
     assert directory.quarantined() == []
     reader = SegmentReader(directory.segment(1))
-    assert reader.last() == 1
+    assert [row.position for row in reader.read_all()] == [1]
     reader.close()
     robot.store.close()
