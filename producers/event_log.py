@@ -68,7 +68,7 @@ class EventLog:
         Raises:
             SpoolFull, SpoolUnusable: it was not recorded, and its number is used by the next event.
         """
-        taken_at = self._clock.now().timestamp()
+        taken_at = self._clock.unix()
         # A float of this size is exact to a quarter of a microsecond.
         captured_at = round(taken_at * 1e6)
         body = writer.body(self.next_sequence, captured_at, index, actor, policy_version, *vectors, reward)

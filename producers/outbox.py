@@ -6,8 +6,7 @@ one needs no server.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from producers.clock_offset import ClockOffset
 from schemas.codec import AvroSchema, encode, latest
@@ -17,8 +16,7 @@ from schemas.topics import POLICY_ACTIVATIONS, ROBOT_EPISODES, ROBOT_INTERVENTIO
 PRODUCED_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES, ROBOT_STATUS, POLICY_ACTIVATIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """An encoded event on its way to `topic`, recorded at `taken_at` (unix seconds). A step has no `event`."""
 
     topic: str

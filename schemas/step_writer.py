@@ -10,7 +10,6 @@ import struct
 
 from schemas.events import Actor
 
-_ACTORS = {Actor.POLICY: b"\x00", Actor.HUMAN: b"\x02"}
 _FLOAT = struct.Struct("<f").pack
 
 
@@ -44,7 +43,7 @@ class StepWriter:
                 _long(sequence),
                 _long(captured_at),
                 _long(index),
-                _ACTORS[actor],
+                b"\x00" if actor is Actor.POLICY else b"\x02",
                 _long(policy_version),
                 _long(len(state)),
                 state,
@@ -66,6 +65,8 @@ def _long(value: int) -> bytes:
     value = (value << 1) ^ (value >> 63)
     if value < 0x80:
         return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

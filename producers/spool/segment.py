@@ -56,15 +56,14 @@ class SegmentWriter:
     """Appends to one file. Any thread may use it, one at a time.
 
     Attributes:
-        size: bytes of the file.
-        appended: of them, those of events.
+        appended: bytes of events.
     """
 
-    def __init__(self, path: Path, descriptor: int, size: int) -> None:
+    def __init__(self, path: Path, descriptor: int, begin: int) -> None:
         self.path = path
-        self.size = size
         self.appended = 0
         self._descriptor = descriptor
+        self._begin = begin
         self._torn = False
 
     @classmethod
@@ -118,11 +117,10 @@ class SegmentWriter:
             self._torn = True
             self._cut()
             raise
-        self.size += len(data)
         self.appended += len(data)
 
     def _cut(self) -> None:
-        os.ftruncate(self._descriptor, self.size)
+        os.ftruncate(self._descriptor, self._begin + self.appended)
         self._torn = False
 
 
