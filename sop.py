@@ -30,6 +30,7 @@ from infra.policies.errors import KeyUnusable
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.terminal import fail
+from producers.emulator.cli import fleet_emulator
 from schemas.errors import SchemaError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app.add_typer(stack_app, name="stack")
 app.command()(query.query)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(keys_app, name="keys")
+app.command()(fleet_emulator)
 policies_app.command()(policies.lineage)
 app.add_typer(policies_app, name="policies")
 

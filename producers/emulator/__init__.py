@@ -1,0 +1,1 @@
+"""`sop fleet-emulator`: a fleet at the wire. Real robot clients in few processes, without simulator and spool."""
