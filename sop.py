@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from consumers.analytics import episodes, policies, query
+from consumers.analytics import episodes, fleet, policies, query
 from infra.clock import SystemClock
 from infra.command import settings_or_fail as _settings
 from infra.command import wait_or_fail as _ready
@@ -45,6 +45,7 @@ app.add_typer(stack_app, name="stack")
 app.command()(query.query)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(keys_app, name="keys")
+app.command()(fleet.fleet)
 app.command()(fleet_emulator)
 policies_app.command()(policies.lineage)
 app.add_typer(policies_app, name="policies")

@@ -267,6 +267,8 @@ _MAKERS: dict[type[Event], Callable[..., list[TableRow]]] = {
         "spool_bytes",
         "clock_offset_seconds",
         "clock_offset_error_seconds",
+        "policy_wanted",
+        "frames_dropped",
     ),
 }
 

@@ -73,6 +73,7 @@ class PolicyInbox:
         self._bad: set[tuple[int, str]] = set()
         self._active: PolicyVersion | None = None
         self._current: PolicyFile | None = None
+        self._wanted: int | None = None
         self._pending: deque[Heard] = deque()
         self._trouble = ""
         self._missing = ""
@@ -85,6 +86,10 @@ class PolicyInbox:
     def current(self) -> PolicyFile | None:
         """What this robot should run, of what is here and verified; None before there is anything."""
         return self._current
+
+    def wanted(self) -> int | None:
+        """Version that this robot should run, here or not; None where that is not known."""
+        return self._wanted
 
     def wait_for(self, predicate: Callable[[PolicyVersion], bool], timeout: float) -> PolicyFile | None:
         """Wait at most `timeout` seconds until what should run satisfies `predicate`; None if it does not."""
@@ -170,7 +175,9 @@ class PolicyInbox:
             self._beliefs.recall_rollout(rollout)
         if active is not None and self._known(active):
             self._active = active.event
-        for version in self._beliefs.preferences():
+        preferences = self._beliefs.preferences()
+        self._wanted = preferences[0] if preferences else None
+        for version in preferences:
             if (file := self._here(self._beliefs.announced.get(version))) is not None:
                 break
         else:
@@ -182,6 +189,7 @@ class PolicyInbox:
     def _take_best(self) -> None:
         """The best version that can be had becomes current; none leaves what there is."""
         preferences = self._beliefs.preferences()
+        self._wanted = preferences[0] if preferences else None
         absent = preferences[:1] if preferences and preferences[0] not in self._beliefs.announced else []
         self._missing = "".join(f"{self.policy} v{version} should run, and is not announced" for version in absent)
         for version in preferences:

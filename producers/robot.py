@@ -310,6 +310,7 @@ class RobotClient:
             spool_bytes=self._outbox.used_bytes(),
             clock_offset_seconds=offset.seconds if offset else None,
             clock_offset_error_seconds=offset.error if offset else None,
+            policy_wanted=self._inboxes[-1].wanted() if self._inboxes else None,
         )
         self._outbox.offer(
             item(ROBOT_STATUS, self.robot_id, event, self._traceparent, event.reported_at.timestamp())

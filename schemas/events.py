@@ -169,6 +169,8 @@ class Heartbeat(Event):
     spool_bytes: Int64 | None = None
     clock_offset_seconds: float | None = None
     clock_offset_error_seconds: float | None = None
+    frames_dropped: Int64 | None = None
+    policy_wanted: Int64 | None = None
 
 
 class PolicyActivated(Event):

@@ -89,7 +89,7 @@ class _Progress:
 
     def __call__(self, counts: Counts) -> None:
         now = time.monotonic()
-        if counts.seconds == 0 or now - self._at < _LINE_EVERY:
+        if counts.seconds < 1 or now - self._at < _LINE_EVERY:
             return
         before, self._last, self._at = self._last, counts, now
         steps = counts.steps - (before.steps if before else 0)

@@ -1,0 +1,125 @@
+"""`sop fleet` on heartbeats in the engine."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from consumers.analytics.fleet import Fleet, ago
+from infra.clickhouse.client import connect
+from infra.clickhouse.migrate import migrate
+from infra.local.stack import Stack
+from infra.settings import load_settings
+from schemas.events import Heartbeat
+from sop import app
+from tests.infra.clickhouse import world
+
+NOW = datetime.now(UTC)
+
+
+def beat(robot_id: str, seconds_ago: float, epoch: int = 5, **changes: Any) -> Heartbeat:
+    fields = {
+        "spool_depth": 0,
+        "spool_age_seconds": 0.0,
+        "policy": "default",
+        "policy_version": 4,
+        "episodes_ended": 1,
+        "policy_wanted": 4,
+    }
+    reported_at = NOW - timedelta(seconds=seconds_ago)
+    return Heartbeat(**fields | changes, robot_id=robot_id, boot_epoch=epoch, reported_at=reported_at)  # type: ignore[arg-type]
+
+
+BEATS = [
+    beat("calm", 9.0, spool_depth=3),
+    beat("calm", 1.0),
+    beat("old-version", 1.0, policy_version=3, frames_dropped=7),
+    beat("ill", 1.0, errors=("the schema registry: away",), spool_depth=900, spool_age_seconds=75.0),
+    beat("gone", 7_200.0),
+    beat("long-gone", 10 * 86_400.0),
+    beat("fast-clock", -3_600.0, clock_offset_seconds=-3_601.0),
+    beat("new", 1.0, policy="", policy_version=0, policy_wanted=None),
+    beat("restarted", 60.0, epoch=5),
+    beat("restarted", 30.0, epoch=6),
+    beat("restarted", 1.0, epoch=6, policy_version=4),
+    beat("cloned", 60.0, epoch=5),
+    beat("cloned", 50.0, epoch=6),
+    beat("cloned", 2.0, epoch=5),
+    beat("cloned", 1.0, epoch=6),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers(stack: Stack) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**stack.environment(), "SOP_CLICKHOUSE__DATABASE": "tests_fleet"}.items():
+            patch.setenv(name, value)
+        settings = load_settings()
+        migrate(settings.clickhouse)
+        client = connect(settings.clickhouse)
+        world.insert(client, BEATS)
+        client.close()
+        yield
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["fleet", *arguments], env={"COLUMNS": "200"})
+
+
+def test_each_robot_is_as_its_newest_boot_said_last() -> None:
+    found = {row["robot"]: row for row in json.loads(run("--format", "json").output)}
+    assert set(found) == {beat.robot_id for beat in BEATS} - {"long-gone"}
+    assert {name: row["activation"] for name, row in found.items()} == {
+        "calm": "active",
+        "old-version": "waits for v4",
+        "ill": "active",
+        "gone": "active",
+        "fast-clock": "active",
+        "new": "none",
+        "restarted": "active",
+        "cloned": "active",
+    }
+    assert found["calm"]["spool_depth"] == 0
+    assert found["old-version"]["frames_dropped"] == 7
+    assert found["gone"]["seen_seconds_ago"] > 7_199
+    assert found["fast-clock"]["seen_seconds_ago"] < 3_000, "by the broker's clock, not by its own"
+    assert "newest" not in found["calm"]
+
+
+def test_two_clients_of_one_robot_that_run_at_once_are_named_and_a_restart_is_not() -> None:
+    found = {row["robot"]: row["errors"] for row in json.loads(run("--format", "json").output)}
+    assert found["cloned"] == ["two clients with this robot_id run at once"]
+    assert found["restarted"] == []
+    assert found["ill"] == ["the schema registry: away"]
+
+
+def test_the_table_has_trouble_first_and_counts_the_fleet() -> None:
+    result = run("--once")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert "8 robots, " in lines[0]
+    assert "2 with errors; 900 events in their spools" in lines[0]
+    order = [name for line in lines for name in ("cloned", "ill", "gone", "calm") if f" {name} " in line]
+    assert order == ["cloned", "ill", "gone", "calm"]
+    assert "1 of 8 shown" in run("--once", "--limit", "1").output
+    assert "long-gone" in run("--once", "--since", "2000000").output
+
+
+def test_a_robot_that_falls_silent_gets_older_and_one_that_speaks_does_not() -> None:
+    fleet = Fleet({})
+    robots: list[dict[str, Any]] = [
+        {"robot": name, "seen_seconds_ago": 1.0, "errors": [], "spool_depth": 0} for name in ("a", "b")
+    ]
+    fleet.update(robots, 0.0)
+    fleet.update([{**robots[1], "seen_seconds_ago": 0.5}], 20.0)
+    assert [(robot["robot"], robot["seen_seconds_ago"]) for robot in fleet.ordered()] == [("a", 21.0), ("b", 0.5)]
+    assert fleet.summary().startswith("2 robots, 1 reporting, 0 with errors")
+
+
+def test_spans_of_time_are_read_at_a_glance() -> None:
+    spans = (3.2, 99.9, 100, 6_000, 172_800)
+    assert [ago(span) for span in spans] == ["3 s", "100 s", "1 min", "1 h", "2 d"]
