@@ -224,6 +224,11 @@ class RobotClient:
                 inbox.activated(file)
         _log.info("policy_activated", policy=file.policy, version=file.version)
 
+    def errors(self) -> tuple[str, ...]:
+        """What is wrong now, in words, as heartbeats tell it; empty when all is well."""
+        inboxes = (error for inbox in self._inboxes for error in inbox.errors())
+        return tuple(error[:_ERROR_LENGTH] for error in (*self._outbox.errors(), *inboxes))[:_ERRORS]
+
     def require_no_episode(self) -> None:
         """Raises EpisodeOpen while an episode is open: policies change between episodes only."""
         if self._episode is not None:
@@ -294,7 +299,6 @@ class RobotClient:
 
     def _report(self) -> None:
         active, offset = self._active, self._outbox.clock_offset()
-        errors = (*self._outbox.errors(), *(error for inbox in self._inboxes for error in inbox.errors()))
         event = Heartbeat(
             robot_id=self.robot_id,
             boot_epoch=self.boot_epoch,
@@ -304,7 +308,7 @@ class RobotClient:
             policy=active.policy if active else "",
             policy_version=active.version if active else 0,
             episodes_ended=self._online_episodes_ended,
-            errors=tuple(error[:_ERROR_LENGTH] for error in errors[:_ERRORS]),
+            errors=self.errors(),
             simulated_seconds=self._simulated_seconds,
             waiting=self._waiting,
             spool_bytes=self._outbox.used_bytes(),

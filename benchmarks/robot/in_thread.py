@@ -12,7 +12,7 @@ from producers.outbox import Item
 from producers.spool.directory import SpoolDirectory
 from producers.spool.publisher import Publisher, Status
 from producers.spool.reading import SpoolReading
-from producers.spool.schema_ids import RegistryIds
+from producers.spool.schema_ids import KnownIds, RegistryIds
 
 
 class PublisherThread:
@@ -48,7 +48,7 @@ class PublisherThread:
         publisher = Publisher(
             SpoolReading(self._directory),
             lambda: EventProducer(self._settings.kafka, self._robot_id, delivery_timeout=None),
-            RegistryIds(Registry(self._settings.registry)),
+            RegistryIds(Registry(self._settings.registry), KnownIds(self._directory.path / "schema-ids.json", "")),
             SystemClock(),
             sync_interval=robot.sync_interval,
             drain_rate=robot.drain_rate,

@@ -33,6 +33,9 @@ class EventProducer:
 
     A delivery report says for each record whether it is stored; nothing is retried past
     `delivery_timeout`, so whoever must not lose a record keeps it until its report came.
+
+    Attributes:
+        trouble: what the client said last that is wrong with the brokers; None since a record was stored.
     """
 
     def __init__(
@@ -46,9 +49,18 @@ class EventProducer:
             linger_ms: longest wait for more records of a batch.
             delivery_timeout: seconds; None: for ever, and in order, however long the brokers are away.
         """
+        self.trouble: str | None = None
+        config = client_config(kafka, client_id)
+        log = config["error_cb"]
+
+        def went_wrong(error: KafkaError) -> None:
+            log(error)
+            self.trouble = error.str()
+
         self._producer = Producer(
             {
-                **client_config(kafka, client_id),
+                **config,
+                "error_cb": went_wrong,
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "zstd",
@@ -70,6 +82,8 @@ class EventProducer:
         """
 
         def report(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                self.trouble = None
             if on_appended is not None and error is None:
                 kind, milliseconds = message.timestamp()
                 latency = message.latency()

@@ -24,7 +24,7 @@ from producers.spool.directory import SpoolDirectory
 from producers.spool.messages import Begin, Offer, status_line
 from producers.spool.publisher import Publisher, Status
 from producers.spool.reading import SpoolReading
-from producers.spool.schema_ids import RegistryIds
+from producers.spool.schema_ids import KnownIds, RegistryIds
 
 # Seconds for the publisher before this one to notice that its robot is gone.
 _PATIENCE = 30.0
@@ -48,10 +48,11 @@ def main() -> None:
     threading.Thread(target=_listen, args=(offers, over), name="commands", daemon=True).start()
     directory = SpoolDirectory(Path(begin.directory))
     with directory.exclusive(_PATIENCE):
+        known = KnownIds(directory.path / "schema-ids.json", begin.registry.url)
         publisher = Publisher(
             SpoolReading(directory),
             lambda: EventProducer(begin.kafka, begin.robot_id, delivery_timeout=None),
-            RegistryIds(Registry(begin.registry)),
+            RegistryIds(Registry(begin.registry), known),
             SystemClock(),
             sync_interval=begin.robot.sync_interval,
             drain_rate=begin.robot.drain_rate,

@@ -39,6 +39,10 @@ _log = structlog.get_logger(__name__)
 class Sender(Protocol):
     """What the publisher needs of `infra.kafka.EventProducer`."""
 
+    @property
+    def trouble(self) -> str | None:
+        """What the client said last that is wrong with the brokers."""
+
     def send(
         self,
         record: OutRecord,
@@ -115,8 +119,9 @@ class Publisher:
         if oldest is None and self._unsent:
             oldest = self._unsent[-1].taken_at
         error = f"Kafka refuses events, they are tried again: {self._refused}" if self._refused else None
-        error = trouble or error or self._ids.error()
-        return Status(self._in_flight.acknowledged, oldest, error, self._offset.best())
+        away = f"Kafka: {self._sender.trouble}" if self._sender.trouble else None
+        wrong = "; ".join(filter(None, (trouble, error or away, self._ids.error())))
+        return Status(self._in_flight.acknowledged, oldest, wrong or None, self._offset.best())
 
     def turn(self) -> None:
         """One round: to the disk, on to Kafka, reports, and what may go. Waits at most some 20 ms for the network.

@@ -29,7 +29,7 @@ from producers.policy_inbox import PolicyInbox
 from producers.policy_swap import swap
 from producers.robot import RobotClient
 from schemas.codec import frame, latest
-from schemas.events import Heartbeat, PolicyActivated, PolicyRollout, PolicyVersion
+from schemas.events import Heartbeat, PolicyActivated, PolicyRollout, PolicyVersion, Step
 from schemas.topics import POLICY_ACTIVATIONS, POLICY_ROLLOUTS, POLICY_VERSIONS, ROBOT_STATUS
 from tests.producers.fakes import (
     BELIEVING,
@@ -40,7 +40,7 @@ from tests.producers.fakes import (
     rolled_out,
     sent,
 )
-from tests.producers.integration.conftest import DEADLINE, read
+from tests.producers.integration.conftest import DEADLINE, once, read
 
 _numbers = itertools.count(1)
 
@@ -236,7 +236,7 @@ def test_an_unsigned_rollout_moves_nobody_and_nobody_builds_on_it(fleet: Fleet) 
         becomes(inbox, 1)
 
 
-def test_with_every_server_dead_a_boot_runs_what_ran_last(fleet: Fleet) -> None:
+def test_with_every_server_s_address_dead_a_boot_runs_what_ran_last_records_and_says_so(fleet: Fleet) -> None:
     good = artifact(1)
     with fleet.following() as (client, inbox):
         fleet.publish(1, good)
@@ -244,11 +244,22 @@ def test_with_every_server_dead_a_boot_runs_what_ran_last(fleet: Fleet) -> None:
         swap(client, inbox, load)
     kafka = fleet.settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9", "request_timeout": 1.0})
     s3 = fleet.settings.s3.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
-    client = RobotClient(fleet.settings.model_copy(update={"kafka": kafka, "s3": s3}), fleet.robot, fleet._dir)
+    registry = fleet.settings.registry.model_copy(update={"url": "http://127.0.0.1:9/x", "timeout": 1.0})
+    dead = {"kafka": kafka, "s3": s3, "registry": registry}
+    client = RobotClient(fleet.settings.model_copy(update=dead), fleet.robot, fleet._dir)
     inbox = client.follow(fleet.line, kind=RobotKind(FEATURES, fps=10.0))
     assert swap(client, inbox, load) == good
+    with client.episode(task="push", instruction="Push.", features=FEATURES, fps=10.0) as episode:
+        episode.step(state=np.zeros(3), action=np.zeros(2))
+    for said in ("Kafka: ", "the schema registry: ", "policies cannot be followed: "):
+        eventually(lambda said=said: any(said in e for e in client.errors()), said)  # type: ignore[misc]
     with pytest.raises(Undelivered, match="kept in"):
         client.close(0.1)
+    with fleet.following() as (again, _):
+        eventually(lambda: again._outbox.depth() == 0, "not sent on the next boot")
+    steps = [event for event in once(fleet.settings, fleet.robot) if isinstance(event, Step)]
+    assert [(step.boot_epoch, step.policy_version) for step in steps] == [(client.boot_epoch, 1)]
+    assert fleet.activated() == [1, 1]
 
 
 def test_an_object_store_that_dies_in_the_middle_is_waited_out_and_the_download_goes_on(

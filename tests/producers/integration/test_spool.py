@@ -186,6 +186,26 @@ def test_a_robot_that_boots_with_every_address_dead_records_and_sends_after_the_
     assert numbers(once(settings, "off-line")) == expected
 
 
+def test_a_robot_that_was_on_line_before_sends_while_the_registry_is_away_and_says_so(
+    settings: Settings, stack: Stack, tmp_path: Path
+) -> None:
+    registry = settings.registry.model_copy(update={"timeout": 1.0})
+    settings = settings.model_copy(update={"registry": registry})
+    with RobotClient(settings, "known-ids", tmp_path, close_timeout=DEADLINE) as first:
+        record(first, 5)
+        eventually(lambda: first._outbox.depth() == 0, "never on line")
+    stack.pause("registry")
+    try:
+        with RobotClient(settings, "known-ids", tmp_path, close_timeout=DEADLINE) as second:
+            record(second, 5)
+            eventually(lambda: second._outbox.depth() == 0, "not sent")
+            eventually(lambda: any("the schema registry" in error for error in second.errors()), "not told")
+    finally:
+        stack.resume("registry")
+    expected = [(client.boot_epoch, n) for client in (first, second) for n in range(7)]
+    assert numbers(once(settings, "known-ids")) == expected
+
+
 def test_a_heartbeat_tells_the_spool_s_depth_bytes_and_the_clock_s_offset(
     settings: Settings, tmp_path: Path
 ) -> None:

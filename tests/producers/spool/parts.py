@@ -146,6 +146,7 @@ class Connection:
 
     broker: Broker
     room: int = 1_000
+    trouble: str | None = None
     waiting: deque[tuple[OutRecord, Report | None]] = field(default_factory=deque)
     reports: deque[tuple[Report | None, str | None]] = field(default_factory=deque)
 
