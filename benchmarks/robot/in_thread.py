@@ -18,7 +18,7 @@ from producers.spool.schema_ids import KnownIds, RegistryIds
 class PublisherThread:
     """Implements `producers.spool.outbox.PublisherLink`."""
 
-    def __init__(self, settings: Settings, directory: SpoolDirectory, robot_id: str) -> None:
+    def __init__(self, settings: Settings, directory: SpoolDirectory, robot_id: str, _boot_epoch: int) -> None:
         self._settings = settings
         self._directory = directory
         self._robot_id = robot_id

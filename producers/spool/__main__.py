@@ -6,6 +6,7 @@ It outlives neither its robot nor a terminal's Ctrl-C before it: its end is the 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import signal
@@ -20,6 +21,7 @@ from infra.clock import SystemClock
 from infra.kafka import EventProducer
 from infra.registry import Registry
 from infra.telemetry import configure_logging
+from producers.clones import CloneWatch, heartbeats
 from producers.spool.directory import SpoolDirectory
 from producers.spool.messages import Begin, Offer, status_line
 from producers.spool.publisher import Publisher, Status
@@ -57,13 +59,30 @@ def main() -> None:
             sync_interval=begin.robot.sync_interval,
             drain_rate=begin.robot.drain_rate,
         )
-        _publish(publisher, offers, over, begin.robot_pid)
+        watch = _watch(begin)
+        _publish(publisher, offers, over, begin.robot_pid, watch)
+        watch.close()
         publisher.close(_FLUSH if os.getppid() == begin.robot_pid else 0.0)
         _tell(publisher.status())
     os._exit(0)  # what is still on its way stays in the spool: nobody has to wait for its connections
 
 
-def _publish(publisher: Publisher, offers: queue.SimpleQueue[Offer], over: threading.Event, robot: int) -> None:
+def _watch(begin: Begin) -> CloneWatch:
+    registry = Registry(begin.registry)  # of its own: it may wait for long
+    return CloneWatch(
+        lambda wait: heartbeats(begin.kafka, registry.schema_of, begin.robot_id, wait),
+        begin.robot_id,
+        begin.boot_epoch,
+    )
+
+
+def _publish(
+    publisher: Publisher,
+    offers: queue.SimpleQueue[Offer],
+    over: threading.Event,
+    robot: int,
+    watch: CloneWatch,
+) -> None:
     told, told_at, trouble = None, 0.0, ""
     while os.getppid() == robot:
         last = over.is_set()  # asked first, so that what was offered before the end is still sent
@@ -81,7 +100,7 @@ def _publish(publisher: Publisher, offers: queue.SimpleQueue[Offer], over: threa
                 trouble = str(error)
                 _log.error("spool_unreadable", error=trouble)
             time.sleep(0.2)
-        status = publisher.status(trouble)
+        status = dataclasses.replace(publisher.status(trouble), clone=watch.notice)
         now = time.monotonic()
         if status != told and now - told_at >= _REPORT_EVERY:
             _tell(status)

@@ -27,6 +27,7 @@ class Begin(_Message):
     """The first line: whose spool, and where to."""
 
     robot_id: str
+    boot_epoch: int
     robot_pid: int
     directory: str
     kafka: KafkaSettings

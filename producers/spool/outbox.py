@@ -56,12 +56,12 @@ class SpoolOutbox:
         boot_epoch: int,
         clock: Clock,
         *,
-        publish: Callable[[Settings, SpoolDirectory, str], PublisherLink] = PublisherProcess,
+        publish: Callable[[Settings, SpoolDirectory, str, int], PublisherLink] = PublisherProcess,
     ) -> None:
         self._directory = SpoolDirectory(path)
         self._clock = clock
         self._store = SpoolStore(self._directory, settings.robot, robot_id, boot_epoch)
-        self._publisher = publish(settings, self._directory, robot_id)
+        self._publisher = publish(settings, self._directory, robot_id, boot_epoch)
         self._warned = False
 
     def reserve(self, steps: int, step_bytes: int) -> None:

@@ -30,9 +30,10 @@ _log = structlog.get_logger(__name__)
 class PublisherProcess:
     """Starts the publisher, starts it again when it dies, and hears from it."""
 
-    def __init__(self, settings: Settings, directory: SpoolDirectory, robot_id: str) -> None:
+    def __init__(self, settings: Settings, directory: SpoolDirectory, robot_id: str, boot_epoch: int) -> None:
         self._begin = Begin(
             robot_id=robot_id,
+            boot_epoch=boot_epoch,
             robot_pid=os.getpid(),
             directory=str(directory.path.resolve()),
             kafka=settings.kafka,
@@ -54,7 +55,7 @@ class PublisherProcess:
 
     def errors(self) -> tuple[str, ...]:
         """What is wrong with it, or with what it does."""
-        return tuple(error for error in (self._trouble, self._status.error) if error)
+        return tuple(error for error in (self._trouble, self._status.error, self._status.clone) if error)
 
     def offer(self, entry: Item) -> None:
         """Have a heartbeat sent; dropped when the publisher is not there or does not listen."""

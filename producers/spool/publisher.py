@@ -79,6 +79,8 @@ class Status:
     oldest_at: float | None = None
     error: str | None = None
     clock_offset: ClockOffset | None = None
+    clone: str | None = None
+    """That another client has this robot's name, in words; the publisher's process adds it."""
 
 
 class Publisher:

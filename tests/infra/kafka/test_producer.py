@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from infra.kafka import EventProducer, LogReader, OutRecord
+from infra.kafka.partitioner import murmur2, partition_of
 from infra.settings import Settings
 from tests.infra.conftest import MakeTopic
 from tests.infra.kafka.helpers import PATIENCE, numbered, visible, write
-
-
-def murmur2(data: bytes) -> int:
-    """The Java client's hash, written anew from its source; unsigned 32 bits."""
-    mask, m = 0xFFFFFFFF, 0x5BD1E995
-    h = (0x9747B28C ^ len(data)) & mask
-    whole = len(data) // 4 * 4
-    for at in range(0, whole, 4):
-        k = int.from_bytes(data[at : at + 4], "little") * m & mask
-        k = (k ^ (k >> 24)) * m & mask
-        h = (h * m & mask) ^ k
-    if len(data) > whole:
-        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
-    h = (h ^ (h >> 13)) * m & mask
-    return h ^ (h >> 15)
 
 
 def test_records_arrive_in_order_with_key_headers_and_their_offsets_reported(
@@ -47,7 +33,7 @@ def test_a_key_goes_where_the_java_client_would_send_it(
     messages = list(reader.read_to_end(dict.fromkeys(reader.partitions(name), 0), PATIENCE))
     reader.close()
     found = {bytes(message.key() or b""): message.partition() for message in messages}
-    assert found == {key: (murmur2(key) & 0x7FFFFFFF) % 4 for key in keys}
+    assert found == {key: partition_of(key, 4) for key in keys}
     assert set(found.values()) == {0, 1, 2, 3}
 
 

@@ -227,3 +227,21 @@ def test_a_second_client_of_the_same_robot_is_refused_in_words(settings: Setting
         pytest.raises(DataDirBusy, match="in use by another robot client"),
     ):
         RobotClient(settings, "twice", tmp_path)
+
+
+def test_two_clients_of_one_name_notice_each_other_and_robot_status_has_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    def client(name: str) -> RobotClient:
+        return RobotClient(settings, "cloned", tmp_path / name, close_timeout=DEADLINE, heartbeat_interval=0.3)
+
+    with client("a") as first, client("b") as second:
+        assert first.boot_epoch != second.boot_epoch
+        until = time.monotonic() + 3 * DEADLINE
+        for mine, other in ((first, second), (second, first)):
+            while not any(f"alive (boot epoch {other.boot_epoch}" in error for error in mine.errors()):
+                assert time.monotonic() < until, mine.errors()
+                time.sleep(0.05)
+        first.heartbeat()
+    beats = [event for _, event in read(settings, "cloned", ROBOT_STATUS) if isinstance(event, Heartbeat)]
+    assert any("another client with the robot_id cloned" in error for beat in beats for error in beat.errors)
