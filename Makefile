@@ -39,9 +39,10 @@ bench-materializer: setup
 bench-live: setup
 	@.venv/bin/python -m benchmarks.materializer.live --members $(or $(MEMBERS),1) $(if $(REPORT),--report $(REPORT))
 
-# step() in a 50 Hz loop, beside a bare produce and beside nothing; how fast the spool empties (5 minutes).
+# The robot's edge (10 minutes): step() in a 50 Hz loop beside a bare produce and beside nothing, how fast the spool
+# empties, publish to ready beside the same bytes moved by S3 alone, emulated fleets. ROBOT="--parts step" is a part.
 bench-robot: setup
-	@.venv/bin/python -m benchmarks.robot
+	@.venv/bin/python -m benchmarks.robot $(ROBOT) $(if $(REPORT),--report $(REPORT))
 
 # The data dictionary, from the comments in ClickHouse and the data of `sop demo --keep`.
 docs-analytics: setup
