@@ -5,28 +5,80 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
+from examples.one_robot import FEATURES
+from infra.decoder import event_in
 from infra.deploy import deploy
-from infra.kafka import LogReader
+from infra.kafka import EventProducer, LogReader, OutRecord
 from infra.kafka.log_reader import all_partitions
 from infra.local.stack import Stack
-from infra.settings import load_settings
-from schemas.topics import ROBOT_STEPS
+from infra.object_store import ObjectStore, sha256_hex
+from infra.policies.keys import SigningKey
+from infra.registry import Registry
+from infra.settings import Settings, load_settings
+from learner.policies.artifact import pack_json
+from schemas.codec import encode, frame, latest
+from schemas.events import PolicyVersion, Step
+from schemas.topics import POLICY_VERSIONS, ROBOT_STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
+KEY = SigningKey.generate()
 
 
-def test_the_example_records_its_sixty_steps(stack: Stack, tmp_path: Path) -> None:
+def publish(settings: Settings) -> None:
+    """A policy that multiplies the state by two."""
+    document = {
+        "features": [feature.model_dump(mode="json") for feature in FEATURES],
+        "chunk": 1,
+        "fps": 30.0,
+        "state_mean": [0.0] * 7,
+        "state_std": [1.0] * 7,
+    }
+    data = pack_json(document, {"w": 2 * np.eye(7, dtype=np.float32)})
+    version = PolicyVersion(
+        policy="default",
+        version=1,
+        artifact_uri=ObjectStore(settings.s3).put("policies/one-robot", data),
+        sha256=sha256_hex(data),
+        size_bytes=len(data),
+        algorithm="bc",
+        learner_step=1,
+        episodes_admitted=0,
+        offsets=(),
+        config="{}",
+        code_version="0",
+        published_at=datetime.now(UTC),
+    )
+    schema_id = Registry(settings.registry).id_of(POLICY_VERSIONS, latest(PolicyVersion.record))
+    producer = EventProducer(settings.kafka, "test-learner")
+    producer.send(OutRecord(POLICY_VERSIONS, b"default/1", frame(schema_id, encode(KEY.sign(version)))))
+    assert producer.flush(60) == 0
+
+
+def test_the_example_records_its_steps_and_runs_what_the_fleet_runs(stack: Stack, tmp_path: Path) -> None:
     env_file = tmp_path / "stack.env"
-    env_file.write_text("".join(f"{name}={value}\n" for name, value in stack.environment().items()))
+    own = {"SOP_POLICIES__LEARNER_KEYS": f'["{KEY.public}"]'}
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in (stack.environment() | own).items()))
     settings = load_settings(env_file)
     deploy(settings)
+    publish(settings)
     environment = {**os.environ, "SOP_ENV_FILE": str(env_file)}
-    for _ in range(2):  # the second boot finds the first one's directory
+    for _ in range(2):  # the second boot finds the first one's directory, and the policy in it
         command = [sys.executable, "-m", "examples.one_robot", str(tmp_path / "robot")]
         subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=120)
     reader = LogReader(settings.kafka, "test-one-robot")
-    messages = list(reader.read_to_end(all_partitions(reader, [ROBOT_STEPS]), 60))
+    schema_of = Registry(settings.registry).schema_of
+    steps = [
+        event_in(message.value(), Step, schema_of)
+        for message in reader.read_to_end(all_partitions(reader, [ROBOT_STEPS]), 60)
+        if message.key() == b"robot-1"
+    ]
     reader.close()
-    assert sum(message.key() == b"robot-1" for message in messages) == 120
+    assert len(steps) == 2 * 2 * 60
+    second = [step for step in steps if step.boot_epoch == max(step.boot_epoch for step in steps)]
+    assert {step.policy_version for step in second} == {1}
+    assert np.frombuffer(second[0].action, "<f4").tolist() == [2.0] * 7
