@@ -1,6 +1,6 @@
 """One robot on the fleet: records episodes, runs what the fleet runs.  Run: python -m examples.one_robot DATA_DIR
 
-Settings come from the environment or `.sop/stack.env`. Put your robot into `look` and `act`, your policy into `load`.
+Settings come from the environment or `.sop/stack.env`. Fill in `look`, `act` and `load`.
 """
 
 import sys
