@@ -59,6 +59,9 @@ class Episode:
         self._policy_version = policy_version
         self._on_end = on_end
         self._intervention: InterventionRecording | None = None
+        # Kept, not worked out: each step asks.
+        self._usual_actor = Actor.HUMAN if start.source is EpisodeSource.DEMONSTRATION else Actor.POLICY
+        self._actor = self._usual_actor
         self._traceparent = new_traceparent()
         first = log.write(
             ROBOT_EPISODES,
@@ -73,8 +76,7 @@ class Episode:
     @property
     def actor(self) -> Actor:
         """Who acts now: HUMAN inside an intervention and throughout a demonstration."""
-        demonstrated = self.start.source is EpisodeSource.DEMONSTRATION
-        return Actor.HUMAN if demonstrated or self._intervention is not None else Actor.POLICY
+        return self._actor
 
     def step(
         self,
@@ -120,7 +122,7 @@ class Episode:
             None if proposed_action is None else pack(ACTION, proposed_action, "proposed_action"),
         )
         self._log.write_step(
-            self._writer, self._traceparent, self.step_count, self.actor, version, vectors, float(reward)
+            self._writer, self._traceparent, self.step_count, self._actor, version, vectors, float(reward)
         )
         self.step_count += 1
 
@@ -221,13 +223,13 @@ class Episode:
         if self._intervention is not None:
             raise ValueError(f"{self._intervention.operator} has taken over already; interventions do not nest")
         self._write_edge(recording, InterventionPhase.BEGIN, None)
-        self._intervention = recording
+        self._intervention, self._actor = recording, Actor.HUMAN
         self.intervention_count += 1
 
     def _finish(self, recording: InterventionRecording) -> None:
         if self._intervention is recording:
             self._write_edge(recording, InterventionPhase.END, self.step_count - 1)
-            self._intervention = None
+            self._intervention, self._actor = None, self._usual_actor
 
 
 class InterventionRecording:

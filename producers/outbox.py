@@ -43,7 +43,7 @@ class Outbox(Protocol):
             SpoolFull: there is no room.
         """
 
-    def append(self, entry: Item) -> None:
+    def append(self, entry: Item) -> object:
         """Take responsibility for an event. Steps may be refused beyond the reserve, others only by the disk.
 
         Raises:

@@ -20,6 +20,8 @@ class StepWriter:
 
     def __init__(self, episode_id: str, robot_id: str, boot_epoch: int) -> None:
         self._head = b"".join((_text(episode_id), _text(robot_id), _long(boot_epoch)))
+        self._acting: tuple[Actor, int, bytes] = (Actor.POLICY, 0, b"\x00\x00")
+        self._lengths: dict[int, bytes] = {}
 
     def body(  # noqa: PLR0917
         self,
@@ -34,22 +36,29 @@ class StepWriter:
         reward: float,
     ) -> bytes:
         """One step; `captured_at` in unix microseconds, all else as in `events.Step`, checked by the caller."""
-        proposed = (
-            (b"\x00",) if proposed_action is None else (b"\x02", _long(len(proposed_action)), proposed_action)
-        )
+        acts, version, acting = self._acting
+        if actor is not acts or policy_version != version:
+            acting = (b"\x00" if actor is Actor.POLICY else b"\x02") + _long(policy_version)
+            self._acting = (actor, policy_version, acting)
+        lengths = self._lengths
+        try:
+            state_length, action_length = lengths[len(state)], lengths[len(action)]
+        except KeyError:
+            state_length = lengths[len(state)] = _long(len(state))
+            action_length = lengths[len(action)] = _long(len(action))
+        proposed = b"\x00" if proposed_action is None else b"\x02" + _long(len(proposed_action)) + proposed_action
         return b"".join(
             (
                 self._head,
                 _long(sequence),
                 _long(captured_at),
                 _long(index),
-                b"\x00" if actor is Actor.POLICY else b"\x02",
-                _long(policy_version),
-                _long(len(state)),
+                acting,
+                state_length,
                 state,
-                _long(len(action)),
+                action_length,
                 action,
-                *proposed,
+                proposed,
                 _FLOAT(reward),
             )
         )

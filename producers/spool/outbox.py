@@ -61,16 +61,14 @@ class SpoolOutbox:
         self._directory = SpoolDirectory(path)
         self._clock = clock
         self._store = SpoolStore(self._directory, settings.robot, robot_id, boot_epoch)
+        self.append = self._store.append
+        """Record an event; see `Outbox`. No method of its own: it is called in the control loop."""
         self._publisher = publish(settings, self._directory, robot_id, boot_epoch)
         self._warned = False
 
     def reserve(self, steps: int, step_bytes: int) -> None:
         """Keep room; see `Outbox`."""
         self._store.room.reserve(steps, step_bytes)
-
-    def append(self, entry: Item) -> None:
-        """Record an event; see `Outbox`."""
-        self._store.append(entry)
 
     def offer(self, entry: Item) -> None:
         """Send without looking back; see `Outbox`."""

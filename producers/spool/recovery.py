@@ -71,11 +71,11 @@ class Tail:
         else:
             self.episode = None
 
-    def note_step(self) -> None:
-        """The next step was recorded."""
-        self.next_sequence += 1
+    def note_steps(self, count: int) -> None:
+        """So many more steps were recorded."""
+        self.next_sequence += count
         if self.episode is not None:
-            self.episode.step_count += 1
+            self.episode.step_count += count
 
     def _note_edge(self, episode: OpenEpisode, event: Intervention) -> None:
         if event.phase is InterventionPhase.BEGIN:

@@ -112,7 +112,8 @@ class SegmentWriter:
         if self._torn:
             self._cut()
         try:
-            _write(self._descriptor, data)
+            if (written := os.write(self._descriptor, data)) < len(data):
+                _write(self._descriptor, data[written:])
         except OSError:
             self._torn = True
             self._cut()

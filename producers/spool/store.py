@@ -48,6 +48,7 @@ class SpoolStore:
         self.recovered = 0
         self._segment_bytes = settings.segment_bytes
         self._tail = Tail()
+        self._steps = 0
         self._next: SegmentWriter | None = None
         self._old: list[SegmentWriter] = []
         self._closed = False
@@ -77,19 +78,20 @@ class SpoolStore:
             SpoolFull: there is no room; it was not recorded.
             SpoolUnusable: the file cannot be written; it was not recorded.
         """
-        if entry.topic == ROBOT_STEPS:
+        topic, _, body, _, traceparent, taken_at, event = entry
+        if topic == ROBOT_STEPS:
             self.room.take()
         position = self.last + 1
-        row = (position, _KIND_OF[entry.topic], entry.taken_at, entry.traceparent, entry.body)
+        row = (position, _KIND_OF[topic], taken_at, traceparent, body)
         try:
             self._write(row)
         except OSError as error:
             self._again(row, error)
         self.last = position
-        if entry.event is None:
-            self._tail.note_step()
+        if event is None:
+            self._steps += 1
         else:
-            self._tail.note(entry.event, entry.traceparent)
+            self._known_tail().note(event, traceparent)
         return position
 
     def close(self) -> None:
@@ -125,11 +127,17 @@ class SpoolStore:
             self._segment.append(*row)
 
     def _swap(self, following: SegmentWriter, row: EventFields) -> None:
-        following.append_all([row], self._tail.to_json())
+        following.append_all([row], self._known_tail().to_json())
         with self._work:
             self._old.append(self._segment)
             self._segment, self._next = following, None
             self._work.notify()
+
+    def _known_tail(self) -> Tail:
+        """With the steps that were only counted, because it is a control loop that records them."""
+        self._tail.note_steps(self._steps)
+        self._steps = 0
+        return self._tail
 
     def _create(self, meta: dict[str, str]) -> SegmentWriter:
         self._number += 1
