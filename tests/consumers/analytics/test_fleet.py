@@ -31,7 +31,7 @@ def beat(robot_id: str, seconds_ago: float, epoch: int = 5, **changes: Any) -> H
         "policy_wanted": 4,
     }
     reported_at = NOW - timedelta(seconds=seconds_ago)
-    return Heartbeat(**fields | changes, robot_id=robot_id, boot_epoch=epoch, reported_at=reported_at)  # type: ignore[arg-type]
+    return Heartbeat(**fields | changes, robot_id=robot_id, boot_epoch=epoch, reported_at=reported_at)
 
 
 BEATS = [

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from consumers.payload import read_payload
 from infra.local.stack import Stack
 from infra.settings import RegistrySettings, Settings
 from producers.errors import DataDirBusy, Undelivered
@@ -21,6 +22,7 @@ from producers.robot import RobotClient
 from producers.spool.outbox import SpoolOutbox
 from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, Feature, Heartbeat, RobotEvent, Step
 from schemas.topics import ROBOT_STATUS
+from tests.consumers.integration.pipeline import Pipeline, wait_until
 from tests.producers.integration.conftest import DEADLINE, once, read
 from tests.producers.spool import victim
 
@@ -130,6 +132,29 @@ def test_a_robot_killed_twenty_times_has_every_step_that_returned_in_kafka_and_e
     ends = [e.body.end for e in events if isinstance(e, EpisodeBoundary) and isinstance(e.body, EpisodeEnded)]
     assert EpisodeEnd.ABORTED in ends
     assert ends.count(EpisodeEnd.ABORTED) <= KILLS
+    check_payloads(settings, tmp_path, events, returned)
+
+
+def check_payloads(
+    settings: Settings, logs: Path, events: list[RobotEvent], returned: set[tuple[str, ...]]
+) -> None:
+    """What the robot wrote into its ledger lies in the payloads, and nothing else but what Kafka has."""
+    episodes = {event.episode_id for event in events}
+    with Pipeline(settings, logs) as pipeline:
+        pipeline.start("materialize")
+        wait_until(lambda: episodes <= pipeline.newest().keys(), "every episode in a payload")
+        found = pipeline.newest()
+        stored = {
+            (episode_id, int(str(row["sequence"])), row["state"], row["action"])
+            for episode_id in episodes
+            for steps in [
+                read_payload(pipeline.objects.get(pipeline.objects.key(found[episode_id].payload_uri))).steps
+            ]
+            for row in map(steps.values, range(len(steps)))
+        }
+    sent = [event for event in events if isinstance(event, Step)]
+    assert stored == {(step.episode_id, step.sequence, step.state, step.action) for step in sent}
+    assert returned <= {(str(step.boot_epoch), step.episode_id, str(step.index)) for step in sent}
 
 
 def check_ended(events: list[RobotEvent]) -> None:
