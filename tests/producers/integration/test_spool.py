@@ -17,12 +17,14 @@ import pytest
 from consumers.payload import read_payload
 from infra.local.stack import Stack
 from infra.settings import RegistrySettings, Settings
-from producers.errors import DataDirBusy, Undelivered
+from producers.episode import Episode
+from producers.errors import DataDirBusy, SpoolFull, Undelivered
 from producers.robot import RobotClient
 from producers.spool.outbox import SpoolOutbox
 from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, Feature, Heartbeat, RobotEvent, Step
 from schemas.topics import ROBOT_STATUS
 from tests.consumers.integration.pipeline import Pipeline, wait_until
+from tests.producers.fakes import FEATURES
 from tests.producers.integration.conftest import DEADLINE, once, read
 from tests.producers.spool import victim
 
@@ -143,15 +145,12 @@ def check_payloads(
     with Pipeline(settings, logs) as pipeline:
         pipeline.start("materialize")
         wait_until(lambda: episodes <= pipeline.newest().keys(), "every episode in a payload")
-        found = pipeline.newest()
-        stored = {
-            (episode_id, int(str(row["sequence"])), row["state"], row["action"])
-            for episode_id in episodes
-            for steps in [
-                read_payload(pipeline.objects.get(pipeline.objects.key(found[episode_id].payload_uri))).steps
-            ]
-            for row in map(steps.values, range(len(steps)))
-        }
+        stored = set()
+        for episode_id, found in pipeline.newest().items():
+            if episode_id in episodes:
+                steps = read_payload(pipeline.objects.get(pipeline.objects.key(found.payload_uri))).steps
+                for row in map(steps.values, range(len(steps))):
+                    stored.add((episode_id, int(str(row["sequence"])), row["state"], row["action"]))
     sent = [event for event in events if isinstance(event, Step)]
     assert stored == {(step.episode_id, step.sequence, step.state, step.action) for step in sent}
     assert returned <= {(str(step.boot_epoch), step.episode_id, str(step.index)) for step in sent}
@@ -165,6 +164,42 @@ def check_ended(events: list[RobotEvent]) -> None:
     assert last.body.first_sequence == first.sequence
     assert last.sequence == first.sequence + len(events) - 1
     assert last.body.step_count == sum(isinstance(event, Step) for event in events)
+
+
+def test_a_spool_at_its_bound_refuses_an_episode_and_no_step_and_goes_on_once_kafka_took_some(
+    settings: Settings, stack: Stack, tmp_path: Path
+) -> None:
+    bound = {"max_spool_bytes": 2**20, "segment_bytes": 2**16, "min_free_bytes": 0}
+    settings = settings.model_copy(update={"robot": settings.robot.model_copy(update=bound)})
+
+    def begin() -> Episode:
+        return client.episode(task="push", instruction="Push.", features=FEATURES, fps=50.0, max_steps=500)
+
+    with RobotClient(settings, "quota", tmp_path, close_timeout=DEADLINE) as client:
+        record(client, 1)
+        eventually(lambda: client._outbox.depth() == 0, "never on line")
+        stack.pause("broker")
+        try:
+            episodes = 0
+            while True:
+                try:
+                    episode = begin()
+                except SpoolFull as full:
+                    assert "MAX_SPOOL_BYTES" in str(full)  # noqa: PT017 - where it is raised is what counts
+                    break
+                with episode:
+                    for _ in range(500):
+                        episode.step(state=np.zeros(3), action=np.ones(2))
+                episodes += 1
+                assert episodes < 100, "never full"
+            assert episodes > 0
+            assert client._outbox.used_bytes() <= 2**20
+        finally:
+            stack.resume("broker")
+        eventually(lambda: client._outbox.depth() == 0, "not sent")
+        begin().end()
+    sequences = 3 + episodes * 502 + 2
+    assert numbers(once(settings, "quota")) == [(client.boot_epoch, n) for n in range(sequences)]
 
 
 def test_a_publisher_that_is_killed_is_started_again_and_nothing_is_lost(
