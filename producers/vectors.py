@@ -68,7 +68,7 @@ class Layout:
             ValueError: it has another shape, or holds NaN, infinity, or a number beyond float32.
         """
         argument = argument or name
-        vector = value if isinstance(value, np.ndarray) and value.dtype == _FLOAT32 else _float32(value, argument)
+        vector = value if type(value) is np.ndarray and value.dtype is _FLOAT32 else _float32(value, argument)
         if vector.shape != self._shapes[name]:
             raise ValueError(f"{argument} has shape {vector.shape}; feature {name!r} says {self._shapes[name]}")
         packed = vector.tobytes()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +31,23 @@ class Timings:
     def latest(self) -> float:
         """The loop's worst lateness, work included."""
         return max(self.late)
+
+
+@contextmanager
+def realtime(wanted: bool) -> Iterator[None]:
+    """Run as a robot's control loop does, before all that has no real-time priority; its children do not.
+
+    Raises:
+        PermissionError: this user may not (`ulimit -r`, or CAP_SYS_NICE).
+    """
+    if not wanted:
+        yield
+        return
+    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def paced(hz: float, seconds: float, work: Callable[[], object], into: Timings) -> None:

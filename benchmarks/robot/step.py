@@ -6,6 +6,7 @@ state and a 7-float action.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from confluent_kafka import Producer
 
 from benchmarks.robot.bench import Bench
 from benchmarks.robot.in_thread import PublisherThread
-from benchmarks.robot.pacing import Timings, paced
+from benchmarks.robot.pacing import Timings, paced, realtime
 from infra.clock import SystemClock
 from infra.local.stack import Stack
 from infra.settings import Settings
@@ -45,7 +46,9 @@ Work = Callable[[], object]
 
 def step(bench: Bench) -> list[str]:
     """The control loop's part of recording."""
-    timings = measure(bench.settings, bench.folder, bench.options.rounds, bench.options.seconds)
+    options = bench.options
+    with realtime(options.realtime):
+        timings = measure(bench.settings, bench.folder, options.rounds, options.seconds)
     header = ("50 Hz loop", "p50 µs", "p99", "max", "p99 / period", "loop late, max µs", "above sleep")
     asleep = timings["sleep"].latest
     rows = [
@@ -60,7 +63,10 @@ def step(bench: Bench) -> list[str]:
         ]
         for name, seen in timings.items()
     ]
-    bench.report.section("step()", header, rows, f"{len(timings['sleep'].work)} turns each.")
+    load = os.getloadavg()[0]
+    how = "real-time priority" if options.realtime else "no real-time priority"
+    note = f"{len(timings['sleep'].work)} turns each, {how}, load average {load:.1f} on {os.cpu_count()} cores."
+    bench.report.section("step()", header, rows, note)
     found, missed = timings["step"], []
     if found.percentile(99) > TARGET_P99:
         missed.append(f"p99 of step() is {found.percentile(99):.0f} µs, above {TARGET_P99:.0f}")

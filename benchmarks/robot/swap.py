@@ -1,6 +1,6 @@
 """From publishing an artifact to four robots that may swap to it, beside the same bytes moved by nothing but S3.
 
-*Raw* is one PUT, then four GETs at once, each hashed and written to a file, until that is on the disk. A robot hears
+*Raw* is one PUT, then four GETs at once, each hashed and written, until the file is on the disk. A robot hears
 the announcement, verifies its signature, downloads, verifies size and sha256, and waits for the disk.
 """
 
