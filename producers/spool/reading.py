@@ -28,9 +28,9 @@ class Frontier:
         self.number = 0
         self.size = 0
         self._directory = directory
-        self._seen = 0
         self._newest: SegmentReader | None = None
-        self._ahead: SegmentReader | None = None
+        self._empty: dict[int, SegmentReader] = {}
+        self._unreadable: set[int] = set()
 
     def sync(self) -> None:
         """Wait for the disk, for all that was recorded before the call.
@@ -38,18 +38,18 @@ class Frontier:
         Raises:
             OSError: not now.
         """
+        numbers = self._directory.after(self.number)
         while True:
-            if self._ahead is None:
-                self._ahead = self._open_following()
-            over = self._ahead is not None and self._ahead.begun  # then nobody appends to the one before
+            following = self._begun(numbers)  # then nobody appends to the one before
             if self._newest is not None and self._newest.size != self.size:
                 self.size = self._newest.sync()
-            if not over:
+            if following is None:
                 return
             if self._newest is not None:
                 self._newest.close()
-            self._newest, self._ahead = self._ahead, None
-            self.number, self.size = self._seen, 0
+            self._newest, self.number, self.size = self._empty.pop(following), following, 0
+            for number in [number for number in self._empty if number < following]:
+                self._empty.pop(number).close()  # never will be
 
     def upto(self, number: int) -> int:
         """Bytes of a file that are on the disk."""
@@ -59,19 +59,27 @@ class Frontier:
 
     def close(self) -> None:
         """Let go of the files."""
-        for reader in (self._newest, self._ahead):
+        for reader in (self._newest, *self._empty.values()):
             if reader is not None:
                 reader.close()
-        self._newest = self._ahead = None
+        self._newest = None
+        self._empty.clear()
 
-    def _open_following(self) -> SegmentReader | None:
-        for number in self._directory.after(self._seen):
-            self._seen = number
+    def _begun(self, numbers: list[int]) -> int | None:
+        """The first file after the newest that was begun. One may stay empty for ever, and does not count."""
+        for number in numbers:
+            if number <= self.number or number in self._unreadable:
+                continue
             try:
-                return SegmentReader(self._directory.segment(number))
+                reader = self._empty.get(number) or SegmentReader(self._directory.segment(number))
             except SegmentDamaged as error:
                 # Who reads it puts it aside. What comes after is synced all the same.
+                self._unreadable.add(number)
                 _log.warning("spool_file_damaged", error=str(error))
+                continue
+            self._empty[number] = reader
+            if reader.begun:
+                return number
         return None
 
 

@@ -52,6 +52,23 @@ def test_a_file_that_has_grown_is_followed_by_the_next_and_goes_once_kafka_has_i
     robot.store.close()
 
 
+def test_a_file_that_nobody_ever_appends_to_holds_up_nothing(tmp_path: Path) -> None:
+    clock, broker = ManualClock(), Broker()
+    robot = Robot.boot(tmp_path, 1, clock)
+    robot.begin()
+    wait_for_files(robot)
+    robot.store._create(robot.store._meta).close()  # as when its folder could not be synced after it was named
+    publishing = publisher(tmp_path, broker, clock)
+    for _ in range(3):
+        robot.steps(60)
+        wait_for_files(robot)
+        drain(publishing, broker, clock)
+    assert sequences(broker) == list(range(181))
+    assert len(robot.store.directory.numbers()) == 2
+    publishing.close(0)
+    robot.store.close()
+
+
 def test_what_is_open_over_several_files_is_ended_with_the_counts_of_all(tmp_path: Path) -> None:
     clock, broker = ManualClock(), Broker()
     robot = Robot.boot(tmp_path / "a", 1, clock)
