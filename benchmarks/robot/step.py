@@ -99,9 +99,9 @@ def recording(
     robot = settings.robot.model_copy(update={"drain_rate": rate})
     fitted = settings.model_copy(update={"robot": robot})
     home = Path(tempfile.mkdtemp(dir=folder))
-    outbox = SpoolOutbox(
-        fitted, home / "spool", "bench", time.time_ns() // 1_000_000, SystemClock(), publish=publish
-    )
+    epoch = time.time_ns() // 1_000_000 + 60_000
+    (home / "boot_epoch").write_text(f"{epoch - 1}\n")  # so that the client takes the same as its outbox
+    outbox = SpoolOutbox(fitted, home / "spool", "bench", epoch, SystemClock(), publish=publish)
     with RobotClient(fitted, "bench", home, outbox=outbox, close_timeout=120.0) as client:
         episode = client.episode(
             task="bench", instruction="Measure.", features=FEATURES, fps=HZ, max_steps=backlog + 100_000
