@@ -30,7 +30,12 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS), help="some of them, separated by commas")
     parser.add_argument("--rounds", type=int, default=4, help="of each loop")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each loop in each round")
-    parser.add_argument("--realtime", action="store_true", help="the loops run under SCHED_FIFO, as a robot's do")
+    parser.add_argument(
+        "--realtime",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the 50 Hz loops run under SCHED_FIFO where this user may, as a robot's do",
+    )
     parser.add_argument("--backlog", type=int, default=60_000, help="steps that the drain is measured with")
     parser.add_argument("--megabytes", default="10,780", help="sizes of artifacts, separated by commas")
     parser.add_argument("--robots", default="10,100,1000", help="sizes of fleets, separated by commas")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -34,20 +35,21 @@ class Timings:
 
 
 @contextmanager
-def realtime(wanted: bool) -> Iterator[None]:
+def realtime(wanted: bool) -> Iterator[bool]:
     """Run as a robot's control loop does, before all that has no real-time priority; its children do not.
 
-    Raises:
-        PermissionError: this user may not (`ulimit -r`, or CAP_SYS_NICE).
+    Whether it is so: a user without the right to it (`ulimit -r`) runs like everybody.
     """
-    if not wanted:
-        yield
-        return
-    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
+    given = False
+    if wanted:
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
+            given = True
     try:
-        yield
+        yield given
     finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        if given:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def paced(hz: float, seconds: float, work: Callable[[], object], into: Timings) -> None:

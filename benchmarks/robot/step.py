@@ -47,7 +47,7 @@ Work = Callable[[], object]
 def step(bench: Bench) -> list[str]:
     """The control loop's part of recording."""
     options = bench.options
-    with realtime(options.realtime):
+    with realtime(options.realtime) as first:
         timings = measure(bench.settings, bench.folder, options.rounds, options.seconds)
     header = ("50 Hz loop", "p50 µs", "p99", "max", "p99 / period", "loop late, max µs", "above sleep")
     asleep = timings["sleep"].latest
@@ -64,7 +64,7 @@ def step(bench: Bench) -> list[str]:
         for name, seen in timings.items()
     ]
     load = os.getloadavg()[0]
-    how = "real-time priority" if options.realtime else "no real-time priority"
+    how = "real-time priority" if first else "no real-time priority"
     note = f"{len(timings['sleep'].work)} turns each, {how}, load average {load:.1f} on {os.cpu_count()} cores."
     bench.report.section("step()", header, rows, note)
     found, missed = timings["step"], []

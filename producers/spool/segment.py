@@ -22,9 +22,6 @@ _HEADER, _CARRY = 255, 254
 _CHUNK = 2**18
 _ALL = 2**62
 
-EventFields = tuple[int, int, float, bytes, bytes]
-"""Position, number of its kind, unix seconds, trace, body."""
-
 
 class SegmentDamaged(Exception):
     """The file is not what was written."""
@@ -87,28 +84,12 @@ class SegmentWriter:
             raise
         return cls(path, descriptor, len(header))
 
-    def append(self, position: int, kind: int, taken_at: float, traceparent: bytes, body: bytes) -> None:
-        """Record one event: a write into the page cache, no wait for the disk.
+    def append(self, data: bytes) -> None:
+        """Record frames (`framing.pack`, `carry_frame`): a write into the page cache, no wait for the disk.
 
         Raises:
-            OSError: it was not recorded.
+            OSError: nothing was recorded.
         """
-        self._append(pack(position, kind, taken_at, traceparent, body))
-
-    def append_all(self, events: Sequence[EventFields], carry: str) -> None:
-        """Record a new file's first events, and what was open before them, at once.
-
-        Raises:
-            OSError: none was recorded.
-        """
-        opened = pack(0, _CARRY, 0.0, b"", carry.encode())
-        self._append(opened + b"".join(pack(*event) for event in events))
-
-    def close(self) -> None:
-        """Let go."""
-        os.close(self._descriptor)
-
-    def _append(self, data: bytes) -> None:
         if self._torn:
             self._cut()
         try:
@@ -119,6 +100,10 @@ class SegmentWriter:
             self._cut()
             raise
         self.appended += len(data)
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)
 
     def _cut(self) -> None:
         os.ftruncate(self._descriptor, self._begin + self.appended)
@@ -240,6 +225,11 @@ class SegmentReader:
         self.damage = f"{found} bytes at {self.offset} are not what was written"
         self.offset += found
         return True
+
+
+def carry_frame(carry: str) -> bytes:
+    """What was open when a file began; it goes before the first event."""
+    return pack(0, _CARRY, 0.0, b"", carry.encode())
 
 
 def header_frame(meta: dict[str, str], kinds: Sequence[Kind]) -> bytes:

@@ -15,10 +15,11 @@ from infra.settings import RobotSettings
 from producers.errors import SpoolFull, SpoolUnusable
 from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
+from producers.spool.framing import pack
 from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.quota import Room
 from producers.spool.recovery import Tail, closing_events, tail_of
-from producers.spool.segment import EventFields, Row, SegmentDamaged, SegmentReader, SegmentWriter
+from producers.spool.segment import Row, SegmentDamaged, SegmentReader, SegmentWriter, carry_frame
 from schemas.errors import UndecodableEvent
 from schemas.topics import ROBOT_STEPS
 
@@ -82,11 +83,14 @@ class SpoolStore:
         if topic == ROBOT_STEPS:
             self.room.take()
         position = self.last + 1
-        row = (position, _KIND_OF[topic], taken_at, traceparent, body)
+        frame = pack(position, _KIND_OF[topic], taken_at, traceparent, body)
         try:
-            self._write(row)
+            if self._segment.appended < self._segment_bytes:
+                self._segment.append(frame)
+            else:
+                self._append_beyond(frame)
         except OSError as error:
-            self._again(row, error)
+            self._again(frame, error)
         self.last = position
         if event is None:
             self._steps += 1
@@ -106,28 +110,27 @@ class SpoolStore:
         self._close_old()
         self.room.reserve_nothing()
 
-    def _again(self, row: EventFields, error: OSError) -> None:
+    def _again(self, frame: bytes, error: OSError) -> None:
         """A write failed: with the room that was kept, once more."""
         full = error.errno in _FULL
         if full and self.room.give_up_reserve():
             _log.warning("spool_reserve_used", path=str(self.directory.path), error=str(error))
             try:
-                self._write(row)
+                self._append_beyond(frame)
                 return
             except OSError as again:
                 error = again
         why = SpoolFull if full else SpoolUnusable
         raise why(f"the spool {self.directory.path} takes no event: {error}; it was not recorded") from error
 
-    def _write(self, row: EventFields) -> None:
+    def _append_beyond(self, frame: bytes) -> None:
+        """To the next file, if this one has grown and the next is there."""
         # Who reads takes the file before for complete once the next one is touched, even in vain.
-        if self._segment.appended >= self._segment_bytes and self._next is not None:
-            self._swap(self._next, row)
-        else:
-            self._segment.append(*row)
-
-    def _swap(self, following: SegmentWriter, row: EventFields) -> None:
-        following.append_all([row], self._known_tail().to_json())
+        following = self._next
+        if self._segment.appended < self._segment_bytes or following is None:
+            self._segment.append(frame)
+            return
+        following.append(carry_frame(self._known_tail().to_json()) + frame)
         with self._work:
             self._old.append(self._segment)
             self._segment, self._next = following, None
@@ -201,13 +204,13 @@ class SpoolStore:
             return
         segment = self._create({"robot_id": robot_id, "boot_epoch": str(epoch)})
         taken_at, trace = rows[-1].taken_at, tail.episode.traceparent.encode()
-        events = []
+        frames = [carry_frame(tail.to_json())]
         for topic, event in closing:
             self.last += 1
             body = item(topic, robot_id, event, trace, taken_at).body
-            events.append((self.last, _KIND_OF[topic], taken_at, trace, body))
+            frames.append(pack(self.last, _KIND_OF[topic], taken_at, trace, body))
         try:
-            segment.append_all(events, tail.to_json())
+            segment.append(b"".join(frames))
         finally:
             segment.close()
         self.recovered = 1

@@ -133,7 +133,7 @@ def test_what_steps_take_on_the_disk_is_no_more_than_what_is_kept_for_them(tmp_p
     writer = SegmentWriter.create(tmp_path / "file", {}, tuple(NEWEST_KINDS.values()))
     before = (tmp_path / "file").stat().st_size
     for number in range(100):
-        writer.append(2**40 + number, 1, 1e9, b"t" * 55, b"b" * body)
+        writer.append(pack(2**40 + number, 1, 1e9, b"t" * 55, b"b" * body))
     writer.close()
     assert (tmp_path / "file").stat().st_size - before == 100 * quota.event_bytes(body)
 
