@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+_time = time.time
+
 
 class Clock(Protocol):
     """What the core needs to know about time."""
@@ -32,7 +34,7 @@ class SystemClock:
 
     def unix(self) -> float:
         """Wall clock, seconds since 1970."""
-        return time.time()
+        return _time()
 
     def monotonic(self) -> float:
         """Seconds that never go back."""

@@ -21,6 +21,7 @@ DRAFT = "draft"
 _HEADER, _CARRY = 255, 254
 _CHUNK = 2**18
 _ALL = 2**62
+_os_write = os.write  # a control loop finds a large namespace in no cache
 
 
 class SegmentDamaged(Exception):
@@ -93,7 +94,7 @@ class SegmentWriter:
         if self._torn:
             self._cut()
         try:
-            if (written := os.write(self._descriptor, data)) < len(data):
+            if (written := _os_write(self._descriptor, data)) < len(data):
                 _write(self._descriptor, data[written:])
         except OSError:
             self._torn = True
@@ -239,9 +240,9 @@ def header_frame(meta: dict[str, str], kinds: Sequence[Kind]) -> bytes:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    written = os.write(descriptor, data)
+    written = _os_write(descriptor, data)
     while written < len(data):  # the disk is full, which the next attempt says; or a signal came
-        written += os.write(descriptor, data[written:])
+        written += _os_write(descriptor, data[written:])
 
 
 def _sync_names(folder: Path) -> None:

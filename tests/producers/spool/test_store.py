@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_when_the_next_file_begins_loses_nothing(
         return write(descriptor, data[: len(data) // 2])
 
     with monkeypatch.context() as patch:
-        patch.setattr("producers.spool.segment.os.write", half)
+        patch.setattr("producers.spool.segment._os_write", half)
         for _ in range(2):
             with pytest.raises(SpoolFull, match="no room"):
                 robot.steps(1)
