@@ -1,7 +1,7 @@
 """The publisher in a process of its own, as its robot sees it.
 
 Not a thread: a thread that empties an hour's spool holds the interpreter for milliseconds at a time, and the
-control loop waits for it (docs/design.md has the numbers).
+control loop waits for it (docs/benchmarks.md has numbers).
 """
 
 from __future__ import annotations
