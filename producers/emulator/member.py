@@ -22,7 +22,7 @@ from producers.emulator.outbox import Wire, WireOutbox
 from producers.emulator.plan import Counts, FleetPlan, home
 from producers.emulator.schedule import Schedule
 from producers.episode import Episode, InterventionRecording
-from producers.errors import RobotClientError
+from producers.errors import RobotClientError, SpoolFull
 from producers.robot import RobotClient
 from schemas.events import Feature
 
@@ -93,8 +93,10 @@ def run(settings: Settings, plan: FleetPlan, process: int, folder: Path, parent:
         EventProducer(settings.kafka, f"emulator-{process}", delivery_timeout=None),
         Registry(settings.registry),
         SystemClock(),
+        ending=parent.poll,
     )
-    with contextlib.ExitStack() as clients:
+    # What cannot be sent at the end was counted by then.
+    with contextlib.suppress(RobotClientError), contextlib.ExitStack() as clients:
         # Episodes end at different times, as a real fleet's do.
         shift = max(1, plan.episode_steps // len(names))
         random = np.random.default_rng(process)
@@ -150,15 +152,17 @@ def _drive(robots: list[Robot], plan: FleetPlan, wire: Wire, parent: Connection)
         if now < schedule.due_at:
             continue
         latest = max(latest, now - schedule.due_at)
-        for number in schedule.next(now):
-            robots[number].step(states[(steps + number) % _DRAWN], actions[steps % _DRAWN])
-            steps += 1
+        try:
+            for number in schedule.next(now):
+                robots[number].step(states[(steps + number) % _DRAWN], actions[steps % _DRAWN])
+                steps += 1
+            next(beats)
+        except SpoolFull:
+            break  # to end, while Kafka takes nothing
         wire.poll()
-        next(beats)
         if now - reported >= _REPORT_EVERY:
             parent.send(counts())
             reported = now
-    wire.end()
     for robot in robots:
         with contextlib.suppress(RobotClientError):
             robot.end()

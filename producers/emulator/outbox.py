@@ -5,21 +5,41 @@ What is not emulated is the robot's disk, and its publisher's process: a thousan
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from infra.clock import Clock
-from infra.kafka import EventProducer, OutRecord
-from infra.registry import Registry
+from infra.kafka import OutRecord
 from producers.clock_offset import ClockOffset, OffsetEstimate
 from producers.errors import SpoolFull
 from producers.outbox import Item
 from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.recovery import writer_schema
+from producers.spool.schema_ids import IdLookup
 from schemas.codec import frame
 
 # Every so many records one tells the clock's offset.
 _SAMPLED = 1_000
+
+
+class WireProducer(Protocol):
+    """What is needed of `infra.kafka.EventProducer`."""
+
+    def send(
+        self,
+        record: OutRecord,
+        on_delivery: Callable[[str | None, int], None] | None = None,
+        on_appended: Callable[[float, float], None] | None = None,
+    ) -> bool:
+        """Queue a record, or say that the queue is full."""
+
+    def poll(self, timeout: float = 0.0) -> None:
+        """Serve delivery reports."""
+
+    def flush(self, timeout: float) -> int:
+        """Wait for what is queued."""
 
 
 class Wire:
@@ -33,7 +53,10 @@ class Wire:
         InfraError, SchemaError: the registry is away, or does not know what we write.
     """
 
-    def __init__(self, producer: EventProducer, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self, producer: WireProducer, registry: IdLookup, clock: Clock, ending: Callable[[], bool]
+    ) -> None:
+        """`ending` says whether the fleet is to end: a full queue is waited for no longer then."""
         self.clock = clock
         self.unacknowledged = 0
         self.refused = 0
@@ -42,7 +65,7 @@ class Wire:
         self._ids = {t: registry.id_of(t, writer_schema(kind)) for t, kind in NEWEST_KINDS.items()}
         self._sent = 0
         self._offset = OffsetEstimate()
-        self._over = False
+        self._ending = ending
 
     def send(self, entry: Item, done: Callable[[], None]) -> None:
         """Send an event; waits while the queue is full, which makes the fleet late, as it should.
@@ -68,7 +91,7 @@ class Wire:
         )
         self.unacknowledged += 1
         while not self._producer.send(record, delivered, self._appended(entry) if sampled else None):
-            if self._over:
+            if self._ending():
                 self.unacknowledged -= 1
                 raise SpoolFull("Kafka takes no more, and the fleet is to end; the event was not sent")
             self._producer.poll(0.1)
@@ -76,10 +99,6 @@ class Wire:
     def poll(self) -> None:
         """Serve delivery reports."""
         self._producer.poll(0)
-
-    def end(self) -> None:
-        """Wait for a full queue no longer."""
-        self._over = True
 
     def flush(self, timeout: float) -> None:
         """Wait for what is on its way, at most so many seconds."""
@@ -118,8 +137,9 @@ class WireOutbox:
             raise
 
     def offer(self, entry: Item) -> None:
-        """Send it."""
-        self._wire.send(entry, _forget)
+        """Send it, unless the fleet is to end."""
+        with contextlib.suppress(SpoolFull):
+            self._wire.send(entry, _forget)
 
     def depth(self) -> int:
         """Events without a report."""
