@@ -25,6 +25,7 @@ class Reason(StrEnum):
     FOREIGN_EPISODE = "foreign_episode"
     NEVER_STARTED = "never_started"
     EPISODE_FULL = "episode_full"
+    UNKNOWN_EPISODE = "unknown_episode"
     NOT_INDEXABLE = "not_indexable"
 
 

@@ -26,8 +26,8 @@ from infra.decoder import SchemaLookup
 from schemas import codec
 from schemas.codec import FRAME_BYTES, AvroSchema
 from schemas.errors import SchemaError, UnknownSchema
-from schemas.events import EpisodeBoundary, EpisodeStarted, Intervention, RobotEvent, Step
-from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
+from schemas.events import EpisodeBoundary, EpisodeLabelled, EpisodeStarted, Intervention, RobotEvent, Step
+from schemas.topics import EPISODE_LABELS, ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
 
 _INLINE_BYTES = 12
 _NEEDED = set(Step.model_fields) - {"proposed_action"}
@@ -70,6 +70,7 @@ class Decoded:
 
     groups: list[StepGroup] = field(default_factory=list)
     events: list[tuple[RobotEvent, Origin]] = field(default_factory=list)
+    labels: list[tuple[EpisodeLabelled, Origin]] = field(default_factory=list)
     rejected: list[tuple[DeadLetter, RobotEvent | None]] = field(default_factory=list)
     last: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -79,7 +80,7 @@ Batch = dict[int, Decoded]
 
 
 def decode(records: Sequence[Record], schema_of: SchemaLookup) -> Batch:
-    """Decode a batch of the three robot topics.
+    """Decode a batch of the topics that make episodes.
 
     Raises:
         RegistryUnavailable: a schema could not be looked up; nothing was decoded.
@@ -90,7 +91,9 @@ def decode(records: Sequence[Record], schema_of: SchemaLookup) -> Batch:
         _decode_steps(out, steps, schema_of)
     if len(steps) < len(records):
         for record in records:
-            if record.topic() != ROBOT_STEPS:
+            if record.topic() == EPISODE_LABELS:
+                _decode_label(out, origin(record), schema_of)
+            elif record.topic() != ROBOT_STEPS:
                 _decode_event(out, origin(record), schema_of)
     return out
 
@@ -111,6 +114,26 @@ def _decode_event(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
         part.rejected.append((DeadLetter(place, *problem), event))
     else:
         part.events.append((event, place))
+
+
+def _decode_label(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
+    part = out[place.partition]
+    part.last[place.topic] = (place.offset, place.appended_ms)
+    try:
+        schema_id, body = codec.unframe(place.value)
+        event = codec.decode(EpisodeLabelled, body, schema_of(schema_id, EpisodeLabelled.record))
+    except SchemaError as error:
+        part.rejected.append((_undecodable(place, error), None))
+        return
+    problem = _identity_problem(event.robot_id, event.episode_id, place.key)
+    if problem is None and not is_uuid7(event.label.label_id):
+        problem = Reason.BAD_ID, f"label_id {event.label.label_id!r} is not a UUIDv7"
+    if problem is None and not 1970 <= event.label.labelled_at.year < 2200:
+        problem = Reason.BAD_TIME, f"labelled_at is {event.label.labelled_at}, not between 1970 and 2200"
+    if problem is None:
+        part.labels.append((event, place))
+    else:
+        part.rejected.append((DeadLetter(place, *problem), None))
 
 
 def _decode_steps(out: Batch, records: Sequence[Record], schema_of: SchemaLookup) -> None:

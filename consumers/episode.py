@@ -19,6 +19,7 @@ from schemas.events import (
     EpisodeEnded,
     EpisodeStarted,
     Intervention,
+    Label,
     OffsetRange,
     RobotEvent,
 )
@@ -41,6 +42,10 @@ class OpenEpisode:
     """Steps whose layout is not known yet, with the records that they came from."""
     interventions: list[Intervention] = field(default_factory=list)
     intervention_bytes: int = 0
+    labels: tuple[Label, ...] = ()
+    """Labels that the stored revision has, in order of time."""
+    late_labels: list[tuple[Label, Origin]] = field(default_factory=list)
+    """Labels that came after it, with the records that they came from."""
     seen: RangeSet = field(default_factory=RangeSet)
     rejected: RangeSet = field(default_factory=RangeSet)
     rejected_hashes: dict[int, int] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from consumers.episode import OpenEpisode
+from consumers.labelled import is_excluded, success_of
 from consumers.ranges import RangeSet
 from consumers.steps import Steps
 from schemas.events import (
@@ -23,6 +24,7 @@ from schemas.events import (
     Intervention,
     InterventionPhase,
     InterventionSpan,
+    Label,
     OffsetRange,
     Range,
 )
@@ -66,6 +68,9 @@ class EpisodeFacts(BaseModel):
     ended_at: datetime
     appended_at: datetime
     simulated_ended_at: float | None
+    recorded_success: bool | None = None
+    excluded: bool = False
+    labels: tuple[Label, ...] = ()
 
     def announcement(self, *, uri: str, sha256: str, size: int, at: datetime) -> EpisodeMaterialized:
         """The event that tells the training stream about a stored payload of `size` bytes."""
@@ -95,6 +100,7 @@ def facts_of(episode: OpenEpisode, steps: Steps, closed_by: ClosedBy, revision: 
     ended_at = last_event.captured_at
     if episode.ended is None and len(steps):
         ended_at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(steps.captured_at[-1]))
+    recorded = end.success if end else None
     accounted = episode.accounted()
     first = episode.started.sequence
     last = episode.ended.sequence if episode.ended else (accounted.max or first)
@@ -111,7 +117,7 @@ def facts_of(episode: OpenEpisode, steps: Steps, closed_by: ClosedBy, revision: 
         features=start.features,
         fps=start.fps,
         end=end.end if end else EpisodeEnd.TRUNCATED,
-        success=end.success if end else None,
+        success=success_of(episode.labels, recorded),
         closed_by=closed_by,
         events=(*filter(None, (episode.started, episode.ended)), *episode.interventions),
         sequences=episode.seen.as_events(),
@@ -123,6 +129,9 @@ def facts_of(episode: OpenEpisode, steps: Steps, closed_by: ClosedBy, revision: 
         ended_at=ended_at,
         appended_at=datetime.fromtimestamp(episode.appended_ms / 1000, UTC),
         simulated_ended_at=end.simulated_at if end else None,
+        recorded_success=recorded,
+        excluded=is_excluded(episode.labels),
+        labels=episode.labels,
         **step_facts(steps),
     )
 

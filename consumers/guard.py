@@ -32,7 +32,7 @@ AUTHOR = "guard"
 _OUTCOMES = """
 SELECT episode_id, task, policy_version = {canary:Int64}, success, intervention_count = 0
 FROM episodes
-WHERE policy = {policy:String} AND source = 'ONLINE'
+WHERE NOT excluded AND policy = {policy:String} AND source = 'ONLINE'
   AND policy_version IN ({canary:Int64}, {current:Int64})
   AND materialized_at >= fromUnixTimestamp64Micro({since:Int64})
   AND NOT has({pinned:Array(String)}, robot_id)

@@ -150,4 +150,5 @@ def _tombstone(objects: ObjectStore, key: str) -> Tombstone | None:
 
 def _extent(stored: StoredPayload) -> tuple[int, int]:
     facts = stored.facts
-    return sum(part.last - part.first + 1 for part in (*facts.sequences, *facts.rejected)), facts.revision
+    events = sum(part.last - part.first + 1 for part in (*facts.sequences, *facts.rejected))
+    return events + len(facts.labels), facts.revision

@@ -34,7 +34,7 @@ from infra.registry import Registry
 from infra.settings import Settings
 from schemas import codec
 from schemas.events import EpisodeMaterialized
-from schemas.topics import ROBOT_TOPICS, TRAINING_EPISODES
+from schemas.topics import EPISODE_TOPICS, ROBOT_TOPICS, TRAINING_EPISODES
 
 _log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Materializer:
         self._producer: TransactionalProducer | None = None
         self._reader = LogReader(settings.kafka, "materializer-takeover")
         self._graveyard = DeadLetterLog(settings.kafka, self._reader)
-        self._consumer = GroupConsumer(settings.kafka, self._settings.group, ROBOT_TOPICS)
+        self._consumer = GroupConsumer(settings.kafka, self._settings.group, EPISODE_TOPICS)
         self._owned: dict[int, OwnedPartition] = {}
         self._backlog: list[Message] = []
         self._committed_at = self._clock.monotonic()
@@ -103,6 +103,7 @@ class Materializer:
         self._follow_assignment()
         self._fold()
         self._decide()
+        self._apply_labels()
         full = full or self._make_room()
         self._let_time_pass()
         self._commit()
@@ -135,14 +136,14 @@ class Materializer:
         return self._producer
 
     def _follow_assignment(self) -> None:
-        """Drop partition numbers that went away, and take new ones over once all three topics are here."""
+        """Drop partition numbers that went away, and take new ones over once all topics are here."""
         assigned = self._consumer.assigned
         epochs = self._consumer.epochs
         for number, owned in list(self._owned.items()):
             if any(p not in assigned or epochs[p] != epoch for p, epoch in owned.epochs.items()):
                 del self._owned[number]
                 self._drop_backlog(number)
-        complete = {n for _, n in assigned if all((topic, n) in assigned for topic in ROBOT_TOPICS)}
+        complete = {n for _, n in assigned if all((topic, n) in assigned for topic in EPISODE_TOPICS)}
         for number in sorted(complete - self._owned.keys()):
             # The take-over seeks to the committed offsets: what was delivered before it comes again.
             self._drop_backlog(number)
@@ -193,6 +194,15 @@ class Materializer:
             for episode in owned.assembly.undecided():
                 before = announced_before(episode, owned.emitted, owned.committed, self._objects, self._graveyard)
                 self._count(owned.decide(episode, before))
+
+    def _apply_labels(self) -> None:
+        """Hand labels to their episodes.
+
+        Raises:
+            ObjectStoreUnavailable: they wait.
+        """
+        for owned in self._owned.values():
+            owned.apply_labels(self._objects)
 
     def _let_time_pass(self) -> None:
         """Seal episodes that fell silent. Only if one could be due are the ends of its topics asked for."""

@@ -11,11 +11,13 @@ from consumers.dead_letters import DeadLetter
 from consumers.decode import Decoded
 from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
+from consumers.labels import LabelDesk, announced_owner
 from consumers.ranges import RangeSet
 from consumers.storing import Stored
 from infra.kafka import CommittedOffset, Partition
+from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
-from schemas.topics import ROBOT_TOPICS
+from schemas.topics import EPISODE_LABELS, ROBOT_TOPICS
 
 
 @dataclass
@@ -54,6 +56,7 @@ class OwnedPartition:
         self.committed = dict(committed)
         self.positions = dict(committed)
         self.assembly = Assembly(emitted, timeout)
+        self.labels = LabelDesk(timeout)
         self.emitted = emitted
         self.outbox = Outbox()
         self._last_ms: dict[str, int] = {}
@@ -61,6 +64,7 @@ class OwnedPartition:
     def add(self, batch: Decoded) -> Outcome:
         """Fold a batch of this partition number in."""
         outcome = self.assembly.add(batch)
+        self.labels.add(batch.labels)
         for topic, (offset, appended_ms) in batch.last.items():
             self.positions[topic] = offset + 1
             self._last_ms[topic] = appended_ms
@@ -71,16 +75,20 @@ class OwnedPartition:
         """Let time pass: in `idle` topics everything up to now was read, in the others up to the last record."""
         moments = [now_ms if topic in idle else self._last_ms.get(topic, 0) for topic in ROBOT_TOPICS]
         outcome = self.assembly.advance(min(moments))
+        self.labels.advance(min(moments))
         self._keep(outcome)
         return outcome
 
     def oldest_ms(self) -> int | None:
-        """Append time of the quietest open episode's last record; None when none is open."""
-        return min((episode.appended_ms for episode in self.assembly.open.values()), default=None)
+        """Append time of what has waited longest for something to happen; None when nothing waits."""
+        quiet = [episode.appended_ms for episode in self.assembly.open.values()]
+        label = self.labels.oldest_ms()
+        return min(quiet if label is None else [*quiet, label], default=None)
 
     def offsets(self) -> dict[Partition, CommittedOffset]:
         """What to commit: the first offset of the oldest open episode by topic, and where a successor reads on."""
         nexts = {topic: self.assembly.first_offset(topic, at) for topic, at in self.positions.items()}
+        nexts[EPISODE_LABELS] = self.labels.first_offset(nexts[EPISODE_LABELS])
         training, dead = self.emitted.positions(nexts)
         text = json.dumps({"training-episodes": training, "dead-letters": dead}, separators=(",", ":"))
         return {(topic, self.number): CommittedOffset(offset, text) for topic, offset in nexts.items()}
@@ -100,6 +108,19 @@ class OwnedPartition:
         outcome = self.assembly.decide(episode, announced)
         self._keep(outcome)
         return outcome
+
+    def apply_labels(self, objects: ObjectStore) -> None:
+        """Labels whose episode is stored become late events of it.
+
+        Raises:
+            ObjectStoreUnavailable: they wait.
+        """
+        under_way = {*self.assembly.open, *(sealed.episode.episode_id for sealed in self.outbox.sealed)}
+        decided = self.labels.decide(
+            under_way, self.emitted, lambda episode_id: announced_owner(episode_id, self.committed, objects)
+        )
+        self.outbox.sealed += decided.sealed
+        self.keep(Stored(dead=decided.dead))
 
     def keep(self, stored: Stored) -> None:
         """A sealed episode was stored: its announcement and dead letters go into the next transaction."""

@@ -7,10 +7,12 @@ import numpy as np
 from consumers import step_checks
 from consumers.dead_letters import DeadLetter, Reason
 from consumers.episode import OpenEpisode
+from consumers.labelled import united
 from consumers.payload import StoredPayload
 from consumers.ranges import RangeSet
 from consumers.records import origin
 from consumers.step_buffer import StepBuffer
+from schemas.events import Label
 
 
 def reopened(stored: StoredPayload) -> OpenEpisode:
@@ -19,6 +21,7 @@ def reopened(stored: StoredPayload) -> OpenEpisode:
     episode = OpenEpisode(facts.episode_id, facts.robot_id, facts.boot_epoch)
     for event in facts.events:
         episode.take(event)
+    episode.labels = facts.labels
     episode.seen = RangeSet.of(facts.sequences)
     episode.rejected = RangeSet.of(facts.rejected)
     if len(stored.steps):
@@ -32,7 +35,8 @@ def reopened(stored: StoredPayload) -> OpenEpisode:
 def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None, list[DeadLetter]]:
     """The union of a stored episode and events that came after it was sealed.
 
-    Sequences that are stored already are duplicates. Steps that came without their start are measured now.
+    Sequences and labels that are stored already are duplicates. Steps that came without their start are measured
+    now.
 
     Returns:
         The episode, or None when the events add nothing; and records that do not fit it.
@@ -40,9 +44,10 @@ def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None
     episode = reopened(stored)
     known = episode.accounted()
     fresh = late.accounted().without(known)
-    if not fresh:
-        return None, []
-    dead = []
+    labels, dead = _new_labels(episode, late)
+    if not fresh and not labels:
+        return None, dead
+    episode.labels = united(episode.labels, labels)
     for event in (late.started, late.ended, *late.interventions):
         if event is None or event.sequence not in fresh:
             continue
@@ -91,6 +96,20 @@ def _filtered(buffer: StepBuffer, sequences: RangeSet) -> StepBuffer:
         if len(rest):
             kept.append(rest, records)
     return kept
+
+
+def _new_labels(episode: OpenEpisode, late: OpenEpisode) -> tuple[list[Label], list[DeadLetter]]:
+    """Labels that the episode does not have yet, and dead letters for those that contradict one that it has."""
+    known = {label.label_id: label for label in episode.labels}
+    fresh, dead = [], []
+    for label, place in late.late_labels:
+        if label.label_id not in known:
+            known[label.label_id] = label
+            fresh.append(label)
+        elif label != known[label.label_id]:
+            text = f"label {label.label_id} was there before, with other content"
+            dead.append(DeadLetter(place, Reason.CONFLICT, text))
+    return fresh, dead
 
 
 def _add_steps(episode: OpenEpisode, late: OpenEpisode, known: RangeSet) -> list[DeadLetter]:

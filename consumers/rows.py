@@ -48,6 +48,8 @@ _EPISODE_COLUMNS = (
     "appended_at",
     "materialized_at",
     "simulated_ended_at",
+    "recorded_success",
+    "excluded",
 )
 _PROGRESS_COLUMNS = (
     "policy",
@@ -136,6 +138,10 @@ def _episode(event: EpisodeMaterialized, partition: int, offset: int) -> list[Ta
         "human_ranges": [(r.first, r.last) for r in event.human_ranges],
         "intervention_count": len(event.interventions),
         "source_offsets": [(o.topic, o.partition, o.first, o.last) for o in event.source_offsets],
+        "labels": [
+            (UUID(one.label_id), one.author, one.reason, one.verdict, one.excluded, one.labelled_at)
+            for one in event.labels
+        ],
         "stream_partition": partition,
         "stream_offset": offset,
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from consumers.assembly import Sealed, never_started
-from consumers.dead_letters import DeadLetter
+from consumers.dead_letters import DeadLetter, Reason
 from consumers.emitted import Emitted, EmittedLog
 from consumers.episode import OpenEpisode
 from consumers.history import Graveyard, History, Traces, history, traces
@@ -141,8 +141,10 @@ def _plan(sealed: Sealed, known: Emitted | None, before: History) -> _Plan:
         dead += unfit
         if union is None:
             return _Plan(None, dead)
-        episode, revision = union, before.stored.facts.revision + 1
-        closed_by = union.closed_by() or closed_by
+        facts = before.stored.facts
+        episode, revision = union, facts.revision + 1
+        # A label says nothing of how the episode came to its end.
+        closed_by = union.closed_by() or (closed_by if sealed.episode.accounted() else facts.closed_by)
     if episode.started is None:
         return _give_up(episode, before.buried, dead)
     return _Plan(draft(episode, closed_by, revision), dead)
@@ -154,7 +156,9 @@ def _give_up(episode: OpenEpisode, before: RangeSet, dead: list[DeadLetter]) -> 
     buried = {sequence: letter.origin for sequence, letter in letters.items()}
     buried |= {sequence: place for sequence, place in episode.rejected_at.items() if sequence not in before}
     tombstone = tombstone_of(episode, buried) if buried else None
-    return _Plan(None, [*dead, *letters.values()], tombstone)
+    text = f"episode {episode.episode_id} was never announced, or what was stored of it is gone"
+    labels = [DeadLetter(place, Reason.UNKNOWN_EPISODE, text) for _, place in episode.late_labels]
+    return _Plan(None, [*dead, *letters.values(), *labels], tombstone)
 
 
 def announced_before(

@@ -14,7 +14,7 @@ from infra.kafka import GroupConsumer, LogReader, Message, Partition
 from infra.registry import Registry
 from schemas.errors import SchemaError
 from schemas.events import EpisodeMaterialized
-from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS, TRAINING_EPISODES
+from schemas.topics import DEAD_LETTERS, EPISODE_TOPICS, ROBOT_TOPICS, TRAINING_EPISODES
 
 _log = structlog.get_logger(__name__)
 
@@ -34,10 +34,11 @@ def take_over(
         KafkaUnavailable, RegistryUnavailable: not now; try again.
         OffsetsExpired: no offsets are committed.
     """
-    partitions = [(topic, number) for topic in ROBOT_TOPICS]
+    partitions = [(topic, number) for topic in EPISODE_TOPICS]
     epochs = {partition: consumer.epochs[partition] for partition in partitions}
     committed = consumer.committed(partitions)
-    starts = [resume_positions(value.metadata) for value in committed.values()]
+    # Every commit says it in all topics; the first offsets of a topic that is new say nothing.
+    starts = [resume_positions(committed[topic, number].metadata) for topic in ROBOT_TOPICS]
     emitted = read_emitted(
         reader,
         registry,

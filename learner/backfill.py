@@ -72,7 +72,9 @@ class Listed:
 
 
 def choose_episodes(settings: Settings, choice: Choice, patience: Patience) -> list[Received[EpisodeMaterialized]]:
-    """The newest revision of each episode that is chosen, evaluations never, in the order of their arrival.
+    """The newest revision of each episode that is chosen, in the order of their arrival.
+
+    Never evaluations, nor what a label excludes.
 
     Raises:
         SettingMissing: a predicate needs ClickHouse's reading user.
@@ -90,7 +92,9 @@ def choose_episodes(settings: Settings, choice: Choice, patience: Patience) -> l
             for row in _rows(settings, choice.where or "true")
         ]
     chosen = [
-        item for item in found if item.event.source is not EpisodeSource.EVALUATION and _within(item, choice)
+        item
+        for item in found
+        if item.event.source is not EpisodeSource.EVALUATION and not item.event.excluded and _within(item, choice)
     ]
     return sorted(chosen, key=lambda item: (item.event.appended_at, item.event.episode_id))
 

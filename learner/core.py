@@ -89,7 +89,7 @@ class TrainingCore:
         self._fill(episode)
 
     def forget(self, episode_id: str) -> None:
-        """Drop an episode whose payload can no longer be read."""
+        """Drop an episode that a label excludes, or whose payload can no longer be read."""
         self._buffer.remove(episode_id)
         self.algorithm.forget(episode_id)
         self.episodes.pop(episode_id, None)
@@ -119,7 +119,12 @@ class TrainingCore:
         return self._buffer.draws.take()
 
     def updates_allowed(self) -> int:
-        """Online updates that the fleet's steps so far still allow, so that a quiet fleet is not overfitted."""
+        """Online updates that the fleet's steps so far still allow, so that a quiet fleet is not overfitted.
+
+        None once labels have excluded all there was to draw.
+        """
+        if not self.trainable:
+            return 0
         return max(0, int(self.online_steps * self._updates_per_online_step) - self.online_updates)
 
     def artifact(self) -> bytes:

@@ -37,12 +37,14 @@ class Seen:
 
 
 class Intake:
-    """Announced episodes that wait to be admitted. Evaluation episodes never get in here."""
+    """Announced episodes that wait to be admitted. Evaluation and excluded episodes never get in here."""
 
     def __init__(self, stream: Announcements, payloads: PayloadFetcher, clock: Clock) -> None:
         self.payloads = payloads
         self.waiting: dict[str, Seen] = {}
         self.set_aside: dict[str, EpisodeRecord] = {}
+        self.excluded: dict[str, Seen] = {}
+        """Newest revisions that a label leaves out of training, until they are set aside."""
         self._stream = stream
         self._clock = clock
         self._revisions: dict[str, int] = {}
@@ -73,8 +75,13 @@ class Intake:
             if superseded is not None:
                 self.payloads.drop(superseded.record)
             self._know(record)
-            self.waiting[record.episode_id] = Seen(item.event, record, item.partition, item.offset, now)
-            self.payloads.prefetch(record)
+            self.excluded.pop(record.episode_id, None)
+            seen = Seen(item.event, record, item.partition, item.offset, now)
+            if item.event.excluded:
+                self.excluded[record.episode_id] = seen
+            else:
+                self.waiting[record.episode_id] = seen
+                self.payloads.prefetch(record)
         return [item.event for item in received]
 
     def ready(self) -> list[Seen]:
@@ -110,14 +117,23 @@ class Intake:
             set_aside=len(self.set_aside),
         )
 
+    def leave_out(self) -> list[Seen]:
+        """Set aside what labels exclude; those episodes, each once."""
+        found, self.excluded = list(self.excluded.values()), {}
+        for seen in found:
+            self.set_aside[seen.record.episode_id] = seen.record
+            _log.info("episode_excluded", episode_id=seen.record.episode_id, revision=seen.record.revision)
+        return found
+
     def records(self) -> list[EpisodeRecord]:
         """Of all episodes that were announced and not admitted: waiting, or set aside."""
-        return [*(seen.record for seen in self.waiting.values()), *self.set_aside.values()]
+        waiting = (*self.waiting.values(), *self.excluded.values())
+        return [*(seen.record for seen in waiting), *self.set_aside.values()]
 
     def positions(self) -> tuple[Position, ...]:
         """Where to read on after a restart: everything before was admitted or set aside."""
         offsets = self._stream.positions
-        for seen in self.waiting.values():
+        for seen in (*self.waiting.values(), *self.excluded.values()):
             offsets[seen.partition] = min(offsets.get(seen.partition, seen.offset), seen.offset)
         return tuple(Position(partition=number, offset=offset) for number, offset in sorted(offsets.items()))
 

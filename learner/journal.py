@@ -44,8 +44,9 @@ class Beginning(_Document):
 class Entry(_Document):
     """Decisions that take effect after `learner_step` updates.
 
-    admitted: in this order. set_aside: payload missing, altered, or of no use. forgotten: ids of episodes that had
-    been admitted and whose payload can no longer be read. beginning: the line starts with what is admitted here.
+    admitted: in this order. set_aside: excluded by a label; or payload missing, altered, or of no use.
+    forgotten: ids of episodes that had been admitted, and are excluded or can no longer be read.
+    beginning: the line starts with what is admitted here.
     """
 
     learner_step: int

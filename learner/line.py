@@ -213,10 +213,13 @@ class Line:
     def admit(self, episodes: Iterable[Seen]) -> None:
         """Make episodes available to training, in this order; bad ones and those that do not fit are set aside.
 
+        Episodes that labels exclude are forgotten first.
+
         The journal says so before it is done.
         """
         taken: list[tuple[Seen, Episode]] = []
-        set_aside: list[Seen] = []
+        set_aside = self.intake.leave_out()
+        forgotten = tuple(s.record.episode_id for s in set_aside if s.record.episode_id in self.core.episodes)
         for seen in episodes:
             episode = self.intake.take(seen)
             if episode is not None and self._admissible(self.core, seen):
@@ -229,6 +232,7 @@ class Line:
             learner_step=self.core.learner_step,
             admitted=tuple(seen.decision() for seen, _ in taken),
             set_aside=tuple(seen.decision() for seen in set_aside),
+            forgotten=forgotten,
         )
         self._journal.append(entry)
         apply(self.core, entry, [episode for _, episode in taken])

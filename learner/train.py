@@ -6,6 +6,7 @@ The loop of SOP (paper, Algorithm 1). `learner.line` says what each step does to
 from __future__ import annotations
 
 import threading
+from collections.abc import Container
 from datetime import datetime
 
 import structlog
@@ -64,7 +65,7 @@ def run(
 def begin_line(line: Line) -> None:
     """Wait for demonstrations, until there are enough of one kind."""
     gathered = gather_demonstrations(line, line.settings.pretrain_episodes)
-    while not line.start(_ordered(gathered)):
+    while not line.start(_ordered(gathered, line.intake.excluded)):
         gathered |= gather_demonstrations(line, 1)
 
 
@@ -135,8 +136,9 @@ def follow_simulated_fleet(line: Line, interval: float) -> None:
         line.publish()
 
 
-def _ordered(gathered: dict[str, tuple[Seen, Episode]]) -> list[tuple[Seen, Episode]]:
-    return [gathered[seen.record.episode_id] for seen in in_order([seen for seen, _ in gathered.values()])]
+def _ordered(gathered: dict[str, tuple[Seen, Episode]], excluded: Container[str]) -> list[tuple[Seen, Episode]]:
+    left = [seen for seen, _ in gathered.values() if seen.record.episode_id not in excluded]
+    return [gathered[seen.record.episode_id] for seen in in_order(left)]
 
 
 def _barrier(line: Line, interval: float) -> Barrier:

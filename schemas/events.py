@@ -14,6 +14,9 @@ from pydantic import AwareDatetime
 from schemas.base import Event as Event
 from schemas.base import Frozen, Int32, Int64
 from schemas.base import SignedEvent as SignedEvent
+from schemas.labels import EpisodeLabelled as EpisodeLabelled
+from schemas.labels import Label as Label
+from schemas.labels import Verdict as Verdict
 from schemas.training import Admission as Admission
 from schemas.training import EpisodeDraws as EpisodeDraws
 from schemas.training import Position as Position
@@ -249,6 +252,9 @@ class EpisodeMaterialized(Event):
     appended_at: AwareDatetime
     materialized_at: AwareDatetime
     simulated_ended_at: float | None = None
+    recorded_success: bool | None = None
+    excluded: bool = False
+    labels: tuple[Label, ...] = ()
 
 
 class PolicyVersion(SignedEvent):
@@ -323,6 +329,7 @@ EVENTS: dict[str, type[Event]] = {
         EpisodeBoundary,
         Heartbeat,
         PolicyActivated,
+        EpisodeLabelled,
         EpisodeMaterialized,
         PolicyVersion,
         PolicyRollout,

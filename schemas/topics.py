@@ -15,6 +15,7 @@ ROBOT_INTERVENTIONS = "robot-interventions"
 ROBOT_EPISODES = "robot-episodes"
 ROBOT_STATUS = "robot-status"
 POLICY_ACTIVATIONS = "policy-activations"
+EPISODE_LABELS = "episode-labels"
 TRAINING_EPISODES = "training-episodes"
 TRAINING_PROGRESS = "training-progress"
 TRAINING_LINEAGE = "training-lineage"
@@ -24,6 +25,9 @@ DEAD_LETTERS = "dead-letters"
 
 ROBOT_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES)
 """The topics over which a robot's sequence is gapless."""
+
+EPISODE_TOPICS = (*ROBOT_TOPICS, EPISODE_LABELS)
+"""All that makes episodes: what the materializer reads, each partition number in all of them."""
 
 INDEX_TOPICS = (
     TRAINING_EPISODES,

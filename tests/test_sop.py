@@ -24,7 +24,7 @@ from infra.kafka import LogReader
 from infra.kafka.log_reader import all_partitions
 from infra.local.stack import Stack
 from infra.settings import Settings, load_settings
-from schemas.topics import INDEX_TOPICS, ROBOT_TOPICS
+from schemas.topics import EPISODE_TOPICS, INDEX_TOPICS
 from sop import app
 
 NOWHERE = {
@@ -314,7 +314,7 @@ def start_at_the_ends(settings: Settings) -> None:
     """Let our groups begin behind whatever others wrote: these processes must not work on it."""
     client = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
     reader = LogReader(settings.kafka, "tests-sop")
-    for group, topics in ((settings.materializer.group, ROBOT_TOPICS), (settings.index.group, INDEX_TOPICS)):
+    for group, topics in ((settings.materializer.group, EPISODE_TOPICS), (settings.index.group, INDEX_TOPICS)):
         ends = [TopicPartition(*place, reader.bounds(place)[1]) for place in all_partitions(reader, topics)]
         answer = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, ends)])
         for future in answer.values():

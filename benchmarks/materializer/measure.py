@@ -24,7 +24,7 @@ from infra.kafka.admin import ClusterAdmin
 from infra.object_store import ObjectStore
 from infra.settings import Settings
 from infra.telemetry import EPISODES_EMITTED, configure_logging
-from schemas.topics import ROBOT_TOPICS, TOPICS, TRAINING_EPISODES
+from schemas.topics import EPISODE_TOPICS, ROBOT_TOPICS, TOPICS, TRAINING_EPISODES
 
 DEADLINE = 400.0
 SAMPLE_SECONDS = 0.5
@@ -45,7 +45,7 @@ class NoStore(ObjectStore):
 def materialize(settings: Settings, episodes: int, *, store: bool) -> tuple[float, list[float]]:
     """CPU seconds from the first record to the last announcement, and memory in MiB over that time."""
     group = f"bench-{uuid.uuid4().hex[:8]}"
-    ClusterAdmin(settings.kafka).ensure_first_offsets(group, [TOPICS[name] for name in ROBOT_TOPICS])
+    ClusterAdmin(settings.kafka).ensure_first_offsets(group, [TOPICS[name] for name in EPISODE_TOPICS])
     _skip_older_announcements(settings, group)
     chosen = settings.model_copy(
         update={"materializer": settings.materializer.model_copy(update={"group": group})}

@@ -1,4 +1,4 @@
-"""`sop episodes`: what robots recorded, one by one."""
+"""`sop episodes`: what robots recorded, one by one, and what people say of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from uuid import UUID
 
 import typer
 
+from consumers.analytics.labelling import label
 from consumers.analytics.output import Format, FormatOption
 
-app = typer.Typer(help="Episodes: list them, look at one, and at its steps.", no_args_is_help=True)
+app = typer.Typer(help="Episodes: list them, look at one and at its steps, label it.", no_args_is_help=True)
+app.command()(label)
 
 EpisodeId = Annotated[UUID, typer.Argument(help="The episode's id, a UUIDv7.")]
 _KNOWN = "SELECT count() FROM episodes WHERE episode_id = {id:UUID}"

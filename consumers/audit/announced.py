@@ -33,7 +33,7 @@ class Revision:
 
 @dataclass(slots=True)
 class Episode:
-    """An announced episode; `sequences` and `rejected` are its newest revision's."""
+    """An announced episode; `sequences`, `rejected` and `labels` (ids) are its newest revision's."""
 
     episode_id: str
     robot_id: str
@@ -42,6 +42,7 @@ class Episode:
     revisions: dict[int, Revision] = field(default_factory=dict)
     sequences: RangeSet = field(default_factory=RangeSet)
     rejected: RangeSet = field(default_factory=RangeSet)
+    labels: frozenset[str] = frozenset()
     stored: bool = False
     indexed: bool = False
 
@@ -105,9 +106,14 @@ class Announcements:
         if event.revision < newest:
             return
         lost = _both(episode).without(accounted)
+        labels = frozenset(label.label_id for label in event.labels)
+        gone, episode.labels = episode.labels - labels, labels
         episode.sequences, episode.rejected = RangeSet.of(event.sequences), RangeSet.of(event.rejected)
         if lost:
             text = f"sequences {spoken(lost)} are in revision {newest} and not in this one"
+            yield self._finding(Kind.MISSING, event, partition, offset, text)
+        if gone:
+            text = f"labels {', '.join(sorted(gone))} are in revision {newest} and not in this one"
             yield self._finding(Kind.MISSING, event, partition, offset, text)
 
     def _finding(self, kind: Kind, event: EpisodeMaterialized, partition: int, offset: int, text: str) -> Finding:

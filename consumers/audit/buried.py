@@ -10,7 +10,7 @@ from consumers.audit.findings import Finding, Kind, Where
 from consumers.dead_letters import Reason, place_of
 from consumers.ranges import RangeSet
 from infra.kafka import Message
-from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS
+from schemas.topics import DEAD_LETTERS, EPISODE_TOPICS
 
 Place = tuple[str, int]
 """Topic and partition number."""
@@ -45,8 +45,8 @@ class Buried:
         """
         self.oldest_ms.setdefault(at[0], appended_ms)
         self.newest_ms[at[0]] = max(appended_ms, self.newest_ms.get(at[0], 0))
-        # The index writes its own at least once; those of robot topics are in the transaction.
-        if offset in self.places[place] and place[0] in ROBOT_TOPICS:
+        # The index writes its own at least once; those of the materializer are in the transaction.
+        if offset in self.places[place] and place[0] in EPISODE_TOPICS:
             yield Finding(
                 Kind.DOUBLED,
                 Where.DEAD_LETTERS,

@@ -23,6 +23,7 @@ class Where(StrEnum):
     """In which of the things that are compared."""
 
     ROBOT_TOPICS = "robot topics"
+    LABELS = "labels"
     TRAINING_STREAM = "training stream"
     DEAD_LETTERS = "dead letters"
     OBJECTS = "objects"

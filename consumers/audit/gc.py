@@ -35,7 +35,7 @@ from infra.object_store import Entry, ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.events import PolicyVersion
-from schemas.topics import DEAD_LETTERS, POLICY_VERSIONS, ROBOT_TOPICS, TRAINING_EPISODES
+from schemas.topics import DEAD_LETTERS, EPISODE_TOPICS, POLICY_VERSIONS, TRAINING_EPISODES
 
 AT_ONCE = 8
 """Objects that are looked at, or removed, at the same time."""
@@ -165,7 +165,7 @@ def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Nam
     """Committed offsets first: what is announced later was stored from events after them."""
     reader, registry = LogReader(settings.kafka, "gc"), Registry(settings.registry)
     try:
-        robots = [partition for topic in ROBOT_TOPICS for partition in reader.partitions(topic)]
+        robots = [partition for topic in EPISODE_TOPICS for partition in reader.partitions(topic)]
         committed = Positions(settings.kafka).committed(settings.materializer.group, robots)
         spans = spans_of(reader, [TRAINING_EPISODES, POLICY_VERSIONS])
         dead = spans_of(reader, [DEAD_LETTERS])

@@ -15,6 +15,7 @@ from consumers.revision import without_buried
 from infra.kafka import LogReader, Message
 from infra.registry import Registry
 from schemas.events import EpisodeMaterialized
+from schemas.topics import EPISODE_LABELS
 
 
 class CannotRebuild(Exception):
@@ -31,6 +32,8 @@ def rebuild(event: EpisodeMaterialized, reader: LogReader, registry: Registry) -
     """
     spans: Spans = {}
     for part in event.source_offsets:
+        if part.topic == EPISODE_LABELS:
+            continue  # the announcement holds them
         partition = (part.topic, part.partition)
         first, end = reader.bounds(partition)
         if part.first < first or part.last >= end:
@@ -54,10 +57,18 @@ def from_records(event: EpisodeMaterialized, records: list[Message], registry: R
         if episode.episode_id == event.episode_id and episode.started is not None:
             # What was buried before the start came may have come again among these records.
             without_buried(episode, RangeSet.of(event.rejected).without(episode.rejected))
+            _label(episode, event)
             payload = build_payload(episode, event.closed_by, event.revision)
             if payload.sha256 == event.payload_sha256:
                 return payload.data
     return None
+
+
+def _label(episode: OpenEpisode, event: EpisodeMaterialized) -> None:
+    episode.labels = event.labels
+    for part in event.source_offsets:
+        if part.topic == EPISODE_LABELS:
+            episode.offsets[part.topic] = (part.first, part.last)
 
 
 def _records(event: EpisodeMaterialized, spans: Spans, reader: LogReader, registry: Registry) -> list[Message]:

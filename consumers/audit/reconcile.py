@@ -1,4 +1,4 @@
-"""`sop reconcile`: robot topics ↔ training stream ↔ objects ↔ rows, compared thing by thing.
+"""`sop reconcile`: robot topics and labels ↔ training stream ↔ objects ↔ rows, compared thing by thing.
 
 Safe beside live processes. Positions are taken first, in an order in which nothing under way can look lost:
 the materializer's and the index's committed offsets, then the ends of the topics. What is newer is not judged.
@@ -18,6 +18,7 @@ from consumers.audit.announced import Announcements, Episode
 from consumers.audit.buried import STAND_BESIDE, Buried, Place
 from consumers.audit.claims import claims_of, offset_and_value
 from consumers.audit.findings import Finding, Kind, Report, Where
+from consumers.audit.labels import check_label
 from consumers.audit.objects import compare_listing, missing_object, missing_objects, wrong_object
 from consumers.audit.progress import Stages
 from consumers.audit.reading import announcement_of, scan, size_of
@@ -109,6 +110,7 @@ class _Audit:
         self._read_dead_letters()
         self._read_training_stream()
         self._check_robot_topics()
+        self._check_labels()
         self._check_objects()
         if self._options.deep:
             self._check_contents()
@@ -197,6 +199,17 @@ class _Audit:
         for (topic, number), (low, end) in sorted(self._at.robots.items()):
             if low > 0:
                 report.notes.append(f"{topic}[{number}] could be looked at from offset {low} (of {end})")
+
+    def _check_labels(self) -> None:
+        """All of them, whatever `since` says: they are few, and kept for ever."""
+        with self._stages.stage("labels", size_of(self._at.labels)) as advance:
+            for messages in scan(self._reader, self._at.labels, advance):
+                for message in messages:
+                    self.report.checked["labels"] += 1
+                    for finding in check_label(
+                        message, self._registry, self.announcements, self.buried, self._at.committed
+                    ):
+                        self.report.add(finding)
 
     def _expired(self) -> Iterator[Finding]:
         """Records that retention took before the materializer had read them."""

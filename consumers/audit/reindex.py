@@ -137,7 +137,7 @@ def _rows_of_objects(objects: ObjectStore, entries: list[Entry]) -> list[TableRo
             problem = "unreadable"
             _log.warning("object_passed_over", key=entry.key, error=str(error))
             continue
-        size = RangeSet.of((*facts.sequences, *facts.rejected)).count()
+        size = RangeSet.of((*facts.sequences, *facts.rejected)).count() + len(facts.labels)
         if best is None or (size, entry.modified) > (best[0], best[1].modified):
             best = size, entry, facts
     if best is None:

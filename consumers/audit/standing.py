@@ -9,20 +9,21 @@ from consumers.audit.reading import Spans, spans_of
 from infra.kafka import LogReader, Partition
 from infra.kafka.positions import Positions
 from infra.settings import Settings
-from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS, TRAINING_EPISODES
+from schemas.topics import DEAD_LETTERS, EPISODE_LABELS, ROBOT_TOPICS, TRAINING_EPISODES
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Positions, in the order in which they were taken: offsets before what was committed with them.
 
-    committed: the materializer's next offsets. indexed: the index's, by topic and partition number. robots,
-    training, dead: what the topics held.
+    committed: the materializer's next offsets. indexed: the index's, by topic and partition number.
+    robots, labels, training, dead: what the topics held.
     """
 
     committed: dict[Partition, int]
     indexed: dict[str, dict[int, int]]
     robots: Spans
+    labels: Spans
     training: Spans
     dead: Spans
 
@@ -40,8 +41,9 @@ def take_standing(settings: Settings, reader: LogReader, since: datetime | None)
     """
     positions = Positions(settings.kafka)
     robots = [partition for topic in ROBOT_TOPICS for partition in reader.partitions(topic)]
+    labels = reader.partitions(EPISODE_LABELS)
     stored = [partition for topic in (TRAINING_EPISODES, DEAD_LETTERS) for partition in reader.partitions(topic)]
-    committed = positions.committed(settings.materializer.group, robots)
+    committed = positions.committed(settings.materializer.group, [*robots, *labels])
     indexed = positions.committed(settings.index.group, stored)
     spans = spans_of(reader, ROBOT_TOPICS)
     if since is not None:
@@ -54,6 +56,7 @@ def take_standing(settings: Settings, reader: LogReader, since: datetime | None)
             for topic in (TRAINING_EPISODES, DEAD_LETTERS)
         },
         spans,
+        spans_of(reader, [EPISODE_LABELS]),
         spans_of(reader, [TRAINING_EPISODES]),
         spans_of(reader, [DEAD_LETTERS]),
     )

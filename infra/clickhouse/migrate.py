@@ -1,7 +1,8 @@
 """Forward-only migrations: `migrations/NNNN_name.sql`, each applied once and remembered with its checksum.
 
 Statements end with a semicolon at a line's end. Each is written so that it may run twice (`IF NOT EXISTS`,
-`CREATE OR REPLACE VIEW`): a migration that was cut off is run again from its start.
+`CREATE OR REPLACE VIEW`): a migration that was cut off is run again from its start. A statement below a line
+`-- when: SELECT …` is passed over unless that answers true, for steps that must not be repeated.
 """
 
 from __future__ import annotations
@@ -18,6 +19,19 @@ from infra.settings import ClickHouseSettings
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
+_WHEN = "-- when:"
+_PATIENCE = 3600.0
+"""Seconds that a statement may take: one that copies a table takes minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A statement, and the query that must answer true for it to run; None: it always does."""
+
+    sql: str
+    when: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Migration:
     """One file: its number, name, and statements."""
@@ -32,10 +46,21 @@ class Migration:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
+    def steps(self) -> list[Step]:
+        """The file's statements in order, comments left out."""
+        comment = re.compile(r"^\s*--.*$", re.M)
+        lines = [line if line.startswith(_WHEN) else comment.sub("", line) for line in self.text.splitlines()]
+        found = []
+        for part in re.split(r";\s*$", "\n".join(lines), flags=re.M):
+            conditions = [line.removeprefix(_WHEN).strip() for line in part.splitlines() if line.startswith(_WHEN)]
+            if sql := comment.sub("", part).strip():
+                found.append(Step(sql, conditions[0] if conditions else None))
+        return found
+
+    @property
     def statements(self) -> list[str]:
-        """The file's statements, comments left out."""
-        lines = [line for line in self.text.splitlines() if not line.lstrip().startswith("--")]
-        return [part.strip() for part in re.split(r";\s*$", "\n".join(lines), flags=re.M) if part.strip()]
+        """The file's statements without their conditions."""
+        return [step.sql for step in self.steps]
 
 
 def load_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
@@ -70,7 +95,7 @@ def migrate(settings: ClickHouseSettings, migrations: list[Migration] | None = N
         )
     finally:
         client.close()
-    client = connect(settings)
+    client = connect(settings.model_copy(update={"timeout": _PATIENCE}))
     try:
         applied = _applied(client)
         done = []
@@ -81,8 +106,9 @@ def migrate(settings: ClickHouseSettings, migrations: list[Migration] | None = N
                         f"migration {migration.name} was changed after it was applied; add a new one instead"
                     )
                 continue
-            for statement in migration.statements:
-                client.command(statement)
+            for step in migration.steps:
+                if step.when is None or client.query(step.when).result_rows[0][0]:
+                    client.command(step.sql)
             client.insert(
                 "schema_migrations",
                 [[migration.number, migration.name, migration.checksum]],

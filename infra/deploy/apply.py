@@ -10,7 +10,7 @@ from infra.kafka.admin import ClusterAdmin
 from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
-from schemas.topics import INDEX_TOPICS, ROBOT_TOPICS, TOPICS
+from schemas.topics import EPISODE_TOPICS, INDEX_TOPICS, TOPICS
 
 
 @dataclass
@@ -38,7 +38,7 @@ def deploy(settings: Settings) -> Deployment:
     for topic in TOPICS.values():
         if topic.event is not None:
             done.schema_ids[topic.subject] = registry.deploy(topic)
-    groups = {settings.materializer.group: ROBOT_TOPICS, settings.index.group: INDEX_TOPICS}
+    groups = {settings.materializer.group: EPISODE_TOPICS, settings.index.group: INDEX_TOPICS}
     for group, names in groups.items():
         done.first_offsets[group] = admin.ensure_first_offsets(group, [TOPICS[name] for name in names])
     done.bucket_created = ObjectStore(settings.s3).ensure_bucket()

@@ -23,7 +23,7 @@ from infra.errors import InfraError, ObjectMissing
 from infra.kafka import CommittedOffset, Partition
 from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
-from schemas.topics import ROBOT_TOPICS
+from schemas.topics import EPISODE_TOPICS, ROBOT_TOPICS
 from tests.consumers.robots import Log, decoded
 
 TIMEOUT = 600.0
@@ -101,7 +101,7 @@ class Cluster:
     reasons: list[Reason] = field(default_factory=list)
     """Of `dead`, one by one."""
     committed: dict[Partition, CommittedOffset] = field(
-        default_factory=lambda: {(topic, 0): CommittedOffset(0) for topic in ROBOT_TOPICS}
+        default_factory=lambda: {(topic, 0): CommittedOffset(0) for topic in EPISODE_TOPICS}
     )
     clock: ManualClock = field(default_factory=ManualClock)
 
@@ -150,6 +150,10 @@ class Member:
         for episode in owned.assembly.undecided():
             before = announced_before(episode, owned.emitted, owned.committed, shelf, self.cluster)  # type: ignore[arg-type]
             owned.decide(episode, before)
+
+    def apply_labels(self) -> None:
+        """Hand labels to episodes that are stored."""
+        self.owned.apply_labels(self.cluster.shelf)  # type: ignore[arg-type]
 
     def store(self) -> None:
         """Put sealed episodes on the shelf."""

@@ -19,30 +19,33 @@ from schemas.events import (
     EpisodeBoundary,
     EpisodeEnd,
     EpisodeEnded,
+    EpisodeLabelled,
     EpisodeSource,
     EpisodeStarted,
     Event,
     Feature,
     Intervention,
     InterventionPhase,
+    Label,
     RobotEvent,
     Step,
 )
-from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
+from schemas.topics import EPISODE_LABELS, ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
 
 STATE, ACTION = 3, 2
 FEATURES = (Feature(name="state", shape=(STATE,)), Feature(name="action", shape=(ACTION,)))
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-SCHEMA_IDS = {"step": 1, "intervention": 2, "episode_boundary": 3}
+SCHEMA_IDS = {"step": 1, "intervention": 2, "episode_boundary": 3, "episode_labelled": 4}
 TOPIC_OF: dict[type[Event], str] = {
     Step: ROBOT_STEPS,
     Intervention: ROBOT_INTERVENTIONS,
     EpisodeBoundary: ROBOT_EPISODES,
+    EpisodeLabelled: EPISODE_LABELS,
 }
 
 
 def schema_of(schema_id: int, record: str) -> AvroSchema:
-    """A registry that knows the three robot schemas."""
+    """A registry that knows the schemas of what makes episodes."""
     assert SCHEMA_IDS[record] == schema_id
     return codec.latest(record)
 
@@ -53,6 +56,13 @@ def uuid7() -> str:
 
 def vector(size: int, value: float) -> bytes:
     return np.full(size, value, "<f4").tobytes()
+
+
+def label(episode_id: str, minutes: float = 0.0, robot_id: str = "robot-1", **changes: Any) -> EpisodeLabelled:
+    """A label that says nothing but `changes`, `minutes` after the beginning of time."""
+    fields = {"label_id": uuid7(), "author": "ann", "reason": "seen on video"}
+    said = Label(**{**fields, "labelled_at": BEGIN + timedelta(minutes=minutes), **changes})
+    return EpisodeLabelled(episode_id=episode_id, robot_id=robot_id, label=said)
 
 
 class Robot:
@@ -172,12 +182,12 @@ def decoded(places: Sequence[Origin], look_up: SchemaLookup | None = None) -> De
 
 
 class Log:
-    """The three robot topics of one partition number, as lists of records."""
+    """The topics that make episodes, of one partition number, as lists of records."""
 
     def __init__(self) -> None:
         self.records: dict[str, list[Origin]] = {topic: [] for topic in TOPIC_OF.values()}
 
-    def append(self, event: RobotEvent, at_ms: int = 0) -> Origin:
+    def append(self, event: RobotEvent | EpisodeLabelled, at_ms: int = 0) -> Origin:
         return self.append_raw(TOPIC_OF[type(event)], event.robot_id.encode(), frame(event), at_ms)
 
     def append_raw(self, topic: str, key: bytes | None, value: bytes | None, at_ms: int = 0) -> Origin:

@@ -14,13 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumers.payload import read_payload
 from consumers.ranges import RangeSet
-from schemas.events import RobotEvent, Step
-from schemas.topics import ROBOT_TOPICS
+from schemas.events import EpisodeLabelled, Label, RobotEvent, Step, Verdict
+from schemas.topics import EPISODE_LABELS, EPISODE_TOPICS, ROBOT_TOPICS
 from tests.consumers.member import TIMEOUT, Cluster, Member
-from tests.consumers.robots import STATE, TOPIC_OF, Log, Robot, frame, vector
+from tests.consumers.robots import STATE, TOPIC_OF, Log, Robot, frame, label, uuid7, vector
 
 robots = st.integers(0, 2)
 topics = st.sampled_from(ROBOT_TOPICS)
+read_topics = st.sampled_from(EPISODE_TOPICS)
 
 
 class ExactlyOnce(RuleBasedStateMachine):
@@ -32,6 +33,9 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.waiting: dict[tuple[int, str], list[RobotEvent]] = defaultdict(list)
         self.sent: list[RobotEvent] = []
         self.hung: Member | None = None
+        self.recorded: list[tuple[str, str]] = []
+        self.labels: list[EpisodeLabelled] = []
+        self.twice: set[str] = set()
 
     @rule(
         robot=robots,
@@ -45,7 +49,9 @@ class ExactlyOnce(RuleBasedStateMachine):
 
         Step `misfit`, if there is one, has a state of another length than the episode's start says.
         """
-        for event in self.robots[robot].episode(steps, intervene_at=0 if intervene else None, ends=ends):
+        events = self.robots[robot].episode(steps, intervene_at=0 if intervene else None, ends=ends)
+        self.recorded.append((events[0].episode_id, events[0].robot_id))
+        for event in events:
             if isinstance(event, Step) and event.index == misfit:
                 event = event.model_copy(update={"state": vector(STATE + 1, 0.0)})  # noqa: PLW2901
             self.waiting[(robot, TOPIC_OF[type(event)])].append(event)
@@ -67,7 +73,30 @@ class ExactlyOnce(RuleBasedStateMachine):
         for event in self.sent[first : first + data.draw(st.integers(1, 12))]:
             self.cluster.log.append(event, self.cluster.now_ms())
 
-    @rule(topic=topics, count=st.integers(1, 8))
+    @rule(data=st.data(), stranger=st.sampled_from([False, False, False, True]))
+    def label(self, data: st.DataObject, stranger: bool) -> None:
+        """Somebody labels an episode, perhaps before its events have arrived, perhaps one that there is not."""
+        known = [] if stranger else self.recorded
+        episode_id, robot_id = data.draw(st.sampled_from(known)) if known else (uuid7(), "robot-0")
+        event = label(
+            episode_id,
+            minutes=data.draw(st.integers(0, 3)),
+            robot_id=robot_id,
+            verdict=data.draw(st.sampled_from([None, *Verdict])),
+            excluded=data.draw(st.sampled_from([None, True, False])),
+        )
+        copies = data.draw(st.integers(1, 2))  # a delivery report was lost
+        for _ in range(copies):
+            self.cluster.log.append(event, self.cluster.now_ms())
+        self.labels.append(event)
+        if copies > 1:
+            self.twice.add(event.label.label_id)
+
+    @rule()
+    def apply_labels(self) -> None:
+        self.member.apply_labels()
+
+    @rule(topic=read_topics, count=st.integers(1, 8))
     def consume(self, topic: str, count: int) -> None:
         self.member.consume(topic, count)
 
@@ -113,7 +142,7 @@ class ExactlyOnce(RuleBasedStateMachine):
     def revisions_grow_and_lose_nothing(self) -> None:
         newest: dict[str, tuple[int, int]] = {}
         for event in self.cluster.training:
-            size = RangeSet.of(event.sequences).count()
+            size = RangeSet.of(event.sequences).count() + len(event.labels)
             before = newest.get(event.episode_id, (0, 0))
             assert event.revision > before[0], "non-monotonic"
             assert size > before[1], "a revision that adds nothing"
@@ -126,14 +155,45 @@ class ExactlyOnce(RuleBasedStateMachine):
                 self.sent.append(event)
             assert topic in ROBOT_TOPICS
         for _ in range(3):  # late events make a pass of their own
-            for topic in ROBOT_TOPICS:
+            for topic in EPISODE_TOPICS:
                 self.member.consume(topic, 10_000)
             self.cluster.clock.advance(TIMEOUT + 1)
             self.member.let_time_pass()
+            self.member.apply_labels()
             self.member.commit()
         self.each_revision_is_announced_once()
         self.revisions_grow_and_lose_nothing()
         self.every_event_is_in_one_place()
+        self.every_label_counts_once()
+
+    def every_label_counts_once(self) -> None:
+        dead = {event.label.label_id for event in self.buried_labels()}
+        newest = {event.episode_id: event for event in self.cluster.training}
+        said: dict[str, list[Label]] = defaultdict(list)
+        for event in self.labels:
+            announced = newest.get(event.episode_id)
+            there = announced is not None and event.label in announced.labels
+            buried = event.label.label_id in dead
+            assert there or buried, "a label is lost"
+            # Its second copy may come when the episode is there at last, after the first was given up.
+            assert not (there and buried) or event.label.label_id in self.twice, "a label in two places"
+            if there:
+                said[event.episode_id].append(event.label)
+        for episode_id, announced in newest.items():
+            labels = sorted(said[episode_id], key=lambda one: (one.labelled_at, one.label_id))
+            assert list(announced.labels) == labels, "each once, whatever the order"
+            verdicts = [one.verdict for one in labels if one.verdict]
+            spoken = [one.excluded for one in labels if one.excluded is not None]
+            recorded = announced.recorded_success
+            wanted = {None: recorded, "SUCCEEDED": True, "FAILED": False, "UNKNOWN": None}
+            assert announced.success is wanted[verdicts[-1] if verdicts else None]
+            assert announced.excluded is (spoken[-1] if spoken else False)
+
+    def buried_labels(self) -> list[EpisodeLabelled]:
+        """Labels that are dead letters."""
+        places = [offset for topic, offset in self.cluster.dead if topic == EPISODE_LABELS]
+        values = [self.cluster.log.records[EPISODE_LABELS][offset].value for offset in places]
+        return [event for event in self.labels if frame(event) in values]
 
     def every_event_is_in_one_place(self) -> None:
         dead_places = set(self.cluster.dead)

@@ -12,7 +12,7 @@ from learner.intake import Intake
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.stream import EventStream, Received
-from schemas.events import EpisodeMaterialized, Feature
+from schemas.events import EpisodeMaterialized, Feature, Position
 from tests.learner.synthetic import ACTION, FEATURES, START, STATE, Synthetic, make_episode
 from tests.learner.test_payloads import Shelf
 
@@ -25,6 +25,7 @@ class Announcements(EventStream[EpisodeMaterialized]):
 
     def poll(self, timeout: float) -> list[Received[EpisodeMaterialized]]:
         del timeout
+        self._positions = {0: len(self.made)}
         return [Received(item.event, 0, offset, START) for offset, item in enumerate(self.made)]
 
 
@@ -36,6 +37,29 @@ def taken(made: Synthetic) -> tuple[Episode | None, Intake]:
     episode = intake.take(seen)
     fetcher.close()
     return episode, intake
+
+
+def test_what_a_label_excludes_waits_no_longer_and_is_told_once_and_may_come_back() -> None:
+    made = make_episode(1)
+    out, back = (
+        Synthetic(made.event.model_copy(update={"revision": n, "excluded": n == 2}), made.payload) for n in (2, 3)
+    )
+    stream = Announcements([made])
+    fetcher = PayloadFetcher(Shelf([made]), Patience(threading.Event()))
+    intake = Intake(stream, fetcher, ManualClock())
+    intake.poll(0.0)
+    assert [seen.record.revision for seen in intake.waiting.values()] == [1]
+    stream.made.append(out)
+    intake.poll(0.0)
+    assert not intake.waiting
+    assert intake.positions() == (Position(partition=0, offset=1),), "read again until it is decided"
+    assert [seen.record.revision for seen in intake.leave_out()] == [2]
+    assert (intake.leave_out(), list(intake.set_aside)) == ([], [made.event.episode_id])
+    stream.made.append(back)
+    intake.poll(0.0)
+    (seen,) = intake.waiting.values()
+    assert (seen.record.revision, intake.take(seen) is not None, intake.set_aside) == (3, True, {})
+    fetcher.close()
 
 
 def test_an_episode_as_announced_is_taken() -> None:

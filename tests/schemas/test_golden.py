@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -115,6 +116,9 @@ def _kinds(field: FieldInfo) -> set[object]:
         return {True, False}
     if hint == bool | None:
         return {True, False, None}
+    for part in get_args(hint):
+        if isinstance(part, type) and issubclass(part, StrEnum):
+            return {None, *part}
     if field.default in (None, ()):
         return {field.default, "something"}
     return {"something"}

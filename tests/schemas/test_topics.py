@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas import topics
 from schemas.events import EVENTS, RobotEvent
-from schemas.topics import INDEX_TOPICS, ROBOT_TOPICS, TOPICS, Topic, load_topics
+from schemas.topics import EPISODE_TOPICS, INDEX_TOPICS, ROBOT_TOPICS, TOPICS, Topic, load_topics
 
 DAY_FOR_DAY = {
     "robot-steps": 7,
@@ -18,6 +18,7 @@ DAY_FOR_DAY = {
     "robot-episodes": 90,
     "robot-status": None,
     "policy-activations": 90,
+    "episode-labels": None,
     "training-episodes": None,
     "training-progress": 90,
     "training-lineage": None,
@@ -48,7 +49,7 @@ def test_an_entry_is_one_that_kafka_and_the_reader_can_act_on(topic: Topic) -> N
 
 def test_everything_that_is_keyed_by_robot_and_folded_together_shares_its_partitions() -> None:
     together = {topic.name for topic in TOPICS.values() if topic.co_partitioned}
-    assert together == {*ROBOT_TOPICS, "training-episodes", "dead-letters"}
+    assert together == {*EPISODE_TOPICS, "training-episodes", "dead-letters"}
     assert {TOPICS[name].key for name in together} == {"robot_id"}
     assert len({TOPICS[name].partitions for name in together}) == 1
 
@@ -71,8 +72,8 @@ def test_a_key_is_made_of_fields_of_the_event(topic: Topic) -> None:
 def test_constants_and_groups_name_every_topic_and_no_other() -> None:
     constants = {value for name, value in vars(topics).items() if name.isupper() and isinstance(value, str)}
     assert constants == set(TOPICS)
-    assert set(ROBOT_TOPICS) | set(INDEX_TOPICS) == set(TOPICS)
-    assert not set(ROBOT_TOPICS) & set(INDEX_TOPICS), "steps reach ClickHouse as episodes only"
+    assert set(EPISODE_TOPICS) | set(INDEX_TOPICS) == set(TOPICS)
+    assert not set(EPISODE_TOPICS) & set(INDEX_TOPICS), "steps reach ClickHouse as episodes only"
 
 
 def test_topics_that_must_share_partitions_and_do_not_are_refused(tmp_path: Path) -> None:

@@ -9,14 +9,19 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from chdb.state.sqlitelike import Connection
 
-from infra.local.clickhouse.errors import SESSION_IS_LOCKED, TOO_MANY_SIMULTANEOUS_QUERIES, QueryError
+from infra.local.clickhouse.errors import (
+    SESSION_IS_LOCKED,
+    SESSION_NOT_FOUND,
+    TOO_MANY_SIMULTANEOUS_QUERIES,
+    QueryError,
+)
 
 # Eight handles run in parallel in one engine; more only queue inside it.
 _HANDLES_PER_ROLE = 8
@@ -48,9 +53,24 @@ class Handle:
 
     def run(self, sql: str) -> list[list[str]]:
         """Run a statement of the gateway's own; return its rows as text, unescaped."""
-        result = self.connection.query(sql, "TabSeparated")
+        result = self.query(sql, "TabSeparated")
         text = bytes(result.bytes() or b"").decode()
         return [[_unescape(cell) for cell in line.split("\t")] for line in text.splitlines()]
+
+    def query(self, sql: str, format_: str, params: Mapping[str, str] | None = None) -> Any:
+        """Run a statement and return the engine's result, whole."""
+        try:
+            return self.connection.query(sql, format_, params=dict(params or {}))
+        except BaseException:
+            self._discard_remains()
+            raise
+
+    def _discard_remains(self) -> None:
+        """What a query had written before it failed would come in front of the next answer, whoever asks then."""
+        try:
+            self.connection.query("SELECT 1", "TabSeparated")
+        except Exception:  # noqa: BLE001 - the failure that is under way matters more
+            self.spoilt = True
 
     def use(self, database: str) -> None:
         """Make `database` current."""
@@ -113,16 +133,30 @@ class Engine:
                 self._pools[reader].put(handle)
 
     @contextmanager
-    def session(self, user: str, name: str, *, reader: bool, timeout: float) -> Iterator[Handle]:
-        """Lend the handle of a user's HTTP session, which ends `timeout` seconds after its last use.
+    def session(
+        self, user: str, name: str, *, reader: bool, timeout: float, known: bool = False, ends: bool = False
+    ) -> Iterator[Handle]:
+        """Lend the handle of a user's HTTP session.
+
+        Args:
+            user: whose.
+            name: the session's.
+            reader: whether the user may only read.
+            timeout: seconds after the last use at which it ends.
+            known: do not begin a new one.
+            ends: end it after this use.
 
         Raises:
-            QueryError: another request uses the session now.
+            QueryError: another request uses the session now, or it had to be `known` and is not.
         """
         now = time.monotonic()
         with self._guard:
             self._end_sessions(now)
             handle = self._sessions.get((user, name))
+            if handle is None and known:
+                raise QueryError(
+                    SESSION_NOT_FOUND, f"Session {name} not found or has expired", "SESSION_NOT_FOUND"
+                )
             if handle is None:
                 handle = self._sessions[user, name] = Handle(self._path, reader=reader)
             if not handle.busy.acquire(blocking=False):
@@ -132,6 +166,10 @@ class Engine:
         try:
             yield handle
         finally:
+            if ends:
+                with self._guard:
+                    del self._sessions[user, name]
+                handle.close()
             handle.busy.release()
 
     def cancel(self, handle: Handle) -> None:

@@ -12,7 +12,10 @@ UNKNOWN_SETTING = 115
 READONLY = 164
 TOO_MANY_SIMULTANEOUS_QUERIES = 202
 NETWORK_ERROR = 210
+QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING = 216
+SESSION_NOT_FOUND = 372
 SESSION_IS_LOCKED = 373
+ACCESS_DENIED = 497
 AUTHENTICATION_FAILED = 516
 UNKNOWN_EXCEPTION = 1002
 
@@ -35,7 +38,7 @@ def describe(error: Exception) -> tuple[int, str]:
     """Return code and text of an error, be it the gateway's or the engine's."""
     if isinstance(error, QueryError):
         return error.code, str(error)
-    text = str(error)
+    text = _with_advice(str(error))
     match = re.search(r"Code: (\d+)\. .*", text, re.DOTALL)
     if match:
         return int(match[1]), match[0].strip()
@@ -43,6 +46,16 @@ def describe(error: Exception) -> tuple[int, str]:
         UNKNOWN_EXCEPTION,
         f"Code: {UNKNOWN_EXCEPTION}. DB::Exception: {text or type(error).__name__}. (UNKNOWN_EXCEPTION)",
     )
+
+
+def _with_advice(text: str) -> str:
+    """The engine's text, and what to do about a table that only a server has."""
+    missing = re.search(r"'system\.(\w*_log|zookeeper)'.*\(UNKNOWN_TABLE\)", text, re.DOTALL)
+    if missing is None:
+        return text
+    why = "keeps no logs" if missing[1].endswith("_log") else "has none"
+    advice = f"The embedded engine {why}; a ClickHouse server has system.{missing[1]}."
+    return text.replace("(UNKNOWN_TABLE)", f"{advice} (UNKNOWN_TABLE)")
 
 
 def http_status(code: int) -> int:

@@ -19,6 +19,7 @@ from infra.local.clickhouse.errors import READONLY, SYNTAX_ERROR, QueryError, de
 from infra.local.clickhouse.exchange import DisconnectedError, Exchange
 from infra.local.clickhouse.policy import Policy
 from infra.local.clickhouse.request import Request, User
+from infra.local.clickhouse.running import Running
 from infra.local.clickhouse.statement import IncompleteError, InsertHeader, Statement, insert_header
 
 # Formats whose output is the sum of its blocks' outputs; others have a head or a foot and are made whole.
@@ -37,6 +38,7 @@ class Service:
     engine: Engine
     users: Mapping[str, User]
     database: str
+    running: Running = field(default_factory=Running)
 
     @cached_property
     def policy(self) -> Policy:
@@ -61,6 +63,7 @@ class Execution:
         self._policy = service.policy
         self._encoder = Encoder(request.accept_encoding)
         self._tag = uuid.uuid4().hex[:16]
+        self._query_id = request.url.get("query_id") or str(uuid.uuid4())
         self._begun = time.perf_counter()
 
     def run(self) -> None:
@@ -79,6 +82,7 @@ class Execution:
 
     def _perform(self) -> _Answer:
         user = self._request.user(self._service.users)
+        self._request.refuse_what_is_missing()
         body = self._body()
         if self._request.is_multipart:
             self._request.read_form(b"".join(_bounded(body)))
@@ -90,7 +94,11 @@ class Execution:
             self._policy.check(statement, reader=reads_only)
         elif reads_only:
             raise QueryError(READONLY, "Cannot execute query in readonly mode", "READONLY")
-        with self._handle(user) as handle, self._prepared(handle):
+        with (
+            self._handle(user) as handle,
+            self._service.running.query(self._query_id, user.name, handle.tag),
+            self._prepared(handle),
+        ):
             # The handle is back before the last byte goes out: the client may use its session again at once.
             if header:
                 return self._insert(handle, header, text[header.data_start :], body)
@@ -130,7 +138,14 @@ class Execution:
     def _handle(self, user: User) -> AbstractContextManager[Handle]:
         engine, name = self._service.engine, self._request.url.get("session_id")
         if name:
-            return engine.session(user.name, name, reader=user.reader, timeout=self._request.session_timeout)
+            return engine.session(
+                user.name,
+                name,
+                reader=user.reader,
+                timeout=self._request.session_timeout,
+                known=self._request.is_on("session_check"),
+                ends=self._request.is_on("close_session"),
+            )
         return engine.pooled(reader=user.reader)
 
     @contextmanager
@@ -183,7 +198,7 @@ class Execution:
             with path.open("wb") as file:
                 file.writelines(data)
             with self._exchange.cancellable(lambda: self._service.engine.cancel(handle)):
-                result = handle.connection.query(header.from_file(literal(str(path))), "Null")
+                result = handle.query(header.from_file(literal(str(path))), "Null")
             return {"written_rows": result.rows_read(), "written_bytes": result.bytes_read()}
 
     def _query(self, handle: Handle, statement: Statement) -> _Answer:
@@ -191,9 +206,11 @@ class Execution:
         wanted = statement.format or asked or "TabSeparated"
         encoding = [("Content-Encoding", self._encoder.name)] if self._encoder.name else []
         headers = [("X-ClickHouse-Format", wanted), ("Content-Type", "application/octet-stream")]
-        if wanted.lower() in _STREAMED and statement.keyword in ("select", "with"):
+        streamed = wanted.lower() in _STREAMED and not self._request.is_on("wait_end_of_query")
+        if streamed and statement.keyword in ("select", "with"):
             return self._stream(handle, statement, wanted, [*headers, *encoding])
-        result = handle.connection.query(statement.sql, wanted, params=self._request.parameters)
+        sql = self._service.running.translated(statement)
+        result = handle.query(sql, wanted, self._request.parameters)
         counts = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()}
         body = bytes(result.bytes() or b"")
         if not body:
@@ -249,11 +266,13 @@ class Execution:
         summary = {name: str(counts.get(name, 0)) for name in names}
         summary["elapsed_ns"] = str(int((time.perf_counter() - self._begun) * 1e9))
         about = [("X-ClickHouse-Summary", json.dumps(summary)), ("Content-Length", str(len(body)))]
+        if self._request.is_on("send_progress_in_http_headers"):
+            about.append(("X-ClickHouse-Progress", json.dumps(summary)))
         return _Answer(200, body, [*self._common(), *(headers or []), *about])
 
     def _common(self) -> list[tuple[str, str]]:
         return [
-            ("X-ClickHouse-Query-Id", self._request.url.get("query_id") or str(uuid.uuid4())),
+            ("X-ClickHouse-Query-Id", self._query_id),
             ("X-ClickHouse-Timezone", self._service.engine.timezone),
             ("X-ClickHouse-Server-Display-Name", "sop"),
             ("X-ClickHouse-Exception-Tag", self._tag),

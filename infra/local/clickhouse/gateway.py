@@ -25,10 +25,12 @@ class Gateway:
         if scope["type"] != "http":
             return
         request = Request(scope["method"], scope["query_string"], scope["headers"])
+        if scope["path"] not in ("/", "/ping", "/replicas_status"):
+            await _answer(send, 404, f"There is no handle {scope['path']}: queries go to /\n".encode())
+            return
         is_check = scope["path"] in ("/ping", "/replicas_status")
         if is_check or (request.method == "GET" and scope["path"] == "/" and not request.query):
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
-            await send({"type": "http.response.body", "body": b"Ok.\n"})
+            await _answer(send, 200, b"Ok.\n")
             return
         exchange = Exchange(receive, send)
         execution = Execution(self._service, request, exchange)
@@ -37,3 +39,9 @@ class Gateway:
             await asyncio.get_running_loop().run_in_executor(self._threads, execution.run)
         finally:
             watch.cancel()
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from email.parser import BytesParser
 from urllib.parse import parse_qsl
 
-from infra.local.clickhouse.errors import AUTHENTICATION_FAILED, BAD_ARGUMENTS, UNKNOWN_SETTING, QueryError
+from infra.local.clickhouse.errors import (
+    AUTHENTICATION_FAILED,
+    BAD_ARGUMENTS,
+    NOT_IMPLEMENTED,
+    UNKNOWN_SETTING,
+    QueryError,
+)
+from infra.local.clickhouse.harm import no_roles
+from infra.local.clickhouse.tokens import tokenize
 
 # Parameters of the URL that are no settings of the query.
 _TRANSPORT = frozenset({
@@ -19,8 +27,10 @@ _TRANSPORT = frozenset({
     "default_format", "enable_http_compression", "http_headers_progress_interval_ms",
     "http_zlib_compression_level", "password", "query",
     "query_id", "quota_key", "role", "send_progress_in_http_headers", "session_check",
-    "session_id", "session_timeout", "user", "wait_end_of_query",
+    "session_id", "session_timeout", "stacktrace", "user", "wait_end_of_query",
 })  # fmt: skip
+# There is no query_log to see it in, and the gateway finds its own queries by it.
+_IGNORED = frozenset({"log_comment"})
 _NAME = re.compile(r"\w+", re.ASCII)
 
 
@@ -75,6 +85,23 @@ class Request:
             return float(self.url.get("session_timeout", "60"))
         except ValueError:
             raise QueryError(BAD_ARGUMENTS, "session_timeout is not a number", "BAD_ARGUMENTS") from None
+
+    def refuse_what_is_missing(self) -> None:
+        """Refuse what would change the answer and cannot be had.
+
+        Raises:
+            QueryError: the request asks for a role, or for blocks of the native protocol.
+        """
+        if self.url.get("role"):
+            raise no_roles()
+        for name, instead in (("compress", "Accept-Encoding"), ("decompress", "Content-Encoding")):
+            if self.url.get(name, "0") not in ("0", "false"):
+                message = f"{name}=1 (blocks of the native protocol) is not available here; use {instead}"
+                raise QueryError(NOT_IMPLEMENTED, message, "NOT_IMPLEMENTED")
+
+    def is_on(self, name: str) -> bool:
+        """Whether a switch in the URL is on."""
+        return self.url.get(name, "0") in ("1", "true")
 
     @property
     def accept_encoding(self) -> str:
@@ -132,7 +159,7 @@ class Request:
         found = {
             name: value
             for name, value in self.url.items()
-            if name not in _TRANSPORT and name not in about_files and not name.startswith("param_")
+            if name not in _TRANSPORT | _IGNORED and name not in about_files and not name.startswith("param_")
         }
         for name in found:
             if name not in known:
@@ -148,9 +175,24 @@ class Request:
         """
         tables = []
         for name, data in self._files.items():
-            structure = self.url.get(f"{name}_structure", "")
+            types = self.url.get(f"{name}_types", "")
+            structure = self.url.get(f"{name}_structure", "") or _numbered(types)
             if not _NAME.fullmatch(name) or not structure:
-                message = f"External table {name!r} needs a name of letters and a {name}_structure parameter"
+                needs = f"a name of letters, and {name}_structure or {name}_types"
+                message = f"External table {name!r} needs {needs}"
                 raise QueryError(BAD_ARGUMENTS, message, "BAD_ARGUMENTS")
             tables.append(ExternalTable(name, structure, self.url.get(f"{name}_format", "TabSeparated"), data))
         return tables
+
+
+def _numbered(types: str) -> str:
+    """The structure of columns `_1`, `_2`, ... of the given types."""
+    parts, depth, first = [], 0, 0
+    text = types.encode()
+    for token in tokenize(text):
+        depth += token.is_mark(b"(") - token.is_mark(b")")
+        if depth == 0 and token.is_mark(b","):
+            parts.append(text[first : token.start])
+            first = token.end
+    parts.append(text[first:])
+    return ", ".join(f"_{n} {part.decode().strip()}" for n, part in enumerate(parts, 1)) if types else ""

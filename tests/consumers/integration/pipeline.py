@@ -21,7 +21,7 @@ from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas import codec
-from schemas.events import EpisodeMaterialized, RobotEvent, Step
+from schemas.events import EpisodeLabelled, EpisodeMaterialized, RobotEvent, Step
 from schemas.topics import DEAD_LETTERS, TRAINING_EPISODES
 from tests.consumers.robots import TOPIC_OF
 
@@ -69,13 +69,14 @@ class Pipeline:
         process.send_signal(signal.SIGTERM)
         return process.wait(30)
 
-    def send(self, events: Iterable[RobotEvent]) -> None:
+    def send(self, events: Iterable[RobotEvent | EpisodeLabelled]) -> None:
         """Put events on their topics, acknowledged."""
         for event in events:
             topic = TOPIC_OF[type(event)]
             schema_id = self.registry.id_of(topic, codec.latest(event.record))
             self.send_raw(topic, event.robot_id.encode(), codec.frame(schema_id, codec.encode(event)))
-            self.sent.append(event)
+            if isinstance(event, RobotEvent):
+                self.sent.append(event)
         self.flush()
 
     def send_raw(self, topic: str, key: bytes | None, value: bytes | None) -> None:

@@ -112,10 +112,12 @@ def test_no_analyst_sees_the_keys_or_sends_them_elsewhere(
     assert f"{database.database}_payloads" in shown
     assert secret not in shown
     assert str(key) not in shown
-    with pytest.raises(ClickHouseError) as error:
-        analyst.query(f"SELECT * FROM s3({database.database}_payloads, url = 'http://127.0.0.1:9/x/y.parquet')")
-    assert secret not in str(error.value)
-    assert "Override not allowed for 'url'" in str(error.value)
+    elsewhere = f"SELECT * FROM s3({database.database}_payloads, url = 'http://127.0.0.1:9/x/y.parquet')"
+    for client, reason in ((analyst, "s3 is not allowed"), (connect(database), "Override not allowed for 'url'")):
+        with pytest.raises(ClickHouseError) as error:
+            client.query(elsewhere)
+        assert secret not in str(error.value)
+        assert reason in str(error.value)
 
 
 def test_what_clickhouse_refuses_is_said_without_the_keys(

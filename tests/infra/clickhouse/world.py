@@ -23,12 +23,14 @@ from schemas.events import (
     Event,
     Heartbeat,
     InterventionSpan,
+    Label,
     PolicyActivated,
     PolicyRollout,
     PolicyVersion,
     Range,
     TrainingLineage,
     TrainingProgress,
+    Verdict,
 )
 from tests.schemas.golden import EXAMPLES
 
@@ -96,8 +98,16 @@ def helped(number: int, *, steps: int, **changes: object) -> EpisodeMaterialized
     return episode(number, human_step_count=steps, interventions=(span,), human_ranges=ranges, **changes)
 
 
+def labelled(number: int, *labels: Label, **changes: object) -> EpisodeMaterialized:
+    """An episode that somebody labelled, in its second revision."""
+    return episode(number, revision=2, recorded_success=True, labels=labels, **changes)
+
+
 def episodes() -> list[EpisodeMaterialized]:
-    """0 to 3 without a policy, 4 to 7 by version 1, 8 to 11 by version 2; one demonstration, one evaluation."""
+    """0 to 3 without a policy, 4 to 7 by version 1, 8 to 11 by version 2; one demonstration, one evaluation.
+
+    The last one, 14, is labelled a failure and then excluded.
+    """
     return [
         *(episode(number, success=number == 3) for number in range(4)),
         helped(4, steps=20),
@@ -109,7 +119,21 @@ def episodes() -> list[EpisodeMaterialized]:
         episode(11, success=False),
         episode(12, source=EpisodeSource.DEMONSTRATION, policy_versions=()),
         episode(13, source=EpisodeSource.EVALUATION, policy_versions=(2,), success=False),
+        labelled(
+            14,
+            label(1, "ann", "the lid was open", verdict=Verdict.FAILED),
+            label(2, "bob", "camera was covered", excluded=True),
+            success=False,
+            excluded=True,
+        ),
     ]
+
+
+def label(number: int, author: str, reason: str, **said: object) -> Label:
+    """Label `number`, given a day after the history begins."""
+    at_ = at(1440 + number)
+    fields = {"label_id": episode_id(200 + number), "author": author, "reason": reason, "labelled_at": at_, **said}
+    return Label.model_validate(fields)
 
 
 def versions() -> list[Event]:

@@ -13,7 +13,7 @@ from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas import codec
-from schemas.topics import INDEX_TOPICS, ROBOT_TOPICS, TOPICS
+from schemas.topics import EPISODE_TOPICS, INDEX_TOPICS, TOPICS
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_first_run_makes_everything_and_the_second_changes_nothing(own: Sett
     assert first.bucket_created
     assert first.migrations == [migration.name for migration in load_migrations()]
     assert first.first_offsets == {
-        own.materializer.group: sum(TOPICS[topic].partitions for topic in ROBOT_TOPICS),
+        own.materializer.group: sum(TOPICS[topic].partitions for topic in EPISODE_TOPICS),
         own.index.group: sum(TOPICS[topic].partitions for topic in INDEX_TOPICS),
     }
     counts = ClusterAdmin(own.kafka).partition_counts()

@@ -106,6 +106,22 @@ def test_newest_revisions_are_chosen_by_time_and_by_sql_and_never_an_evaluation(
     assert set(chosen(site, late)) == ids(EPISODES[8])
 
 
+def test_what_a_label_excludes_is_not_chosen_until_it_is_included_again(
+    past: tuple[Site, list[Synthetic]],
+) -> None:
+    site, made = past
+    before = chosen(site, Choice())
+    for revision, excluded in ((2, True), (3, False)):
+        event = made[5].event.model_copy(update={"revision": revision, "excluded": excluded})
+        site.put([Synthetic(event, made[5].payload)], payload=False)
+        client = connect(site.settings.clickhouse)
+        insert(client, rows_of(event, 0, 0))
+        client.close()
+        left_out = {event.episode_id} if excluded else set()
+        for choice in (Choice(), Choice(where="true"), Choice(where="not excluded")):
+            assert chosen(site, choice).keys() == before.keys() - left_out
+
+
 def test_a_dry_run_counts_and_trains_nothing_and_wrong_use_is_said_in_one_line(
     past: tuple[Site, list[Synthetic]],
 ) -> None:

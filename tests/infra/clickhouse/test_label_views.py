@@ -1,0 +1,107 @@
+"""What labels say shows in every view that speaks of success, and who said it shows in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from infra.clickhouse.client import Client, connect
+from infra.clickhouse.migrate import migrate
+from infra.settings import ClickHouseSettings, Settings
+from schemas.events import EpisodeMaterialized, Verdict
+from tests.infra.clickhouse import world
+from tests.infra.clickhouse.world import at, episode, episode_id, label, labelled
+
+COUNTED = {
+    "success_by_task": "sum(episodes)",
+    "success_by_robot": "sum(episodes)",
+    "success_by_policy_version": "sum(episodes)",
+    "success_by_hour": "sum(episodes)",
+    "throughput_by_hour": "sum(terminated)",
+    "human_effort": "sum(episodes)",
+    "human_effort_by_task": "sum(episodes)",
+    "human_effort_by_hour": "sum(episodes)",
+    "return_on_human_effort": "sum(judged)",
+    "episode_outcomes": "count()",
+}
+FAILED = label(1, "ann", "the lid was open", verdict=Verdict.FAILED)
+OUT = label(2, "bob", "camera was covered", excluded=True)
+IN = label(3, "ann", "it was not", excluded=False)
+
+
+@pytest.fixture
+def database(settings: Settings) -> ClickHouseSettings:
+    made = settings.clickhouse.model_copy(update={"database": "infra_labels"})
+    migrate(made)
+    return made
+
+
+@pytest.fixture
+def client(database: ClickHouseSettings) -> Iterator[Client]:
+    """The writer, with two plain episodes of one task."""
+    made = connect(database)
+    world.insert(made, [episode(8), episode(9)])
+    yield made
+    made.command("TRUNCATE TABLE raw_episodes")
+    made.close()
+
+
+def tell(client: Client, *events: EpisodeMaterialized) -> None:
+    for event in events:
+        world.insert(client, [event])
+
+
+def counts(client: Client) -> dict[str, int]:
+    return {view: client.query(f"SELECT {what} FROM {view}").result_rows[0][0] for view, what in COUNTED.items()}
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_an_excluded_episode_counts_in_no_rate_and_is_there_as_excluded(
+    client: Client, *, newest_first: bool
+) -> None:
+    revisions = [episode(10), labelled(10, OUT, excluded=True)]
+    tell(client, *(revisions[::-1] if newest_first else revisions))
+    assert counts(client) == dict.fromkeys(COUNTED, 2)
+    shown = "SELECT success, recorded_success, excluded FROM episodes WHERE excluded"
+    assert client.query(shown).result_rows == [(True, True, True)]
+    quality = "SELECT sum(episodes), sum(labelled), sum(overruled), sum(excluded) FROM data_quality_by_hour"
+    assert client.query(quality).result_rows == [(3, 1, 0, 1)]
+    tell(client, labelled(10, OUT, IN).model_copy(update={"revision": 3}))
+    assert counts(client) == dict.fromkeys(COUNTED, 3)
+
+
+def test_a_label_s_verdict_is_the_success_of_every_view(client: Client) -> None:
+    rate = "SELECT successes, judged FROM success_by_task"
+    assert client.query(rate).result_rows == [(2, 2)]
+    tell(client, labelled(9, FAILED, success=False))
+    assert client.query(rate).result_rows == [(1, 2)]
+    assert client.query("SELECT recorded_success FROM episodes WHERE NOT success").result_rows == [(True,)]
+    assert client.query("SELECT sum(overruled) FROM data_quality_by_hour").result_rows == [(1,)]
+
+
+def test_who_said_what_when_and_why_is_one_row_for_each_label(client: Client) -> None:
+    for _ in range(2):
+        tell(client, labelled(9, FAILED, OUT, IN, success=False))
+    sql = "SELECT author, reason, verdict, excludes, counts, labelled_at FROM episode_labels ORDER BY labelled_at"
+    assert client.query(sql, tz_mode="aware").result_rows == [
+        ("ann", "the lid was open", "FAILED", None, True, at(1441)),
+        ("bob", "camera was covered", None, True, False, at(1442)),
+        ("ann", "it was not", None, False, True, at(1443)),
+    ]
+
+
+def test_a_label_does_not_count_as_the_time_that_its_episode_took(client: Client) -> None:
+    told = labelled(9, FAILED, success=False).model_copy(update={"materialized_at": at(1441)})
+    tell(client, told)
+    assert client.query("SELECT episode_id FROM episode_latency").column_names[0] == "episode_id"
+    found = client.query("SELECT toString(episode_id) FROM episode_latency").result_rows
+    assert found == [(episode_id(8),)]
+    for view in ("latency_by_hour", "storing_latency_by_hour"):
+        assert client.query(f"SELECT max(episodes) FROM {view}").result_rows == [(1,)]
+
+
+def test_announcements_that_know_no_labels_recorded_what_they_say(client: Client) -> None:
+    tell(client, episode(11, success=False))
+    found = client.query("SELECT success, recorded_success FROM episodes ORDER BY episode_id").result_rows
+    assert found == [(True, True), (True, True), (False, False)]
