@@ -176,7 +176,8 @@ def test_a_spool_at_its_bound_refuses_an_episode_and_no_step_and_goes_on_once_ka
         return client.episode(task="push", instruction="Push.", features=FEATURES, fps=50.0, max_steps=500)
 
     with RobotClient(settings, "quota", tmp_path, close_timeout=DEADLINE) as client:
-        record(client, 1)
+        with begin() as episode:
+            episode.step(state=np.zeros(3), action=np.ones(2))
         eventually(lambda: client._outbox.depth() == 0, "never on line")
         stack.pause("broker")
         try:
