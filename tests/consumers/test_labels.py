@@ -155,7 +155,8 @@ def test_of_two_labels_with_one_id_the_first_counts_and_the_other_is_a_dead_lett
     assert (cluster.dead, cluster.reasons) == ([(EPISODE_LABELS, 1)], [Reason.CONFLICT])
 
 
-def test_a_member_that_dies_between_storing_and_committing_leaves_nothing_that_counts() -> None:
+@pytest.mark.parametrize("_again", range(6))  # which object is listed first is up to its hash
+def test_a_member_that_dies_between_storing_and_committing_leaves_nothing_that_counts(_again: int) -> None:
     cluster = Cluster()
     member, events = Member(cluster), Robot().episode(3)
     deliver(cluster, events)
@@ -170,6 +171,42 @@ def test_a_member_that_dies_between_storing_and_committing_leaves_nothing_that_c
     work(Member(cluster))
     assert [event.revision for event in cluster.training] == [1, 2]
     assert (newest(cluster).success, newest(cluster).excluded, len(newest(cluster).labels)) == (False, True, 2)
+    work(Member(cluster))  # only now do the committed positions lie behind it all: a successor remembers nothing
+    deliver(cluster, [label(events[0].episode_id, minutes=2, excluded=False)])
+    work(Member(cluster))
+    assert (newest(cluster).revision, len(newest(cluster).labels)) == (3, 3), "the orphan has one label, and lost"
+
+
+def test_a_label_that_is_read_before_its_episode_is_read_again_waits_for_it() -> None:
+    cluster = Cluster()
+    member, events = Member(cluster), Robot().episode(3)
+    deliver(cluster, [*events, label(events[0].episode_id, excluded=True)])
+    for topic in cluster.log.records:
+        member.consume(topic, 1000)
+    member.store()  # revision 1 is an object, and nobody has announced it
+    member = Member(cluster)
+    member.consume(EPISODE_LABELS, 1)
+    member.apply_labels()
+    member.commit()
+    work(member)
+    work(member)
+    assert not cluster.dead
+    assert [(event.revision, event.excluded) for event in cluster.training] == [(1, False), (2, True)]
+
+
+def test_a_label_waits_for_an_episode_that_goes_on_for_longer_than_a_silent_one_is_waited_for() -> None:
+    cluster = Cluster()
+    member, events = Member(cluster), Robot().episode(5)
+    deliver(cluster, [events[0], label(events[0].episode_id, excluded=True)])
+    for event in events[1:]:
+        deliver(cluster, [event])
+        work(member)
+        cluster.clock.advance(TIMEOUT * 0.6)
+        member.let_time_pass()
+    work(member)
+    work(member)
+    assert not cluster.dead
+    assert [event.excluded for event in cluster.training] == [False, True]
 
 
 def test_late_events_of_a_labelled_episode_keep_its_labels() -> None:

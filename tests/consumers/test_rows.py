@@ -38,7 +38,7 @@ def test_rows_fill_columns_that_exist(record: str) -> None:
     def check(data: st.DataObject) -> None:
         event: Event = data.draw(events_of(record))
         if "episode_id" in type(event).model_fields:
-            event = event.model_copy(update={"episode_id": uuid7(), "interventions": ()})
+            event = event.model_copy(update={"episode_id": uuid7(), "interventions": (), "labels": ()})
         if "admitted" in type(event).model_fields:
             event = event.model_copy(update={"admitted": ()})
         if isinstance(event, TrainingLineage):

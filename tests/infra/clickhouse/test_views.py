@@ -121,9 +121,13 @@ def test_rows_inserted_twice_show_once_in_every_view(client: Client, analyst: Cl
             assert shown, table
             assert once.setdefault(table, shown) == shown, f"attempt {attempt}"
             assert len(shown) == len({repr(row) for row in shown}), table
-    assert count(analyst, "episodes") == count(analyst, "episode_outcomes") == len(examples(EpisodeMaterialized))
+    newest = {event.episode_id: event for event in sorted(examples(EpisodeMaterialized), key=lambda e: e.revision)}
+    counted = [event for event in newest.values() if not event.excluded]
+    assert len(counted) < len(newest)
+    assert count(analyst, "episodes") == len(newest)
+    assert count(analyst, "episode_outcomes") == len(counted)
     client.command("OPTIMIZE TABLE raw_episodes FINAL")
-    assert count(analyst, "episodes") == len(examples(EpisodeMaterialized))
+    assert count(analyst, "episodes") == len(newest)
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1, 3, 2)], ids=str)

@@ -1,0 +1,87 @@
+"""A table whose key changes keeps its rows, wherever the migration is cut off, and those that come meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.clickhouse.client import Client, connect
+from infra.clickhouse.migrate import Migration, Step, load_migrations, migrate
+from infra.settings import ClickHouseSettings, Settings
+from tests.infra.clickhouse import world
+from tests.infra.clickhouse.world import episode
+
+MIGRATIONS = load_migrations()
+BY_HOUR = next(migration for migration in MIGRATIONS if migration.name == "0013_order_by_hour")
+ROWS = (
+    "SELECT (SELECT groupArray(tuple(*)) FROM (SELECT * EXCEPT (indexed_at) FROM episodes ORDER BY episode_id)), "
+    "(SELECT groupArray(tuple(*)) FROM (SELECT * FROM training_admissions ORDER BY episode_id))"
+)
+KEYS = (
+    "SELECT name, sorting_key FROM system.tables WHERE database = currentDatabase() "
+    "AND (name LIKE 'raw_episodes%' OR name LIKE 'raw_training_admissions%') ORDER BY name"
+)
+NEW_KEYS = [
+    ("raw_episodes", "task, start_hour, episode_id"),
+    ("raw_training_admissions", "policy, start_hour, episode_id, revision, seen_at"),
+]
+
+
+@pytest.fixture
+def before(settings: Settings, name: str) -> ClickHouseSettings:
+    """A database with rows as it was before the migration."""
+    made = settings.clickhouse.model_copy(update={"database": name.replace("-", "_")})
+    migrate(made, MIGRATIONS[: BY_HOUR.number - 1])
+    client = connect(made)
+    world.insert(client, world.older())
+    world.insert(client, world.everything())
+    client.close()
+    return made
+
+
+def run(client: Client, steps: list[Step]) -> None:
+    for step in steps:
+        if step.when is None or client.query(step.when).result_rows[0][0]:
+            client.command(step.sql)
+
+
+@pytest.mark.parametrize("done", [2, 3, 4, 7, 8])
+def test_rows_survive_a_cut_after_any_step_and_the_run_that_follows(before: ClickHouseSettings, done: int) -> None:
+    client = connect(before)
+    rows = client.query(ROWS).result_rows
+    assert len(rows[0][0]) == len(world.episodes())
+    run(client, BY_HOUR.steps[:done])
+    assert migrate(before) == [migration.name for migration in MIGRATIONS[BY_HOUR.number - 1 :]]
+    assert client.query(KEYS).result_rows == NEW_KEYS
+    assert client.query(ROWS).result_rows == rows
+    client.close()
+
+
+def test_rows_that_are_inserted_between_the_copy_and_the_change_of_names_are_kept(
+    before: ClickHouseSettings,
+) -> None:
+    client = connect(before)
+    copied = next(n for n, step in enumerate(BY_HOUR.steps) if step.sql.startswith("RENAME"))
+    run(client, BY_HOUR.steps[:copied])
+    world.insert(client, [episode(30)])
+    migrate(before)
+    assert client.query("SELECT count() FROM episodes").result_rows == [(len(world.episodes()) + 1,)]
+    client.close()
+
+
+def test_a_condition_belongs_to_the_statement_below_it() -> None:
+    text = "-- when: SELECT 1\nA;\n\n-- a remark\nB\nC;\n-- when: SELECT 2\n-- a remark\nD;\n"
+    assert Migration(1, "0001_x", text).steps == [
+        Step("A", "SELECT 1"),
+        Step("B\nC", None),
+        Step("D", "SELECT 2"),
+    ]
+
+
+def test_a_statement_whose_condition_does_not_hold_is_passed_over(settings: Settings, name: str) -> None:
+    empty = settings.clickhouse.model_copy(update={"database": name.replace("-", "_")})
+    text = "CREATE TABLE a (n Int8) ENGINE = Memory;\n"
+    text += "-- when: SELECT 0\nDROP TABLE a;\n-- when: SELECT 1\nDROP TABLE a;\n"
+    assert migrate(empty, [Migration(1, "0001_x", text)]) == ["0001_x"]
+    client = connect(empty)
+    assert client.query("SHOW TABLES").result_rows == [("schema_migrations",)]
+    client.close()
