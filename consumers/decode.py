@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 import numpy as np
 import polars as pl
@@ -20,7 +19,8 @@ import pyarrow as pa
 
 from consumers.avro_block import read_block
 from consumers.dead_letters import DeadLetter, Reason
-from consumers.records import Origin, Record, origin
+from consumers.intake import Intake, StepRecords
+from consumers.records import Origin
 from consumers.steps import Bools, Ints, Steps, Vectors, as_event
 from infra.decoder import SchemaLookup
 from schemas import codec
@@ -47,11 +47,11 @@ class StepGroup:
     boot_epoch: int
     steps: Steps
     ordered: bool
-    records: Sequence[Record]
+    records: StepRecords
 
     def origin(self, at: int) -> Origin:
         """Where step number `at` of the group lies."""
-        return origin(self.records[self.steps.row[at]])
+        return self.records.origin(int(self.steps.row[at]))
 
     def event(self, at: int) -> Step:
         """Step number `at` of the group as an event."""
@@ -79,22 +79,20 @@ Batch = dict[int, Decoded]
 """What a batch held, by partition number."""
 
 
-def decode(records: Sequence[Record], schema_of: SchemaLookup) -> Batch:
-    """Decode a batch of the topics that make episodes.
+def decode(intake: Intake, schema_of: SchemaLookup) -> Batch:
+    """Decode what was consumed of the topics that make episodes.
 
     Raises:
         RegistryUnavailable: a schema could not be looked up; nothing was decoded.
     """
     out: Batch = defaultdict(Decoded)
-    steps = [record for record in records if record.topic() == ROBOT_STEPS]
-    if steps:
-        _decode_steps(out, steps, schema_of)
-    if len(steps) < len(records):
-        for record in records:
-            if record.topic() == EPISODE_LABELS:
-                _decode_label(out, origin(record), schema_of)
-            elif record.topic() != ROBOT_STEPS:
-                _decode_event(out, origin(record), schema_of)
+    if intake.steps:
+        _decode_steps(out, StepRecords.joined(intake.steps), schema_of)
+    for place in intake.others:
+        if place.topic == EPISODE_LABELS:
+            _decode_label(out, place, schema_of)
+        else:
+            _decode_event(out, place, schema_of)
     return out
 
 
@@ -136,39 +134,38 @@ def _decode_label(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
         part.rejected.append((DeadLetter(place, *problem), None))
 
 
-def _decode_steps(out: Batch, records: Sequence[Record], schema_of: SchemaLookup) -> None:
-    values = cast("list[bytes | None]", [record.value() for record in records])
-    partitions = np.fromiter((record.partition() for record in records), np.int64, len(records))
-    for number in np.unique(partitions).tolist():
-        last = records[int(np.flatnonzero(partitions == number)[-1])]
-        out[number].last[ROBOT_STEPS] = (int(last.offset() or 0), last.timestamp()[1])
-    if (frame := _all_at_once(values, schema_of)) is not None:
-        _hand_out(out, records, frame, _steps_of(frame, np.arange(len(values))), partitions)
+def _decode_steps(out: Batch, records: StepRecords, schema_of: SchemaLookup) -> None:
+    for number in np.unique(records.partitions).tolist():
+        last = int(np.flatnonzero(records.partitions == number)[-1])
+        out[number].last[ROBOT_STEPS] = (int(records.offsets[last]), int(records.appended_ms[last]))
+    if (frame := _all_at_once(records, schema_of)) is not None:
+        _hand_out(out, records, frame, _steps_of(frame, np.arange(len(records))))
         return
+    values = records.values()
     for schema, rows in _by_schema(out, records, values, schema_of):
-        frame = _as_block([values[row] for row in rows.tolist()], schema)
+        frame = _as_block([values[row] or b"" for row in rows.tolist()], records.sizes[rows], schema)
         if frame is None:
             _one_by_one(out, records, values, rows, schema)
         else:
-            _hand_out(out, records, frame, _steps_of(frame, rows), partitions)
+            _hand_out(out, records, frame, _steps_of(frame, rows))
 
 
-def _all_at_once(values: list[bytes | None], schema_of: SchemaLookup) -> pl.DataFrame | None:
+def _all_at_once(records: StepRecords, schema_of: SchemaLookup) -> pl.DataFrame | None:
     """The usual case: every record names the same schema, and is one of its records. Else None."""
     try:
-        schema_id, _ = codec.unframe(values[0])
-        return _as_block(values, schema_of(schema_id, Step.record))
+        schema_id, _ = codec.unframe(records.value(0))
+        return _as_block(records.pieces, records.sizes, schema_of(schema_id, Step.record))
     except SchemaError:
         return None
 
 
-def _as_block(values: list[bytes | None], schema: AvroSchema) -> pl.DataFrame | None:
-    frame = read_block(cast("list[bytes]", values), schema)  # None among the values: no block either
+def _as_block(values: Sequence[bytes], sizes: Ints, schema: AvroSchema) -> pl.DataFrame | None:
+    frame = read_block(values, sizes, schema)
     return frame if frame is not None and set(frame.columns) >= _NEEDED else None
 
 
 def _by_schema(
-    out: Batch, records: Sequence[Record], values: list[bytes | None], schema_of: SchemaLookup
+    out: Batch, records: StepRecords, values: list[bytes | None], schema_of: SchemaLookup
 ) -> list[tuple[AvroSchema, Ints]]:
     """Rows by the schema that they name; records that name none that is a step's are rejected."""
     heads: dict[bytes | None, list[int]] = {}
@@ -181,13 +178,13 @@ def _by_schema(
             found.setdefault(schema_id, (schema_of(schema_id, Step.record), []))[1].extend(rows)
         except SchemaError as error:
             for row in rows:
-                place = origin(records[row])
+                place = records.origin(row)
                 out[place.partition].rejected.append((_undecodable(place, error), None))
     return [(schema, np.array(rows, np.int64)) for schema, rows in found.values()]
 
 
 def _one_by_one(
-    out: Batch, records: Sequence[Record], values: list[bytes | None], rows: Ints, schema: AvroSchema
+    out: Batch, records: StepRecords, values: list[bytes | None], rows: Ints, schema: AvroSchema
 ) -> None:
     """The batch does not decode as a block: find the records that are to blame, and keep the others."""
     good: list[tuple[int, Step]] = []
@@ -195,7 +192,7 @@ def _one_by_one(
         try:
             good.append((row, codec.decode(Step, (values[row] or b"")[FRAME_BYTES:], schema)))
         except SchemaError as error:
-            place = origin(records[row])
+            place = records.origin(row)
             out[place.partition].rejected.append((_undecodable(place, error), None))
     if good:
         events = [step for _, step in good]
@@ -206,9 +203,7 @@ def _one_by_one(
                 "boot_epoch": [e.boot_epoch for e in events],
             }
         )
-        steps = Steps.from_events(events, [row for row, _ in good])
-        partitions = np.fromiter((record.partition() for record in records), np.int64, len(records))
-        _hand_out(out, records, frame, steps, partitions)
+        _hand_out(out, records, frame, Steps.from_events(events, [row for row, _ in good]))
 
 
 def _steps_of(frame: pl.DataFrame, rows: Ints) -> Steps:
@@ -259,7 +254,7 @@ def _equally_long(column: pl.Series) -> Vectors | None:
     return Vectors(np.frombuffer(data, np.uint8), offsets, None, size)
 
 
-def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps: Steps, partitions: Ints) -> None:
+def _hand_out(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps) -> None:
     """Take out what is unusable, then sort by partition number and episode, keeping Kafka's order within."""
     sound = _sound(records, frame, steps)
     if not sound.all():
@@ -272,7 +267,7 @@ def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps:
         frame[name].cast(pl.Categorical).to_physical().to_numpy().astype(np.int64)
         for name in ("episode_id", "robot_id")
     )
-    numbers = partitions[steps.row]
+    numbers = records.partitions[steps.row]
     order = np.argsort(episodes * (int(numbers.max()) + 1) + numbers, kind="stable")
     steps = steps.take(order)
     groups = [column[order] for column in (episodes, numbers, robots, frame["boot_epoch"].to_numpy())]
@@ -291,10 +286,9 @@ def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps:
         out[number].groups.append(group)
 
 
-def _sound(records: Sequence[Record], frame: pl.DataFrame, steps: Steps) -> Bools:
+def _sound(records: StepRecords, frame: pl.DataFrame, steps: Steps) -> Bools:
     """Whether each row's key, episode id and numbers are right; usually all, which is seen at a glance."""
-    ours = records if len(steps) == len(records) else [records[row] for row in steps.row]
-    keys = pl.Series([record.key() for record in ours], dtype=pl.Binary)
+    keys = records.keys if len(steps) == len(records) else records.keys.gather(steps.row)
     sound: Bools = (frame["robot_id"].cast(pl.Binary) == keys).fill_null(value=False).to_numpy()
     sound = sound & np.isfinite(steps.reward) & _in_range(steps.captured_at)
     bad_ids = [value for value in frame["episode_id"].unique() if not is_uuid7(value)]
@@ -309,9 +303,9 @@ def _in_range(captured_at: Ints) -> Bools:
     return good
 
 
-def _reject(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps: Steps, at: Ints) -> None:
+def _reject(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps, at: Ints) -> None:
     for number in at.tolist():
-        place = origin(records[steps.row[number]])
+        place = records.origin(int(steps.row[number]))
         episode_id, robot_id, boot_epoch = frame.select("episode_id", "robot_id", "boot_epoch").row(number)
         problem = _identity_problem(robot_id, episode_id, place.key)
         event = None
