@@ -21,7 +21,8 @@ from consumers.avro_block import read_block
 from consumers.dead_letters import DeadLetter, Reason
 from consumers.intake import Intake, StepRecords
 from consumers.records import Origin
-from consumers.steps import Bools, Ints, Steps, Vectors, as_event
+from consumers.steps import Steps, as_event
+from consumers.vectors import Bools, Ints, Vectors
 from infra.decoder import SchemaLookup
 from schemas import codec
 from schemas.codec import FRAME_BYTES, AvroSchema
@@ -209,17 +210,14 @@ def _one_by_one(
 def _steps_of(frame: pl.DataFrame, rows: Ints) -> Steps:
     """Columns as today's Step has them, whatever version wrote them."""
     proposed = frame["proposed_action"] if "proposed_action" in frame.columns else None
-    return Steps(
-        sequence=frame["sequence"].to_numpy(),
-        index=frame["index"].to_numpy(),
-        captured_at=frame["captured_at"].to_physical().to_numpy(),
-        human=(frame["actor"].cast(pl.String) == "HUMAN").to_numpy(),
-        policy_version=frame["policy_version"].to_numpy(),
-        reward=frame["reward"].to_numpy(),
-        row=rows,
-        state=_vectors(frame["state"]),
-        action=_vectors(frame["action"]),
-        proposed_action=Vectors.absent(len(frame)) if proposed is None else _vectors(proposed),
+    numbers = {name: frame[name].to_numpy() for name in ("sequence", "index", "policy_version", "reward")}
+    numbers["captured_at"] = frame["captured_at"].to_physical().to_numpy()
+    numbers["human"] = (frame["actor"].cast(pl.String) == "HUMAN").to_numpy()
+    return Steps.of(
+        {**numbers, "row": rows},
+        _vectors(frame["state"]),
+        _vectors(frame["action"]),
+        Vectors.absent(len(frame)) if proposed is None else _vectors(proposed),
     )
 
 
@@ -248,10 +246,10 @@ def _equally_long(column: pl.Series) -> Vectors | None:
     _, views, data = array.buffers()
     words = np.frombuffer(views, np.int32, len(array) * 4, array.offset * 16).reshape(-1, 4)
     size, first = int(words[0, 0]), int(words[0, 3])
-    offsets = np.arange(len(array) + 1, dtype=np.int64) * size + first
-    if size <= _INLINE_BYTES or (words[:, 0] != size).any() or (words[:, 3] != offsets[:-1]).any():
+    begins = np.arange(len(array), dtype=np.int64) * size + first
+    if size <= _INLINE_BYTES or (words[:, 0] != size).any() or (words[:, 3] != begins).any():
         return None
-    return Vectors(np.frombuffer(data, np.uint8), offsets, None, size)
+    return Vectors(np.frombuffer(data, np.uint8, len(array) * size, first), size, len(array))
 
 
 def _hand_out(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from consumers.records import Origin, Record, origin
-from consumers.steps import Bools, Ints
+from consumers.vectors import Bools, Ints
 from schemas.topics import ROBOT_STEPS
 
 NO_VALUE = -1

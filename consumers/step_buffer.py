@@ -18,7 +18,8 @@ import polars as pl
 import pyarrow as pa
 
 from consumers.intake import StepRecords
-from consumers.steps import SCALARS, VECTORS, Steps, Vectors
+from consumers.steps import SCALARS, VECTORS, Steps
+from consumers.vectors import Vectors
 from infra.errors import SpillUnusable
 
 Part = tuple[Steps, StepRecords | None]
@@ -113,7 +114,7 @@ def _unlink(path: Path) -> None:
 
 def _table_of(part: Part) -> pa.Table:
     steps, records = part
-    columns: dict[str, Any] = {name: pa.array(getattr(steps, name)) for name in SCALARS}
+    columns: dict[str, Any] = {name: pa.array(steps.column(name)) for name in SCALARS}
     for name in VECTORS:
         vectors: Vectors = getattr(steps, name)
         columns[name] = pa.array([vectors.value(at) for at in range(len(vectors))], pa.binary())
@@ -125,12 +126,12 @@ def _table_of(part: Part) -> pa.Table:
 
 
 def _part_of(table: pa.Table) -> Part:
-    columns: dict[str, Any] = {name: table.column(name).to_numpy() for name in SCALARS}
-    columns |= {name: Vectors.from_values(table.column(name).to_pylist()) for name in VECTORS}
+    scalars = {name: table.column(name).to_numpy() for name in SCALARS}
+    vectors = [Vectors.from_values(table.column(name).to_pylist()) for name in VECTORS]
     records = None
     if "record_key" in table.column_names:
         places = {name: table.column(f"record_{name}").to_numpy() for name in _PLACES}
         values = table.column("record_value").to_pylist()
         keys = pl.Series(table.column("record_key").to_pylist(), dtype=pl.Binary)
         records = StepRecords.of_values(values, keys, **places)
-    return Steps(**columns), records
+    return Steps.of(scalars, *vectors), records
