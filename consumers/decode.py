@@ -286,7 +286,8 @@ def _hand_out(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Step
 
 def _sound(records: StepRecords, frame: pl.DataFrame, steps: Steps) -> Bools:
     """Whether each row's key, episode id and numbers are right; usually all, which is seen at a glance."""
-    keys = records.keys if len(steps) == len(records) else records.keys.gather(steps.row)
+    ours = records.keys if len(steps) == len(records) else [records.keys[row] for row in steps.row.tolist()]
+    keys = pl.Series(ours, dtype=pl.Binary)
     sound: Bools = (frame["robot_id"].cast(pl.Binary) == keys).fill_null(value=False).to_numpy()
     sound = sound & np.isfinite(steps.reward) & _in_range(steps.captured_at)
     bad_ids = [value for value in frame["episode_id"].unique() if not is_uuid7(value)]

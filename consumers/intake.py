@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import cast
 
 import numpy as np
-import polars as pl
 
 from consumers.records import Origin, Record, origin
 from consumers.vectors import Bools, Ints
@@ -18,6 +19,8 @@ from schemas.topics import ROBOT_STEPS
 
 NO_VALUE = -1
 """Size of a value that is not there."""
+_KEY_BYTES = 60
+"""Rough cost of a key."""
 
 
 @dataclass(slots=True)
@@ -27,18 +30,18 @@ class StepRecords:
     Attributes:
         pieces: the values, one after the other, in runs of bytes of which none ends within a value.
         sizes: int64[n], bytes of each value, or NO_VALUE.
-        keys: binary[n].
+        keys: n of them.
         partitions, offsets, appended_ms: int64[n], where they lie, and the broker's time since the epoch.
     """
 
     pieces: list[bytes]
     sizes: Ints
-    keys: pl.Series
+    keys: list[bytes | None]
     partitions: Ints
     offsets: Ints
     appended_ms: Ints
-    _ends: Ints | None = None
-    _piece_ends: Ints | None = None
+    _ends: tuple[Ints, Ints] | None = None
+    """Where values end, counted over all pieces, and where pieces do; found out when it is first needed."""
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> StepRecords:
@@ -47,7 +50,7 @@ class StepRecords:
         values = [record.value() for record in records]
         return cls(
             *_joined_values(values),
-            pl.Series([record.key() for record in records], dtype=pl.Binary),
+            cast("list[bytes | None]", [record.key() for record in records]),
             np.fromiter([record.partition() for record in records], np.int64, count),
             np.fromiter([record.offset() for record in records], np.int64, count),
             np.fromiter([record.timestamp()[1] for record in records], np.int64, count),
@@ -55,7 +58,12 @@ class StepRecords:
 
     @classmethod
     def of_values(
-        cls, values: Sequence[bytes | None], keys: pl.Series, partitions: Ints, offsets: Ints, appended_ms: Ints
+        cls,
+        values: Sequence[bytes | None],
+        keys: list[bytes | None],
+        partitions: Ints,
+        offsets: Ints,
+        appended_ms: Ints,
     ) -> StepRecords:
         """Records from their parts."""
         return cls(*_joined_values(values), keys, partitions, offsets, appended_ms)
@@ -68,7 +76,7 @@ class StepRecords:
         return cls(
             [piece for part in parts for piece in part.pieces],
             np.concatenate([part.sizes for part in parts]),
-            pl.concat([part.keys for part in parts]),
+            list(chain.from_iterable(part.keys for part in parts)),
             np.concatenate([part.partitions for part in parts]),
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.appended_ms for part in parts]),
@@ -79,19 +87,20 @@ class StepRecords:
 
     def value(self, row: int) -> bytes | None:
         """One record's value."""
-        if self.sizes[row] == NO_VALUE:
-            return None
-        if self._ends is None or self._piece_ends is None:
-            self._ends = np.cumsum(np.maximum(self.sizes, 0))
-            self._piece_ends = np.cumsum([len(piece) for piece in self.pieces])
-        end, size = int(self._ends[row]), int(self.sizes[row])
-        number = int(np.searchsorted(self._piece_ends, end))
-        low = end - size - int(self._piece_ends[number]) + len(self.pieces[number])
-        return self.pieces[number][low : low + size]
+        return self.values(np.array([row]))[0]
 
-    def values(self) -> list[bytes | None]:
-        """All values."""
-        return [self.value(row) for row in range(len(self))]
+    def values(self, rows: Ints | None = None) -> list[bytes | None]:
+        """Values of these records, or of all."""
+        if self._ends is None:
+            pieces = np.cumsum([len(piece) for piece in self.pieces])
+            self._ends = np.cumsum(np.maximum(self.sizes, 0)), pieces
+        ends, piece_ends = self._ends
+        sizes = self.sizes if rows is None else self.sizes[rows]
+        highs = ends if rows is None else ends[rows]
+        numbers = np.searchsorted(piece_ends, highs)
+        highs = highs - np.append(0, piece_ends)[numbers]
+        cuts = zip(numbers.tolist(), (highs - sizes).tolist(), highs.tolist(), strict=True)
+        return [None if low > high else self.pieces[number][low:high] for number, low, high in cuts]
 
     def origin(self, row: int) -> Origin:
         """Where a record lies, and its bytes."""
@@ -100,15 +109,15 @@ class StepRecords:
             int(self.partitions[row]),
             int(self.offsets[row]),
             int(self.appended_ms[row]),
-            self.keys[int(row)],
+            self.keys[row],
             self.value(row),
         )
 
     def take(self, rows: Ints) -> StepRecords:
         """Some of them, in memory of their own."""
-        pieces, sizes = _joined_values([self.value(row) for row in rows.tolist()])
+        pieces, sizes = _joined_values(self.values(rows))
         partitions, offsets, times = (c[rows] for c in (self.partitions, self.offsets, self.appended_ms))
-        return StepRecords(pieces, sizes, self.keys.gather(rows), partitions, offsets, times)
+        return StepRecords(pieces, sizes, [self.keys[row] for row in rows.tolist()], partitions, offsets, times)
 
     def where(self, keep: Bools) -> StepRecords:
         """Those that `keep`, bool[n], says; the same object when it says all."""
@@ -118,7 +127,7 @@ class StepRecords:
     def nbytes(self) -> int:
         """Bytes of memory that they take."""
         columns = (self.sizes, self.partitions, self.offsets, self.appended_ms)
-        return sum(map(len, self.pieces)) + int(self.keys.estimated_size()) + sum(c.nbytes for c in columns)
+        return sum(map(len, self.pieces)) + _KEY_BYTES * len(self) + sum(c.nbytes for c in columns)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 
 from consumers.intake import StepRecords
@@ -120,7 +119,7 @@ def _table_of(part: Part) -> pa.Table:
         columns[name] = pa.array([vectors.value(at) for at in range(len(vectors))], pa.binary())
     if records is not None:
         columns |= {f"record_{name}": pa.array(getattr(records, name)) for name in _PLACES}
-        columns["record_key"] = records.keys.to_arrow()
+        columns["record_key"] = pa.array(records.keys, pa.binary())
         columns["record_value"] = pa.array(records.values(), pa.binary())
     return pa.table(columns)
 
@@ -132,6 +131,5 @@ def _part_of(table: pa.Table) -> Part:
     if "record_key" in table.column_names:
         places = {name: table.column(f"record_{name}").to_numpy() for name in _PLACES}
         values = table.column("record_value").to_pylist()
-        keys = pl.Series(table.column("record_key").to_pylist(), dtype=pl.Binary)
-        records = StepRecords.of_values(values, keys, **places)
+        records = StepRecords.of_values(values, table.column("record_key").to_pylist(), **places)
     return Steps.of(scalars, *vectors), records
