@@ -17,14 +17,13 @@ _LARGEST = 256 * 2**20
 
 
 def keep_memory() -> None:
-    """Keep memory that was freed, up to the most that was ever needed. Call before polars or pyarrow are loaded.
+    """Keep memory that was freed, up to the most that was ever needed. Call before polars is loaded.
 
-    By default three allocators give a batch's memory back, and the system clears and maps each page of it anew for
-    the next: as much time as decoding takes.
+    By default the allocators give a batch's memory back, and the system clears and maps each page of it anew for the
+    next: as much time as decoding takes.
     """
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")  # polars: its own jemalloc
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # pyarrow: glibc's heap, as numpy and Python
-    with suppress(OSError, AttributeError):  # another C library decides for itself
+    with suppress(OSError, AttributeError):  # numpy and Python: glibc's heap; another C library decides for itself
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST)
