@@ -19,8 +19,8 @@ _LARGEST = 256 * 2**20
 def keep_memory() -> None:
     """Keep memory that was freed, up to the most that was ever needed. Call before polars is loaded.
 
-    By default the allocators give a batch's memory back, and the system clears and maps each page of it anew for the
-    next: as much time as decoding takes.
+    By default the allocators give a batch's memory back, and the system clears and maps each page of it anew for
+    the next: as much time as decoding takes.
     """
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")  # polars: its own jemalloc
     with suppress(OSError, AttributeError):  # numpy and Python: glibc's heap; another C library decides for itself
