@@ -77,6 +77,9 @@ def deploy() -> None:
 @app.command()
 def materialize() -> None:
     """Turn robot events into episodes: payloads on S3, announcements on training-episodes, exactly once."""
+    from infra.heap import keep_memory  # noqa: PLC0415
+
+    keep_memory()
     from consumers.materializer import run  # noqa: PLC0415
 
     _serve("materialize", run, ["Kafka", "schema registry", "object store"])

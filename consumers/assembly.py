@@ -7,7 +7,7 @@ order between the robot topics, and any event may come again at any later time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +17,9 @@ from consumers.dead_letters import DeadLetter, Reason
 from consumers.decode import Decoded, StepGroup
 from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
+from consumers.intake import StepRecords
 from consumers.ranges import RangeSet
-from consumers.records import Origin, Record, origin
+from consumers.records import Origin
 from consumers.steps import Steps
 from schemas.events import ClosedBy, OffsetRange, RobotEvent
 from schemas.topics import ROBOT_STEPS
@@ -228,11 +229,10 @@ class Assembly:
         steps = group.steps
         if not len(steps):
             return
-        for at in (0, len(steps) - 1):
-            record = group.records[steps.row[at]]
-            episode.touch(
-                ROBOT_STEPS, int(record.partition() or 0), int(record.offset() or 0), record.timestamp()[1]
-            )
+        records = group.records
+        for row in (int(steps.row[0]), int(steps.row[-1])):
+            place = int(records.partitions[row]), int(records.offsets[row]), int(records.appended_ms[row])
+            episode.touch(ROBOT_STEPS, *place)
         for low, high in step_checks.runs(steps.sequence, ordered=group.ordered):
             episode.seen.add(low, high)
         if episode.started is None:
@@ -257,10 +257,11 @@ class Assembly:
     def _check_early_steps(self, out: Outcome, episode: OpenEpisode) -> None:
         """Measure the steps that came before their layout was known."""
         for steps, records in episode.early.parts():
-            self._keep_fitting(out, episode, steps, records or [])
+            if records is not None:
+                self._keep_fitting(out, episode, steps, records)
         episode.early.clear()
 
-    def _keep_fitting(self, out: Outcome, episode: OpenEpisode, steps: Steps, records: Sequence[Record]) -> None:
+    def _keep_fitting(self, out: Outcome, episode: OpenEpisode, steps: Steps, records: StepRecords) -> None:
         if step_checks.all_fit(steps, episode):
             episode.steps.append(steps)
             return
@@ -268,7 +269,7 @@ class Assembly:
         for at, text in step_checks.misfits(steps, episode):
             keep[at] = False
             sequence = int(steps.sequence[at])
-            place = origin(records[steps.row[at]])
+            place = records.origin(int(steps.row[at]))
             episode.seen.discard(sequence)
             episode.reject(sequence, place)
             self._bury_of(out, episode, sequence, DeadLetter(place, Reason.WRONG_LENGTH, text))
@@ -288,8 +289,9 @@ def never_started(episode: OpenEpisode) -> Iterator[tuple[int, DeadLetter]]:
     for sequence, place in episode.others.items():
         yield sequence, DeadLetter(place, Reason.NEVER_STARTED, text)
     for steps, records in episode.early.parts():
-        for sequence, record in zip(steps.sequence.tolist(), records or [], strict=True):
-            yield sequence, DeadLetter(origin(record), Reason.NEVER_STARTED, text)
+        if records is not None:
+            for at, sequence in enumerate(steps.sequence.tolist()):
+                yield sequence, DeadLetter(records.origin(at), Reason.NEVER_STARTED, text)
 
 
 def _where(place: Origin) -> tuple[str, int, int, int]:

@@ -22,39 +22,40 @@ _FIXED_BYTES = {"enum": 1, "boolean": 1, "float": 4, "double": 8}
 IntArray = npt.NDArray[np.int64]
 
 
-def read_block(values: Sequence[bytes], schema: AvroSchema) -> pl.DataFrame | None:
+def read_block(values: Sequence[bytes], sizes: IntArray, schema: AvroSchema) -> pl.DataFrame | None:
     """Columns of many framed bodies of one schema; None if any of them is not exactly one record of it.
+
+    Args:
+        values: the bodies one after the other, cut anywhere.
+        sizes: bytes of each body, int64[rows].
+        schema: the writer's.
 
     The five bytes of the frame are read as two leading fields, which saves cutting them off, and tells whether all
     name the same schema.
     """
     try:
-        frame = pl.read_avro(io.BytesIO(as_container(values, schema)))
+        frame = pl.read_avro(io.BytesIO(as_container(values, len(sizes), schema)))
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException:  # noqa: BLE001 - a panic inside polars is not even an Exception
         return None
-    if len(frame) != len(values) or not _same_frames(frame):
+    if len(frame) != len(sizes) or not _same_frames(frame):
         return None
     frame = frame.drop(_FRAME_FIELDS)
     try:
-        told_apart = np.array_equal(
-            encoded_lengths(frame, schema) + FRAME_BYTES, np.fromiter(map(len, values), np.int64, len(values))
-        )
+        told_apart = np.array_equal(encoded_lengths(frame, schema) + FRAME_BYTES, sizes)
     except NotImplementedError:
         return None
     return frame if told_apart else None
 
 
-def as_container(values: Sequence[bytes], schema: AvroSchema) -> bytes:
-    """An Avro object container file with one block that holds all records (Avro 1.11, Object Container Files)."""
+def as_container(values: Sequence[bytes], count: int, schema: AvroSchema) -> bytes:
+    """An Avro object container file with one block of `count` records (Avro 1.11, Object Container Files)."""
     metadata = {b"avro.schema": _framed_text(schema.text), b"avro.codec": b"null"}
     head = b"".join(_sized(name) + _sized(value) for name, value in metadata.items())
     size = _long(sum(map(len, values)))
     # Joined once: a copy of a whole batch costs as much as a quarter of its decoding.
-    return b"".join(
-        (b"Obj\x01", _long(len(metadata)), head, b"\0", _SYNC, _long(len(values)), size, *values, _SYNC)
-    )
+    return b"".join((b"Obj\x01", _long(len(metadata)), head, b"\0", _SYNC, _long(count), size, *values, _SYNC))
 
 
 def _same_frames(frame: pl.DataFrame) -> bool:

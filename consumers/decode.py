@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 import numpy as np
 import polars as pl
@@ -20,8 +19,10 @@ import pyarrow as pa
 
 from consumers.avro_block import read_block
 from consumers.dead_letters import DeadLetter, Reason
-from consumers.records import Origin, Record, origin
-from consumers.steps import Bools, Ints, Steps, Vectors, as_event
+from consumers.intake import Intake, StepRecords
+from consumers.records import Origin
+from consumers.steps import Steps, as_event
+from consumers.vectors import Bools, Ints, Vectors
 from infra.decoder import SchemaLookup
 from schemas import codec
 from schemas.codec import FRAME_BYTES, AvroSchema
@@ -47,11 +48,11 @@ class StepGroup:
     boot_epoch: int
     steps: Steps
     ordered: bool
-    records: Sequence[Record]
+    records: StepRecords
 
     def origin(self, at: int) -> Origin:
         """Where step number `at` of the group lies."""
-        return origin(self.records[self.steps.row[at]])
+        return self.records.origin(int(self.steps.row[at]))
 
     def event(self, at: int) -> Step:
         """Step number `at` of the group as an event."""
@@ -79,22 +80,20 @@ Batch = dict[int, Decoded]
 """What a batch held, by partition number."""
 
 
-def decode(records: Sequence[Record], schema_of: SchemaLookup) -> Batch:
-    """Decode a batch of the topics that make episodes.
+def decode(intake: Intake, schema_of: SchemaLookup) -> Batch:
+    """Decode what was consumed of the topics that make episodes.
 
     Raises:
         RegistryUnavailable: a schema could not be looked up; nothing was decoded.
     """
     out: Batch = defaultdict(Decoded)
-    steps = [record for record in records if record.topic() == ROBOT_STEPS]
-    if steps:
-        _decode_steps(out, steps, schema_of)
-    if len(steps) < len(records):
-        for record in records:
-            if record.topic() == EPISODE_LABELS:
-                _decode_label(out, origin(record), schema_of)
-            elif record.topic() != ROBOT_STEPS:
-                _decode_event(out, origin(record), schema_of)
+    if intake.steps:
+        _decode_steps(out, StepRecords.joined(intake.steps), schema_of)
+    for place in intake.others:
+        if place.topic == EPISODE_LABELS:
+            _decode_label(out, place, schema_of)
+        else:
+            _decode_event(out, place, schema_of)
     return out
 
 
@@ -136,39 +135,38 @@ def _decode_label(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
         part.rejected.append((DeadLetter(place, *problem), None))
 
 
-def _decode_steps(out: Batch, records: Sequence[Record], schema_of: SchemaLookup) -> None:
-    values = cast("list[bytes | None]", [record.value() for record in records])
-    partitions = np.fromiter((record.partition() for record in records), np.int64, len(records))
-    for number in np.unique(partitions).tolist():
-        last = records[int(np.flatnonzero(partitions == number)[-1])]
-        out[number].last[ROBOT_STEPS] = (int(last.offset() or 0), last.timestamp()[1])
-    if (frame := _all_at_once(values, schema_of)) is not None:
-        _hand_out(out, records, frame, _steps_of(frame, np.arange(len(values))), partitions)
+def _decode_steps(out: Batch, records: StepRecords, schema_of: SchemaLookup) -> None:
+    for number in np.unique(records.partitions).tolist():
+        last = int(np.flatnonzero(records.partitions == number)[-1])
+        out[number].last[ROBOT_STEPS] = (int(records.offsets[last]), int(records.appended_ms[last]))
+    if (frame := _all_at_once(records, schema_of)) is not None:
+        _hand_out(out, records, frame, _steps_of(frame, np.arange(len(records))))
         return
+    values = records.values()
     for schema, rows in _by_schema(out, records, values, schema_of):
-        frame = _as_block([values[row] for row in rows.tolist()], schema)
+        frame = _as_block([values[row] or b"" for row in rows.tolist()], records.sizes[rows], schema)
         if frame is None:
             _one_by_one(out, records, values, rows, schema)
         else:
-            _hand_out(out, records, frame, _steps_of(frame, rows), partitions)
+            _hand_out(out, records, frame, _steps_of(frame, rows))
 
 
-def _all_at_once(values: list[bytes | None], schema_of: SchemaLookup) -> pl.DataFrame | None:
+def _all_at_once(records: StepRecords, schema_of: SchemaLookup) -> pl.DataFrame | None:
     """The usual case: every record names the same schema, and is one of its records. Else None."""
     try:
-        schema_id, _ = codec.unframe(values[0])
-        return _as_block(values, schema_of(schema_id, Step.record))
+        schema_id, _ = codec.unframe(records.value(0))
+        return _as_block(records.pieces, records.sizes, schema_of(schema_id, Step.record))
     except SchemaError:
         return None
 
 
-def _as_block(values: list[bytes | None], schema: AvroSchema) -> pl.DataFrame | None:
-    frame = read_block(cast("list[bytes]", values), schema)  # None among the values: no block either
+def _as_block(values: Sequence[bytes], sizes: Ints, schema: AvroSchema) -> pl.DataFrame | None:
+    frame = read_block(values, sizes, schema)
     return frame if frame is not None and set(frame.columns) >= _NEEDED else None
 
 
 def _by_schema(
-    out: Batch, records: Sequence[Record], values: list[bytes | None], schema_of: SchemaLookup
+    out: Batch, records: StepRecords, values: list[bytes | None], schema_of: SchemaLookup
 ) -> list[tuple[AvroSchema, Ints]]:
     """Rows by the schema that they name; records that name none that is a step's are rejected."""
     heads: dict[bytes | None, list[int]] = {}
@@ -181,13 +179,13 @@ def _by_schema(
             found.setdefault(schema_id, (schema_of(schema_id, Step.record), []))[1].extend(rows)
         except SchemaError as error:
             for row in rows:
-                place = origin(records[row])
+                place = records.origin(row)
                 out[place.partition].rejected.append((_undecodable(place, error), None))
     return [(schema, np.array(rows, np.int64)) for schema, rows in found.values()]
 
 
 def _one_by_one(
-    out: Batch, records: Sequence[Record], values: list[bytes | None], rows: Ints, schema: AvroSchema
+    out: Batch, records: StepRecords, values: list[bytes | None], rows: Ints, schema: AvroSchema
 ) -> None:
     """The batch does not decode as a block: find the records that are to blame, and keep the others."""
     good: list[tuple[int, Step]] = []
@@ -195,7 +193,7 @@ def _one_by_one(
         try:
             good.append((row, codec.decode(Step, (values[row] or b"")[FRAME_BYTES:], schema)))
         except SchemaError as error:
-            place = origin(records[row])
+            place = records.origin(row)
             out[place.partition].rejected.append((_undecodable(place, error), None))
     if good:
         events = [step for _, step in good]
@@ -206,25 +204,20 @@ def _one_by_one(
                 "boot_epoch": [e.boot_epoch for e in events],
             }
         )
-        steps = Steps.from_events(events, [row for row, _ in good])
-        partitions = np.fromiter((record.partition() for record in records), np.int64, len(records))
-        _hand_out(out, records, frame, steps, partitions)
+        _hand_out(out, records, frame, Steps.from_events(events, [row for row, _ in good]))
 
 
 def _steps_of(frame: pl.DataFrame, rows: Ints) -> Steps:
     """Columns as today's Step has them, whatever version wrote them."""
     proposed = frame["proposed_action"] if "proposed_action" in frame.columns else None
-    return Steps(
-        sequence=frame["sequence"].to_numpy(),
-        index=frame["index"].to_numpy(),
-        captured_at=frame["captured_at"].to_physical().to_numpy(),
-        human=(frame["actor"].cast(pl.String) == "HUMAN").to_numpy(),
-        policy_version=frame["policy_version"].to_numpy(),
-        reward=frame["reward"].to_numpy(),
-        row=rows,
-        state=_vectors(frame["state"]),
-        action=_vectors(frame["action"]),
-        proposed_action=Vectors.absent(len(frame)) if proposed is None else _vectors(proposed),
+    numbers = {name: frame[name].to_numpy() for name in ("sequence", "index", "policy_version", "reward")}
+    numbers["captured_at"] = frame["captured_at"].to_physical().to_numpy()
+    numbers["human"] = (frame["actor"].cast(pl.String) == "HUMAN").to_numpy()
+    return Steps.of(
+        {**numbers, "row": rows},
+        _vectors(frame["state"]),
+        _vectors(frame["action"]),
+        Vectors.absent(len(frame)) if proposed is None else _vectors(proposed),
     )
 
 
@@ -253,13 +246,13 @@ def _equally_long(column: pl.Series) -> Vectors | None:
     _, views, data = array.buffers()
     words = np.frombuffer(views, np.int32, len(array) * 4, array.offset * 16).reshape(-1, 4)
     size, first = int(words[0, 0]), int(words[0, 3])
-    offsets = np.arange(len(array) + 1, dtype=np.int64) * size + first
-    if size <= _INLINE_BYTES or (words[:, 0] != size).any() or (words[:, 3] != offsets[:-1]).any():
+    begins = np.arange(len(array), dtype=np.int64) * size + first
+    if size <= _INLINE_BYTES or (words[:, 0] != size).any() or (words[:, 3] != begins).any():
         return None
-    return Vectors(np.frombuffer(data, np.uint8), offsets, None, size)
+    return Vectors(np.frombuffer(data, np.uint8, len(array) * size, first), size, len(array))
 
 
-def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps: Steps, partitions: Ints) -> None:
+def _hand_out(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps) -> None:
     """Take out what is unusable, then sort by partition number and episode, keeping Kafka's order within."""
     sound = _sound(records, frame, steps)
     if not sound.all():
@@ -272,7 +265,7 @@ def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps:
         frame[name].cast(pl.Categorical).to_physical().to_numpy().astype(np.int64)
         for name in ("episode_id", "robot_id")
     )
-    numbers = partitions[steps.row]
+    numbers = records.partitions[steps.row]
     order = np.argsort(episodes * (int(numbers.max()) + 1) + numbers, kind="stable")
     steps = steps.take(order)
     groups = [column[order] for column in (episodes, numbers, robots, frame["boot_epoch"].to_numpy())]
@@ -291,10 +284,10 @@ def _hand_out(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps:
         out[number].groups.append(group)
 
 
-def _sound(records: Sequence[Record], frame: pl.DataFrame, steps: Steps) -> Bools:
+def _sound(records: StepRecords, frame: pl.DataFrame, steps: Steps) -> Bools:
     """Whether each row's key, episode id and numbers are right; usually all, which is seen at a glance."""
-    ours = records if len(steps) == len(records) else [records[row] for row in steps.row]
-    keys = pl.Series([record.key() for record in ours], dtype=pl.Binary)
+    ours = records.keys if len(steps) == len(records) else [records.keys[row] for row in steps.row.tolist()]
+    keys = pl.Series(ours, dtype=pl.Binary)
     sound: Bools = (frame["robot_id"].cast(pl.Binary) == keys).fill_null(value=False).to_numpy()
     sound = sound & np.isfinite(steps.reward) & _in_range(steps.captured_at)
     bad_ids = [value for value in frame["episode_id"].unique() if not is_uuid7(value)]
@@ -309,9 +302,9 @@ def _in_range(captured_at: Ints) -> Bools:
     return good
 
 
-def _reject(out: Batch, records: Sequence[Record], frame: pl.DataFrame, steps: Steps, at: Ints) -> None:
+def _reject(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps, at: Ints) -> None:
     for number in at.tolist():
-        place = origin(records[steps.row[number]])
+        place = records.origin(int(steps.row[number]))
         episode_id, robot_id, boot_epoch = frame.select("episode_id", "robot_id", "boot_epoch").row(number)
         problem = _identity_problem(robot_id, episode_id, place.key)
         event = None

@@ -11,7 +11,8 @@ from consumers.dead_letters import DeadLetter, Reason
 from consumers.ranges import RangeSet
 from consumers.records import Origin
 from consumers.step_buffer import StepBuffer
-from consumers.steps import Ints, Row
+from consumers.steps import Row
+from consumers.vectors import Ints
 from schemas import codec
 from schemas.events import (
     ClosedBy,

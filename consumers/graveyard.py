@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
@@ -15,7 +15,7 @@ from infra.kafka.positions import Positions
 from infra.settings import KafkaSettings
 from schemas.topics import DEAD_LETTERS
 
-CLOCKS_APART = timedelta(minutes=10)
+CLOCKS_APART_MS = 10 * 60 * 1000
 """Brokers stamp what they append; their clocks need not agree."""
 
 _log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ class DeadLetterLog:
             KafkaUnavailable: ask again.
         """
         wanted, found = set(places), set()
-        since = datetime.fromtimestamp(since_ms / 1000, UTC) - CLOCKS_APART
+        since = datetime.fromtimestamp(max(0, since_ms - CLOCKS_APART_MS) / 1000, UTC)
         partitions = [(DEAD_LETTERS, number) for number in sorted({number for _, number, _ in wanted})]
         starts = Positions(self._kafka).since(partitions, since)
         for message in self._reader.read_to_end(starts, READ_SILENCE) if starts else ():

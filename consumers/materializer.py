@@ -18,6 +18,7 @@ import structlog
 from consumers.assembly import Outcome, Sealed
 from consumers.decode import decode
 from consumers.graveyard import DeadLetterLog
+from consumers.intake import Intake
 from consumers.partition import OwnedPartition
 from consumers.spill_folder import SpillFolder
 from consumers.storing import Stored, announced_before, store_wave
@@ -28,7 +29,7 @@ from infra.clock import Clock, SystemClock
 from infra.errors import DiskFull, InfraError, ProducerFenced, SpillUnusable, TransactionAborted, Unavailable
 from infra.health import Health
 from infra.heap import settle_heap
-from infra.kafka import GroupConsumer, LogReader, Message, OutRecord, TransactionalProducer
+from infra.kafka import GroupConsumer, LogReader, OutRecord, TransactionalProducer
 from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
@@ -44,6 +45,8 @@ STORE_SECONDS = 20.0
 """Longest stay in the object store before the group is served again; the poll interval is 300 s."""
 UPLOADS = 8
 """Payloads stored at the same time; an upload waits for the store, not for this machine."""
+INTAKE = 4_000
+"""Records that exist as Kafka's objects at the same time: 2 MB, which stay in the processor's caches."""
 WAVE = 2 * UPLOADS
 """Episodes stored before the time is looked at again."""
 
@@ -67,7 +70,7 @@ class Materializer:
         self._graveyard = DeadLetterLog(settings.kafka, self._reader)
         self._consumer = GroupConsumer(settings.kafka, self._settings.group, EPISODE_TOPICS)
         self._owned: dict[int, OwnedPartition] = {}
-        self._backlog: list[Message] = []
+        self._backlog = Intake()
         self._committed_at = self._clock.monotonic()
         self._backoff = Backoff(self._clock)
         self._told_at = self._clock.monotonic()
@@ -125,7 +128,14 @@ class Materializer:
         self._spill.close()
 
     def _consume(self, count: int, timeout: float) -> None:
-        self._backlog += self._consumer.consume(count, timeout)
+        """Take at most `count` records in; those that are here already come at once, some at a time."""
+        while count > 0:
+            found = self._consumer.consume(min(count, INTAKE), timeout)
+            self._backlog.add(found)
+            count -= len(found)
+            if len(found) < INTAKE:
+                return
+            timeout = 0.0
 
     def _ensure_producer(self) -> TransactionalProducer:
         """The producer; a new one settles what an old one with the same id left open."""
@@ -154,7 +164,7 @@ class Materializer:
             self._drop_backlog(number)
 
     def _drop_backlog(self, number: int) -> None:
-        self._backlog = [message for message in self._backlog if message.partition() != number]
+        self._backlog.drop(number)
 
     def _fold(self) -> None:
         """Decode the batch as a whole, then fold it in: an outage of the registry leaves nothing half done."""
@@ -167,7 +177,7 @@ class Materializer:
                 if number in self._owned:  # else it was taken away meanwhile, and is somebody else's to read
                     self._count(self._owned[number].add(part))
         telemetry.RECORDS_CONSUMED.labels("robot-*").inc(len(self._backlog))
-        self._backlog = []
+        self._backlog = Intake()
         telemetry.EPISODES_OPEN.set(sum(len(owned.assembly.open) for owned in self._owned.values()))
 
     def _make_room(self) -> DiskFull | None:

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from consumers.episode import OpenEpisode
 from consumers.facts import EpisodeFacts, facts_of
 from consumers.ranges import RangeSet
-from consumers.steps import VECTORS, Steps, Vectors
+from consumers.steps import VECTORS, Steps
+from consumers.vectors import Vectors
 from infra.object_store import sha256_hex
 from schemas.events import ClosedBy
 
@@ -122,14 +123,11 @@ def read_payload(data: bytes) -> StoredPayload:
         raise PayloadUnreadable(f"not an episode's payload: {error!r}") from error
     numbers = ("sequence", "index", "policy_version", "reward")
     columns: dict[str, Any] = {name: table.column(name).to_numpy() for name in numbers}
-    columns |= {name: Vectors.from_values(_as_bytes(table.column(name))) for name in VECTORS}
-    steps = Steps(
-        captured_at=table.column("captured_at").cast(pa.int64()).to_numpy(),
-        human=pc.equal(table.column("actor"), "HUMAN").to_numpy(),
-        row=np.arange(table.num_rows),
-        **columns,
-    )
-    return StoredPayload(facts, steps)
+    columns["captured_at"] = table.column("captured_at").cast(pa.int64()).to_numpy()
+    columns["human"] = pc.equal(table.column("actor"), "HUMAN").to_numpy()
+    columns["row"] = np.arange(table.num_rows)
+    vectors = [Vectors.from_values(_as_bytes(table.column(name))) for name in VECTORS]
+    return StoredPayload(facts, Steps.of(columns, *vectors))
 
 
 def folder(episode_id: str) -> str:
@@ -183,13 +181,14 @@ def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 def _lists(vectors: Vectors, size: int) -> pa.Array:
     """Little-endian float32 bytes as fixed-size lists; null stays null."""
-    if vectors.present is None:
+    present = vectors.present
+    if present is None:
         return pa.FixedSizeListArray.from_arrays(_numbers(vectors.floats(), pa.float32()), type=_vector(size))
-    if not vectors.present.any():
+    if not present.any():
         return pa.nulls(len(vectors), _vector(size))
     matrix = np.zeros((len(vectors), size), "<f4")
-    matrix[vectors.present] = vectors.floats().reshape(-1, size)
-    absent = pa.array((~vectors.present).tolist(), pa.bool_())
+    matrix[present] = vectors.floats().reshape(-1, size)
+    absent = pa.array((~present).tolist(), pa.bool_())
     return pa.FixedSizeListArray.from_arrays(
         _numbers(matrix.reshape(-1), pa.float32()), type=_vector(size), mask=absent
     )

@@ -10,7 +10,6 @@ from consumers.episode import OpenEpisode
 from consumers.labelled import united
 from consumers.payload import StoredPayload
 from consumers.ranges import RangeSet
-from consumers.records import origin
 from consumers.step_buffer import StepBuffer
 from schemas.events import Label
 
@@ -123,7 +122,8 @@ def _add_steps(episode: OpenEpisode, late: OpenEpisode, known: RangeSet) -> list
             sequence = int(new.sequence[at])
             late.seen.discard(sequence)
             late.rejected.add(sequence)
-            dead.append(DeadLetter(origin((records or [])[new.row[at]]), Reason.WRONG_LENGTH, text))
+            if records is not None:
+                dead.append(DeadLetter(records.origin(int(new.row[at])), Reason.WRONG_LENGTH, text))
         episode.steps.append(new.where(keep))
     for steps in late.steps.steps():
         episode.steps.append(step_checks.without_announced(steps, known))

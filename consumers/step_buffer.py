@@ -9,53 +9,22 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from consumers.records import Origin, Record, origin
-from consumers.steps import SCALARS, VECTORS, Steps, Vectors
+from consumers.intake import StepRecords
+from consumers.steps import SCALARS, VECTORS, Steps
+from consumers.vectors import Vectors
 from infra.errors import SpillUnusable
 
-Part = tuple[Steps, Sequence[Record] | None]
+Part = tuple[Steps, StepRecords | None]
 """Steps, and the records that they came from as long as one of them may still become a dead letter."""
 
-_RECORD_BYTES = 200
-"""Rough cost of one consumed record beside its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeptRecord:
-    """A record that was on disk, with the methods of Kafka's client."""
-
-    place: Origin
-
-    def topic(self) -> str:
-        """Its topic."""
-        return self.place.topic
-
-    def partition(self) -> int:
-        """Its partition number."""
-        return self.place.partition
-
-    def offset(self) -> int:
-        """Its offset."""
-        return self.place.offset
-
-    def timestamp(self) -> tuple[int, int]:
-        """LogAppendTime, and milliseconds since the epoch."""
-        return 2, self.place.appended_ms
-
-    def key(self) -> bytes | None:
-        """Its key."""
-        return self.place.key
-
-    def value(self) -> bytes | None:
-        """Its value."""
-        return self.place.value
+_PLACES = ("partitions", "offsets", "appended_ms")
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -67,11 +36,11 @@ class StepBuffer:
     _file: Path | None = None
     _on_disk: int = 0
 
-    def append(self, steps: Steps, records: Sequence[Record] | None = None) -> None:
+    def append(self, steps: Steps, records: StepRecords | None = None) -> None:
         """Add steps; `records`, if kept, is what their `row` points into. They are copied out of their batch."""
         if records is not None:
-            records = [records[row] for row in steps.row.tolist()]
-            self.nbytes += sum(_RECORD_BYTES + len(record.value() or b"") for record in records)
+            records = records.take(steps.row)
+            self.nbytes += records.nbytes
         own = steps.copied()
         self._parts.append((own, records))
         self.nbytes += own.nbytes
@@ -144,27 +113,23 @@ def _unlink(path: Path) -> None:
 
 def _table_of(part: Part) -> pa.Table:
     steps, records = part
-    columns: dict[str, Any] = {name: pa.array(getattr(steps, name)) for name in SCALARS}
+    columns: dict[str, Any] = {name: pa.array(steps.column(name)) for name in SCALARS}
     for name in VECTORS:
         vectors: Vectors = getattr(steps, name)
         columns[name] = pa.array([vectors.value(at) for at in range(len(vectors))], pa.binary())
     if records is not None:
-        places = [origin(record) for record in records]
-        columns["record_topic"] = pa.array([place.topic for place in places], pa.string())
-        columns["record_partition"] = pa.array([place.partition for place in places], pa.int32())
-        columns["record_offset"] = pa.array([place.offset for place in places], pa.int64())
-        columns["record_ms"] = pa.array([place.appended_ms for place in places], pa.int64())
-        columns["record_key"] = pa.array([place.key for place in places], pa.binary())
-        columns["record_value"] = pa.array([place.value for place in places], pa.binary())
+        columns |= {f"record_{name}": pa.array(getattr(records, name)) for name in _PLACES}
+        columns["record_key"] = pa.array(records.keys, pa.binary())
+        columns["record_value"] = pa.array(records.values(), pa.binary())
     return pa.table(columns)
 
 
 def _part_of(table: pa.Table) -> Part:
-    columns: dict[str, Any] = {name: table.column(name).to_numpy() for name in SCALARS}
-    columns |= {name: Vectors.from_values(table.column(name).to_pylist()) for name in VECTORS}
+    scalars = {name: table.column(name).to_numpy() for name in SCALARS}
+    vectors = [Vectors.from_values(table.column(name).to_pylist()) for name in VECTORS]
     records = None
-    if "record_topic" in table.column_names:
-        names = ("topic", "partition", "offset", "ms", "key", "value")
-        rows = zip(*(table.column(f"record_{name}").to_pylist() for name in names), strict=True)
-        records = [KeptRecord(Origin(*row)) for row in rows]
-    return Steps(**columns), records
+    if "record_key" in table.column_names:
+        places = {name: table.column(f"record_{name}").to_numpy() for name in _PLACES}
+        values = table.column("record_value").to_pylist()
+        records = StepRecords.of_values(values, table.column("record_key").to_pylist(), **places)
+    return Steps.of(scalars, *vectors), records

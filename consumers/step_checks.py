@@ -13,7 +13,8 @@ import numpy as np
 from consumers.decode import StepGroup
 from consumers.episode import OpenEpisode
 from consumers.ranges import RangeSet
-from consumers.steps import Ints, Steps, same_step
+from consumers.steps import Steps, same_step
+from consumers.vectors import Ints
 
 _VECTORS = {"state": "state", "action": "action", "proposed_action": "action"}
 """Column to the feature that gives its layout."""

@@ -132,7 +132,7 @@ def _plan(sealed: Sealed, known: Emitted | None, before: History) -> _Plan:
     """The next revision of an episode, of which `before` tells what was announced and what was buried."""
     episode = sealed.episode
     closed_by, revision = sealed.closed_by, known.revision + 1 if known else 1
-    dead = episode.letters(before.accounted())
+    dead, only_labels = episode.letters(before.accounted()), not episode.accounted()
     if before.buried:
         without_buried(episode, before.buried)
         closed_by = episode.closed_by() or closed_by
@@ -144,7 +144,7 @@ def _plan(sealed: Sealed, known: Emitted | None, before: History) -> _Plan:
         facts = before.stored.facts
         episode, revision = union, facts.revision + 1
         # A label says nothing of how the episode came to its end.
-        closed_by = union.closed_by() or (closed_by if sealed.episode.accounted() else facts.closed_by)
+        closed_by = union.closed_by() or (facts.closed_by if only_labels else closed_by)
     if episode.started is None:
         return _give_up(episode, before.buried, dead)
     return _Plan(draft(episode, closed_by, revision), dead)

@@ -13,12 +13,16 @@ import sys
 import time
 import uuid
 
+from infra.heap import keep_memory, settle_heap
+
+keep_memory()  # as `sop materialize` does: before polars is loaded
+
+# ruff: noqa: E402
 import psutil
 
 from benchmarks.materializer.bare import cpu_seconds
 from benchmarks.materializer.stages import StageTimes
 from consumers.materializer import Materializer
-from infra.heap import settle_heap
 from infra.kafka import CommittedOffset, GroupConsumer, LogReader
 from infra.kafka.admin import ClusterAdmin
 from infra.object_store import ObjectStore

@@ -87,7 +87,8 @@ def _claims_of_block(
     if not all(value.startswith(head) for value in values):
         return None
     try:
-        frame = read_block(values, schema_of(codec.unframe(head)[0], Step.record))
+        sizes = np.fromiter(map(len, values), np.int64, len(values))
+        frame = read_block(values, sizes, schema_of(codec.unframe(head)[0], Step.record))
     except SchemaError:
         return None
     if frame is None:

@@ -9,6 +9,7 @@ from consumers.audit.reading import Spans, scan
 from consumers.decode import decode
 from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
+from consumers.intake import Intake
 from consumers.payload import build_payload
 from consumers.ranges import RangeSet
 from consumers.revision import without_buried
@@ -50,7 +51,7 @@ def from_records(event: EpisodeMaterialized, records: list[Message], registry: R
     assembly = Assembly(EmittedLog(), timeout=0.0)
     # All at once: nothing is sealed before everything is there, and then whatever is there is.
     found: list[OpenEpisode] = []
-    for batch in decode(records, registry.schema_of).values():
+    for batch in decode(Intake.of(records), registry.schema_of).values():
         found += [sealed.episode for sealed in assembly.add(batch).sealed]
     found += assembly.open.values()
     for episode in found:

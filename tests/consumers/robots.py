@@ -10,6 +10,7 @@ import numpy as np
 import uuid_utils
 
 from consumers.decode import Decoded, decode
+from consumers.intake import Intake
 from consumers.records import Origin
 from infra.decoder import SchemaLookup
 from schemas import codec
@@ -178,7 +179,7 @@ class Consumed:
 
 def decoded(places: Sequence[Origin], look_up: SchemaLookup | None = None) -> Decoded:
     """What a batch of partition number 0 holds."""
-    return decode([Consumed(place) for place in places], look_up or schema_of)[0]
+    return decode(Intake.of([Consumed(place) for place in places]), look_up or schema_of)[0]
 
 
 class Log:

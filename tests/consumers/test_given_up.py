@@ -111,6 +111,27 @@ def test_a_tombstone_whose_member_died_before_its_commit_means_nothing() -> None
     assert (len(cluster.training), cluster.dead) == (1, [])
 
 
+def test_of_a_tombstone_only_events_before_the_committed_offsets_count() -> None:
+    cluster, events = Cluster(), Robot().episode(5)
+    send(cluster, events[1:6])
+    member = Member(cluster)
+    read_all(member)
+    cluster.clock.advance(TIMEOUT + 1)
+    member.let_time_pass()
+    member.store()  # all five steps; and dies
+    member = Member(cluster)
+    member.consume("robot-steps", 2)
+    member.owned.advance(cluster.now_ms(), frozenset(ROBOT_TOPICS))
+    member.commit()
+    assert (len(cluster.dead), cluster.committed["robot-steps", 0].offset) == (2, 2)
+    member = Member(cluster)
+    send(cluster, [events[0], *events[6:]])
+    settle(member)
+    assert [(r.first, r.last) for r in newest(cluster).rejected] == [(1, 2)]
+    assert list(listed(cluster)) == [(0, 0), (3, 6)]
+    assert len(cluster.dead) == 2
+
+
 def test_a_payload_with_steps_that_were_buried_is_not_taken_for_the_announced_one() -> None:
     """One member read steps and start in one go, and died before its commit; the next read the start too late."""
     cluster, events = Cluster(), Robot().episode(3, ends=False)
