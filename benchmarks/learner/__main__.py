@@ -97,8 +97,8 @@ def _drawing(
         [*rows, ["ratio", f"**{median:.2f}**", f"{low:.2f}", f"{high:.2f}"]],
         f"{options.episodes} episodes of {options.steps} steps, {options.state} + {options.action} floats, "
         f"batches of {options.batch}, chunks of {options.chunk}; {options.rounds} interleaved rounds of "
-        f"{options.draws} batches. Time is the thread's own; on the wall, others' work counts. Least and most bound "
-        "the true median at 95 %. Batches are equal bit for bit.",
+        f"{options.draws} batches. Time is the thread's own; on the wall, others' work counts. Least and most "
+        "bound the true median at 95 %. Batches are equal bit for bit.",
     )
     return median
 
