@@ -5,6 +5,7 @@ Exit codes: 0 good, 1 failed (a server is away, data would be lost, ...), 2 wron
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -108,9 +109,14 @@ def backfill(
     algorithm: Annotated[Literal["hg-dagger", "recap", "bc"], typer.Option(help="What trains it.")] = "recap",
     where: Annotated[str | None, typer.Option(help="SQL predicate over the view `episodes`.")] = None,
     since: Annotated[
-        str | None, typer.Option("--from", help="Arrived since: 24h, 7d, or 2026-01-31T08:00 (UTC).")
+        str | None,
+        typer.Option(
+            "--from", help="Arrived since 24h, 7d, or 2026-01-31T08:00 (UTC); or from offsets: 2@1200,5@80."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Arrived before, likewise.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="Before, likewise; @1200 is that offset in every partition.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps; by default the settings'.")] = None,
     relabel_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="RECAP: share of the policy's steps that count as good.")
@@ -123,9 +129,10 @@ def backfill(
     from consumers.audit.present import moment  # noqa: PLC0415
     from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
     from learner import backfill as past  # noqa: PLC0415
+    from learner.chosen import Choice, Offsets, choose_episodes  # noqa: PLC0415
     from learner.errors import LearnerError, LineExists  # noqa: PLC0415
     from learner.patience import Patience, Stopped  # noqa: PLC0415
-    from learner.present import bar, show_chosen  # noqa: PLC0415
+    from learner.present import bar, reading, show_chosen  # noqa: PLC0415
 
     settings = _settings()
     if policy == settings.learner.policy:
@@ -135,16 +142,22 @@ def backfill(
     changes |= {} if relabel_threshold is None else {"recap_positive_share": relabel_threshold}
     try:
         learner = type(settings.learner).model_validate(settings.learner.model_dump() | changes)
-        times = [moment(text, SystemClock().now()) if text else None for text in (since, until)]
+        places = [Offsets.parse(text) if text else None for text in (since, until)]
+        times = [
+            moment(text, SystemClock().now()) if text and place is None else None
+            for text, place in zip((since, until), places, strict=True)
+        ]
     except ValidationError as error:
         first = error.errors()[0]
         fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
     except ValueError as error:
         fail(str(error), code=2)
+    choice = Choice(where, times[0], times[1], places[0] or Offsets(), places[1] or Offsets())
     settings, stop = settings.model_copy(update={"learner": learner}), stop_on_signals()
     _ready(settings, ["Kafka", "schema registry", "object store"], stop)
     try:
-        chosen = past.choose_episodes(settings, past.Choice(where, *times), Patience(stop))
+        with reading(Console(stderr=True)) as told:
+            chosen = choose_episodes(settings, choice, Patience(stop), told)
         show_chosen(chosen, Console())
         if not dry_run:
             with bar(Console(stderr=True), learner.pretrain_steps) as advance:
@@ -299,7 +312,7 @@ def _serve(process: str, run: Run, servers: list[str]) -> None:
     configure_logging(process)
     stop, health = stop_on_signals(), Health()
     try:
-        if settings.metrics_port is not None:
+        if settings.metrics_port is not None and os.environ.get("RANK", "0") == "0":  # of torchrun
             server = HealthServer(health, settings.metrics_port, settings.metrics_host)
             structlog.get_logger(__name__).info("health_served", host=settings.metrics_host, port=server.port)
         _ready(settings, servers, stop)

@@ -155,6 +155,9 @@ class LearnerSettings(_Section):
     max_updates_per_online_step: float = Field(1.0, gt=0, description="so that a quiet fleet is not overfitted")
     checkpoints_kept: int = Field(3, ge=1)
     checkpoint_every: int = Field(1, ge=1, description="versions; those in between are trained again on a restart")
+    buffer_steps: int = Field(
+        20_000_000, ge=1, description="steps that may be drawn; beyond, the oldest online episodes leave"
+    )
     simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")
     simulated_robots: int = Field(0, ge=0, description="robots that the barrier waits for")
     simulated_patience: float = Field(30.0, gt=0, description="wall seconds of silence that end the wait")
@@ -164,6 +167,16 @@ class LearnerSettings(_Section):
         if self.adaptive_clip[0] > self.adaptive_clip[1]:
             raise ValueError("the lower end of adaptive_clip lies above the upper one")
         return self
+
+
+class CacheSettings(_Section):
+    """The learner's files on its own disk: payloads, and the frames that it draws from; both can be had again."""
+
+    directory: Path = Field(
+        default_factory=lambda: Path(f"/var/tmp/sop-cache-{os.getuid()}"),  # noqa: S108
+        description="on a disk, not in memory; learners of one machine and one user share it",
+    )
+    max_bytes: int = Field(8 * 2**30, ge=0, description="of payloads; 0: none are kept. Frames come on top")
 
 
 class PolicySettings(_Section):
@@ -201,6 +214,7 @@ class Settings(BaseSettings):
     materializer: MaterializerSettings = MaterializerSettings()
     index: IndexSettings = IndexSettings()
     learner: LearnerSettings = LearnerSettings()
+    cache: CacheSettings = CacheSettings()
     policies: PolicySettings = PolicySettings()
     guard: GuardSettings = GuardSettings()
     startup_timeout: float = Field(60.0, gt=0, description="seconds to wait for a server that is down at start")

@@ -31,6 +31,8 @@ STAGE_SECONDS = Histogram(
 TRANSACTIONS_ABORTED = Counter("sop_materializer_transactions_aborted_total", "Transactions rolled back.")
 ROWS_INSERTED = Counter("sop_index_rows_inserted_total", "Rows written to ClickHouse.", ["table"])
 UNAVAILABLE = Counter("sop_unavailable_total", "Calls that a server did not answer.", ["server"])
+PAYLOADS_READ = Counter("sop_learner_payloads_read_total", "Payloads that the learner read.", ["source"])
+EPISODES_SET_ASIDE = Counter("sop_learner_set_aside_total", "Episodes refused by the learner.", ["reason"])
 LEARNER_STEP = Gauge("sop_learner_step", "Gradient steps taken on the current policy line.")
 LEARNER_VERSION = Gauge("sop_learner_version", "Newest policy version published.")
 

@@ -6,51 +6,70 @@ same bit for bit; `snapshot` and `restore` continue such a run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
+from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings
 from learner.adaptive import AdaptiveMixing
-from learner.algorithms import CONDITIONED, make_algorithm
+from learner.algorithms import make_algorithm
+from learner.episode_index import EpisodeIndex
 from learner.episodes import Episode, EpisodeRecord
-from learner.policies import chunked
-from learner.policies.artifact import Arrays, pack
-from learner.policies.base import ACTION, STATE, Floats, PolicySpec, feature
-from learner.replay import ReplayBuffer
+from learner.errors import RanksDisagree
+from learner.frames import Room
+from learner.policies.artifact import Arrays, pack, pack_json
+from learner.policies.base import Floats, PolicySpec
+from learner.replay import Batch, ReplayBuffer
 from learner.sampler import Drawn, FixedMixing, GroupLosses, Sampler
-from schemas.events import EpisodeDraws, EpisodeMaterialized, EpisodeSource, Feature
+from learner.team import ALONE, Team
+from schemas.events import EpisodeDraws, EpisodeMaterialized, EpisodeSource
 
-# Added to each standard deviation: an element that hardly moved in the demonstrations would else be divided by
-# next to nothing, and drown all others once it moves in deployment. Among metres and radians 0.01 is more than a
-# sensor's noise and less than a movement that matters.
-_STD_FLOOR = 1e-2
+_log = structlog.get_logger(__name__)
+
+_COLUMN = "episodes."
+"""Before the names of the index's columns among a snapshot's tensors."""
 
 
 class TrainingCore:
     """One policy in training with all that decides its future."""
 
-    def __init__(self, settings: LearnerSettings, spec: PolicySpec) -> None:
-        """Start with random weights."""
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        spec: PolicySpec,
+        *,
+        room: Room | None = None,
+        index: EpisodeIndex | None = None,
+        team: Team = ALONE,
+    ) -> None:
+        """Start with random weights; `room` and `index` are the buffer's, `team` is who trains together."""
         self.spec = spec
         self.settings = settings
         self.algorithm = make_algorithm(settings, spec)
+        self.team = self.algorithm.team = team
         self.sampler = make_sampler(settings, spec)
         self.random = np.random.default_rng(settings.seed)
         self.learner_step = 0
         self.online_updates = 0
         self.online_steps = 0
-        self.episodes: dict[str, EpisodeRecord] = {}
-        self._buffer = ReplayBuffer(spec, settings.batch_size)
+        self.room = room or Room()
+        self._buffer = ReplayBuffer(
+            spec, settings.batch_size, limit=settings.buffer_steps, room=self.room, index=index, team=team
+        )
+        self.episodes = self._buffer.index
+        self.draws = self._buffer.draws
         self._task_weights = task_weights(settings, spec)
         self._updates_per_online_step = settings.max_updates_per_online_step
 
     @property
     def steps_admitted(self) -> int:
         """Steps of all admitted episodes."""
-        return sum(record.step_count for record in self.episodes.values())
+        return self.episodes.step_count
 
     @property
     def trainable(self) -> bool:
@@ -69,7 +88,7 @@ class TrainingCore:
 
     def prepare(self, episodes: Sequence[Episode]) -> None:
         """Before anything is admitted: what the algorithm must learn from what the line begins with."""
-        self.algorithm.prepare(episodes)
+        self.algorithm.prepare(episodes, self.room)
 
     def admit(self, episode: Episode) -> None:
         """Make an episode available to training, in the place of its earlier revision if there was one.
@@ -78,24 +97,32 @@ class TrainingCore:
             UnknownTask: the policy does not know its task.
             ValueError: the episode is an evaluation, or older than what was admitted of it.
         """
+        self._require_admissible(episode.record)
+        self._say("admit", record=episode.record.model_dump(mode="json"))
+        row = self.episodes.row(episode.record.episode_id)
+        before = self.episodes.steps[row] if row is not None else 0
         self._fill(episode)
-        before = self.episodes.pop(episode.record.episode_id, None)
         if episode.record.online:
-            self.online_steps += episode.record.step_count - (before.step_count if before else 0)
-        self.episodes[episode.record.episode_id] = episode.record
+            self.online_steps += episode.record.step_count - before
 
     def refill(self, episode: Episode) -> None:
-        """After `restore`, bring the frames of an admitted episode back; in the order of `episodes`."""
+        """After `restore`, bring the frames of an episode back; `episodes.held()`, in their order."""
+        self._say("refill", record=episode.record.model_dump(mode="json"))
         self._fill(episode)
 
     def forget(self, episode_id: str) -> None:
         """Drop an episode that a label excludes, or whose payload can no longer be read."""
+        self._say("forget", **{"with": {"episode_id": episode_id}})
         self._buffer.remove(episode_id)
         self.algorithm.forget(episode_id)
-        self.episodes.pop(episode_id, None)
+
+    def close(self) -> None:
+        """Nothing more is drawn: the disk has its room back."""
+        self._buffer.close()
 
     def begin_phase(self, learning_rate: float, decay_over: int | None = None) -> None:
         """A new phase of training; see `Algorithm.begin_phase`."""
+        self._say("phase", **{"with": {"learning_rate": learning_rate, "decay_over": decay_over}})
         self.algorithm.begin_phase(learning_rate, decay_over)
 
     def update(self, *, online: bool) -> Drawn:
@@ -104,11 +131,12 @@ class TrainingCore:
         Raises:
             ValueError: there is nothing to draw.
         """
+        self._say("update", **{"with": {"online": online}})
         wanted = self.sampler.online_shares()
         shares = self._buffer.shares(wanted)
         batch = self._buffer.sample(self.random, wanted, self._task_weights)
         metrics = self.algorithm.update(batch)
-        losses = GroupLosses.of(batch.tasks, batch.online, metrics.losses, task_count=len(self.spec.tasks))
+        losses = self._grouped(batch, metrics.losses)
         self.sampler.observe(losses)
         self.learner_step += 1
         self.online_updates += online
@@ -116,7 +144,7 @@ class TrainingCore:
 
     def take_draws(self) -> tuple[EpisodeDraws, ...]:
         """Which episodes were drawn from since the last call, and how often."""
-        return self._buffer.draws.take()
+        return self.draws.take()
 
     def updates_allowed(self) -> int:
         """Online updates that the fleet's steps so far still allow, so that a quiet fleet is not overfitted.
@@ -131,8 +159,24 @@ class TrainingCore:
         """The policy to publish; the same weights give the same bytes."""
         return pack(self.spec, self.algorithm.weights())
 
+    def require_agreement(self) -> None:
+        """Have all ranks compare their policies.
+
+        Raises:
+            RanksDisagree: they are not the same, bit for bit.
+        """
+        if self.team.alone:
+            return
+        self._say("agree", **{"with": {}})
+        sha256 = sha256_hex(self.artifact())
+        found = [digest.decode() for digest in self.team.all(sha256.encode())]
+        if set(found) != {sha256}:
+            raise RanksDisagree(f"after {self.learner_step} updates the ranks' policies are {', '.join(found)}")
+        _log.info("ranks_agree", rank=self.team.rank, learner_step=self.learner_step, sha256=sha256)
+
     def snapshot(self) -> tuple[dict[str, Any], Arrays]:
         """JSON document and tensors from which `restore` continues bit for bit, once the episodes are refilled."""
+        names, columns = self.episodes.dump()
         document = {
             "spec": self.spec.model_dump(mode="json"),
             "learner_step": self.learner_step,
@@ -140,36 +184,103 @@ class TrainingCore:
             "online_steps": self.online_steps,
             "random": self.random.bit_generator.state,
             "sampler": self.sampler.state(),
-            "episodes": [record.model_dump(mode="json") for record in self.episodes.values()],
+            "index": names,
         }
-        return document, self.algorithm.state()
+        return document, {**self.algorithm.state(), **{_COLUMN + name: rows for name, rows in columns.items()}}
 
     @classmethod
-    def restore(cls, settings: LearnerSettings, document: dict[str, Any], tensors: Arrays) -> TrainingCore:
-        """The core of a snapshot, with an empty buffer: `refill` it with `episodes`, in their order.
+    def restore(
+        cls,
+        settings: LearnerSettings,
+        document: dict[str, Any],
+        tensors: Arrays,
+        *,
+        room: Room | None = None,
+        team: Team = ALONE,
+    ) -> TrainingCore:
+        """The core of a snapshot, with an empty buffer: `refill` it with `episodes.held()`, in their order.
 
         Raises:
             InvalidArtifact: the tensors are another policy's.
         """
-        core = cls(settings, PolicySpec.model_validate(document["spec"]))
+        index = _index_of(document, tensors)
+        core = cls(settings, PolicySpec.model_validate(document["spec"]), room=room, index=index, team=team)
         core.algorithm.load_state(tensors)
         core.learner_step = document["learner_step"]
         core.online_updates = document["online_updates"]
         core.online_steps = document["online_steps"]
         core.random.bit_generator.state = document["random"]
         core.sampler.load_state(document["sampler"])
-        records = [EpisodeRecord.model_validate(item) for item in document["episodes"]]
-        core.episodes = {record.episode_id: record for record in records}
+        core.tell()
         return core
 
-    def _fill(self, episode: Episode) -> None:
-        record = episode.record
+    def tell(self) -> None:
+        """Have the other ranks be where this one is, without frames; they are admitted again, or refilled."""
+        self._say("be", settings=self.settings.model_dump(mode="json"))
+        if self._speaks:
+            self.team.tell(pack_json(*self.snapshot()))
+
+    def say_nothing(self) -> None:
+        """Let the other ranks hear that the first one lives."""
+        self._say("nothing")
+
+    @property
+    def _speaks(self) -> bool:
+        return self.team.leads and not self.team.alone
+
+    def _say(self, do: str, **facts: Any) -> None:
+        if self._speaks:
+            self.team.tell(json.dumps({"do": do, **facts}).encode())
+
+    def _grouped(self, batch: Batch, losses: Floats) -> GroupLosses:
+        """Losses by task and source, of the samples of all ranks."""
+        tasks = len(self.spec.tasks)
+        if self.team.ranks == 1:
+            return GroupLosses.of(batch.tasks, batch.online, losses, task_count=tasks)
+        whole = self._buffer.whole
+        drawn = GroupLosses.of(whole.tasks, whole.online, np.zeros(len(whole), np.float32), task_count=tasks)
+        parts = []
+        for rank in self.team.mine:
+            mine = batch.ranks == rank
+            found = GroupLosses.of(batch.tasks[mine], batch.online[mine], losses[mine], task_count=tasks)
+            parts.append(found.sums)
+        return GroupLosses(drawn.draws, self.team.add(parts))
+
+    def _require_admissible(self, record: EpisodeRecord) -> None:
+        self.spec.task_index(record.task)
         if record.source is EpisodeSource.EVALUATION:
             raise ValueError(f"episode {record.episode_id} is an evaluation: never trained on")
         known = self.episodes.get(record.episode_id)
         if known is not None and known.revision > record.revision:
             raise ValueError(f"episode {record.episode_id} is known in revision {known.revision}")
-        self._buffer.add(episode, self.algorithm.select(episode))
+
+    def _fill(self, episode: Episode) -> None:
+        record = episode.record
+
+        def enter() -> bytes:
+            count = self._buffer.add(episode, self.algorithm.select(episode))
+            return count.to_bytes(8, "little") + self.algorithm.known_of(record.episode_id)
+
+        if self.team.alone:
+            enter()
+        else:
+            told = self.team.share(record.episode_id, enter)
+            if not self.team.has(record.episode_id):
+                self._buffer.add_elsewhere(record, int.from_bytes(told[:8], "little"))
+                self.algorithm.hear_of(record, told[8:])
+        for episode_id in self._buffer.overflow():
+            self.algorithm.forget(episode_id)
+
+
+def _index_of(document: dict[str, Any], tensors: Arrays) -> EpisodeIndex:
+    """The index of a snapshot; earlier ones hold the records as JSON."""
+    if "index" in document:
+        columns = {name.removeprefix(_COLUMN): rows for name, rows in tensors.items() if name.startswith(_COLUMN)}
+        return EpisodeIndex.load(document["index"], columns)
+    index = EpisodeIndex()
+    for item in document["episodes"]:
+        index.put(EpisodeRecord.model_validate(item))
+    return index
 
 
 def make_sampler(settings: LearnerSettings, spec: PolicySpec) -> Sampler:
@@ -192,52 +303,3 @@ def task_weights(settings: LearnerSettings, spec: PolicySpec) -> npt.NDArray[np.
     if not settings.task_weights:
         return None
     return np.array([settings.task_weights.get(task, 1.0) for task in spec.tasks])
-
-
-def kind_of(event: EpisodeMaterialized) -> tuple[Feature, Feature, float]:
-    """What one policy line is for: layout of the state, layout of the action, steps per second.
-
-    Episodes of one kind fit the same policy (`PolicySpec.require_fit`), those of different kinds never do.
-
-    Raises:
-        UnfitEpisode: the episode declares no state or no action.
-    """
-    return feature(event.features, STATE), feature(event.features, ACTION), event.fps
-
-
-def base_spec(
-    settings: LearnerSettings, features: tuple[Feature, ...], fps: float, demonstrations: Sequence[Episode]
-) -> PolicySpec:
-    """Spec of a new policy line.
-
-    Args:
-        settings: architecture, chunk and hidden layers.
-        features: layout of state and action that the line is for.
-        fps: control rate, steps per second.
-        demonstrations: all of that kind; their tasks are the policy's, their states its normalisation.
-    """
-    spec = PolicySpec(
-        architecture=settings.architecture,
-        hidden=settings.hidden,
-        features=features,
-        chunk=settings.chunk,
-        fps=fps,
-        tasks=tuple(sorted({episode.record.task for episode in demonstrations})),
-        state_mean=(),
-        state_std=(),
-        conditioned=settings.algorithm in CONDITIONED,
-    )
-    normalisation = _moments("state", [episode.frames.states for episode in demonstrations])
-    if settings.architecture != chunked.ARCHITECTURE:
-        normalisation |= _moments("action", [episode.frames.actions for episode in demonstrations])
-    return spec.model_copy(update=normalisation)
-
-
-def _moments(name: str, parts: list[Floats]) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of each element, as float32 values, under the names that the spec has."""
-    vectors = np.concatenate(parts).astype(np.float64)
-    mean, std = vectors.mean(axis=0), vectors.std(axis=0) + _STD_FLOOR
-    return {
-        f"{name}_mean": tuple(float(value) for value in mean.astype(np.float32)),
-        f"{name}_std": tuple(float(value) for value in std.astype(np.float32)),
-    }

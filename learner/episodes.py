@@ -81,9 +81,23 @@ def read_payload(data: bytes, record: EpisodeRecord) -> Frames:
     Raises:
         BadPayload: another sha256, not Parquet, columns or rows that do not make an episode.
     """
+    require_hash(data, record)
+    return decode_payload(data, record)
+
+
+def require_hash(data: bytes, record: EpisodeRecord) -> None:
+    """Refuse a payload with another sha256 than was announced; raises BadPayload."""
     digest = sha256_hex(data)
     if digest != record.payload_sha256:
         raise BadPayload(f"{record.payload_uri} hashes to {digest}, announced was {record.payload_sha256}")
+
+
+def decode_payload(data: bytes, record: EpisodeRecord) -> Frames:
+    """Frames of a payload whose hash is known to be right.
+
+    Raises:
+        BadPayload: not Parquet, columns or rows that do not make an episode.
+    """
     try:
         table = pq.read_table(io.BytesIO(data), columns=_COLUMNS)
         if holes := [name for name in _COLUMNS if table[name].null_count]:

@@ -9,6 +9,8 @@ LearnerError
 ├── NothingChosen       a backfill has no episode to learn from
 ├── PayloadGone         what a version was trained on is no longer there
 ├── JournalMissing      how a version came about was not written down
+├── RanksDisagree       the processes that train together do not have the same policy
+├── RankGone            another of the processes that train together ended without a word
 ├── RolledBack          an operator or the guard went back to an earlier version: start again from there
 └── CheckpointMissing   versions were published, and nothing to continue from is left
 """
@@ -38,6 +40,14 @@ class UnfitEpisode(LearnerError):
 
 class RolledBack(LearnerError):
     """The line was rolled back: what is in training is given up, and the learner starts again."""
+
+
+class RanksDisagree(LearnerError, InfraError):
+    """The ranks' policies differ: their machines do not compute alike. Nothing is published; start one alone."""
+
+
+class RankGone(LearnerError, InfraError):
+    """Another rank is gone. Fatal: torchrun, or whoever started the ranks, starts all again, and they resume."""
 
 
 class CheckpointMissing(LearnerError, InfraError):

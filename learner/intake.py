@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from datetime import datetime
 import structlog
 
 from infra.clock import Clock
+from infra.telemetry import EPISODES_SET_ASIDE
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, LearnerError, UnfitEpisode
 from learner.journal import Decision
 from learner.payloads import PayloadFetcher
 from learner.policies.base import ACTION, STATE, feature
+from learner.revisions import RevisionTable
 from learner.stream import Announcements
 from schemas.events import EpisodeMaterialized, EpisodeSource, Position
 
@@ -47,7 +50,7 @@ class Intake:
         """Newest revisions that a label leaves out of training, until they are set aside."""
         self._stream = stream
         self._clock = clock
-        self._revisions: dict[str, int] = {}
+        self._revisions = RevisionTable()
 
     def start(
         self,
@@ -57,7 +60,7 @@ class Intake:
     ) -> None:
         """Read on from `positions`, knowing what was decided before."""
         self.set_aside = {record.episode_id: record for record in set_aside}
-        for record in (*admitted, *self.set_aside.values()):
+        for record in itertools.chain(admitted, self.set_aside.values()):
             self._know(record)
         self._stream.seek(positions)
 
@@ -69,7 +72,7 @@ class Intake:
             record = EpisodeRecord.of(item.event)
             if record.source is EpisodeSource.EVALUATION:
                 continue
-            if self._revisions.get(record.episode_id, -1) >= record.revision:
+            if self._revisions.get(record.episode_id) >= record.revision:
                 continue  # read before (after a restart), or overtaken by a newer revision
             superseded = self.waiting.pop(record.episode_id, None)
             if superseded is not None:
@@ -109,6 +112,7 @@ class Intake:
         """Set an episode aside: training goes on without it, and does not ask again."""
         self.waiting.pop(seen.record.episode_id, None)
         self.set_aside[seen.record.episode_id] = seen.record
+        EPISODES_SET_ASIDE.labels(type(reason).__name__).inc()
         _log.error(
             "episode_set_aside",
             episode_id=seen.record.episode_id,
@@ -138,7 +142,8 @@ class Intake:
         return tuple(Position(partition=number, offset=offset) for number, offset in sorted(offsets.items()))
 
     def _know(self, record: EpisodeRecord) -> None:
-        self._revisions[record.episode_id] = max(record.revision, self._revisions.get(record.episode_id, -1))
+        if record.revision > self._revisions.get(record.episode_id):
+            self._revisions.put(record.episode_id, record.revision)
 
 
 def _require_declared(episode: Episode, event: EpisodeMaterialized) -> None:

@@ -60,7 +60,7 @@ class Segment(_Document):
     """How one version came about.
 
     parent: the version that it was trained from. config: the learner's settings as JSON. machine: where it was
-    trained, see `learner.machine`. learner_step: updates taken when it was published.
+    trained, see `learner.machine`. learner_step: updates taken when it was published. ranks: how many there were.
     """
 
     policy: str
@@ -71,6 +71,7 @@ class Segment(_Document):
     config: str
     machine: str
     entries: tuple[Entry, ...]
+    ranks: int = 1
 
 
 _ENTRIES = TypeAdapter(tuple[Entry, ...])

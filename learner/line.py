@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version as package_version
 from types import TracebackType
@@ -18,20 +19,26 @@ from infra.policies.keys import signing_key
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.checkpoint import Checkpoint, CheckpointStore, choose
-from learner.core import TrainingCore, kind_of
+from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, InvalidArtifact, LearnerError
+from learner.frames import Room
+from learner.gathering import Gathered
+from learner.halfway import Halfway
 from learner.intake import Intake, Seen
 from learner.journal import Beginning, Decision, Entry, Journal, Segment
+from learner.kept import keep_all
+from learner.line_spec import kind_of
 from learner.machine import fingerprint
 from learner.patience import Patience
-from learner.payloads import PayloadFetcher
 from learner.progress import ProgressReporter
 from learner.publisher import Publisher
+from learner.ranks import make_fetcher
 from learner.rerun import apply, begin
 from learner.restoring import Rollbacks
 from learner.resume import resume
 from learner.stream import Announcements, EventStream
+from learner.team import ALONE, Team
 from schemas.events import EpisodeMaterialized, Event, PolicyVersion
 from schemas.topics import TRAINING_EPISODES
 
@@ -60,8 +67,11 @@ class Line:
         health: Health,
         *,
         announcements: Announcements | None = None,
+        team: Team = ALONE,
     ) -> None:
-        """Connect; nothing is read or written before `take_over`. `announcements`: else training-episodes.
+        """Connect; nothing is read or written before `take_over`.
+
+        `announcements`: else training-episodes. `team`: whose first rank this is.
 
         Raises:
             SettingMissing, KeyUnusable: there is no key to sign versions with.
@@ -72,6 +82,7 @@ class Line:
         self.published_step = 0
         self.simulated_seconds: float | None = None
         self._parent: int | None = None
+        self._team = team
         self._core: TrainingCore | None = None
         self._tail: list[Entry] = []
         self._patience = Patience(stop, health)
@@ -82,6 +93,7 @@ class Line:
         )
         self._journal = Journal(self._store, policy, self._patience)
         self._rollbacks = Rollbacks(settings, self._store, policy, self._patience)
+        self.halfway = Halfway(self._store, policy, self._patience)
         self._looked_at = float("-inf")
         with ExitStack() as opened:
             key = signing_key(settings.policies)
@@ -93,7 +105,8 @@ class Line:
                     settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, self._patience
                 )
                 opened.callback(stream.close)
-            payloads = PayloadFetcher(self._store, self._patience)
+            self.room = Room(settings.cache.directory / "frames", self._patience.wait_for_room)
+            payloads = make_fetcher(settings, self._store, self._patience, team)
             opened.callback(payloads.close)
             self.intake = Intake(announcements, payloads, clock)
             self._opened = opened.pop_all()
@@ -145,7 +158,9 @@ class Line:
         if self.newest is None or announcement.version > self.newest.version:
             self._publisher.announce(announcement)
             past[announcement.version] = self.newest = announcement
-        resumed = resume(self.settings, checkpoint, past, self._journal, self.intake.payloads)
+        resumed = resume(
+            self.settings, checkpoint, past, self._journal, self.intake.payloads, room=self.room, team=self._team
+        )
         self._core, self._parent = resumed.core, resumed.at.version
         self.published_step = resumed.at.learner_step
         self.simulated_seconds = self.newest.simulated_seconds
@@ -172,35 +187,37 @@ class Line:
         self._tail = []
         self._journal.take_over(self.newest.version if self.newest else 0, self._publisher.claim, tuple(done))
 
-    def start(self, demonstrations: list[tuple[Seen, Episode]]) -> bool:
+    def start(self, demonstrations: Gathered) -> bool:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
 
         A line is for one kind of robot: the one that most demonstrations show, of equals the first, if there are
         `pretrain_episodes` of it and something in them to learn from. Those of other kinds are set aside.
         """
-        kinds: dict[object, list[tuple[Seen, Episode]]] = {}
-        for seen, episode in demonstrations:
-            kinds.setdefault(kind_of(seen.event), []).append((seen, episode))
+        kinds: dict[object, list[Seen]] = {}
+        for seen in demonstrations.in_order(self.intake.excluded):
+            kinds.setdefault(kind_of(seen.event), []).append(seen)
         for ours in sorted(kinds.values(), key=len, reverse=True):
             if len(ours) < self.settings.pretrain_episodes:
                 break
-            event = ours[0][0].event
+            event = ours[0].event
             beginning = Beginning(features=event.features, fps=event.fps)
-            core = begin(self.settings, beginning, [episode for _, episode in ours])
+            core = begin(self.settings, beginning, demonstrations.episodes(ours), self.room, self._team)
             if not core.trainable:
+                core.close()
                 continue
-            others = [seen for members in kinds.values() if members is not ours for seen, _ in members]
+            others = [seen for members in kinds.values() if members is not ours for seen in members]
             for seen in others:
                 self._admissible(core, seen)  # set aside, with the reason
             entry = Entry(
                 learner_step=0,
-                admitted=tuple(seen.decision() for seen, _ in ours),
+                admitted=tuple(seen.decision() for seen in ours),
                 set_aside=tuple(seen.decision() for seen in others),
                 beginning=beginning,
             )
             self._journal.append(entry)
             self._core = core
-            for seen, _ in ours:
+            self.intake.payloads.whole = False
+            for seen in ours:
                 self._progress.note_admission(seen.record, seen.seen_at)
             return True
         _log.warning(
@@ -209,6 +226,10 @@ class Line:
             of_each_kind=[len(members) for members in kinds.values()],
         )
         return False
+
+    def go_on_halfway(self) -> None:
+        """If the first version's training was interrupted, be where it was."""
+        self._core = self.halfway.resume(self.core, self.intake.payloads)
 
     def admit(self, episodes: Iterable[Seen]) -> None:
         """Make episodes available to training, in this order; bad ones and those that do not fit are set aside.
@@ -255,7 +276,12 @@ class Line:
         now = self.clock.monotonic()
         if now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
+            self.core.say_nothing()
             self._rollbacks.check()
+
+    def pause(self, seconds: float) -> None:
+        """Wait."""
+        self._patience.pause(seconds)
 
     def report(self) -> None:
         """Tell training-progress what happened since it was last told."""
@@ -265,6 +291,7 @@ class Line:
         """Store artifact and checkpoint, then announce the next version: a crash in between loses none of them."""
         needed = self._rollbacks.check()
         core, policy = self.core, self.settings.policy
+        core.require_agreement()
         data = core.artifact()
         sha256 = sha256_hex(data)
         version = self.newest.version + 1 if self.newest else 1
@@ -297,6 +324,7 @@ class Line:
                 config=announcement.config,
                 machine=fingerprint(),
                 entries=self._journal.entries,
+                ranks=self._team.ranks,
             )
         )
         checkpointed = self.newest is None or version % self.settings.checkpoint_every == 0
@@ -313,26 +341,31 @@ class Line:
 
     def _take_up_beginning(self) -> None:
         """Nothing is published yet: begin as the last learner had begun, if it had."""
+        self.intake.payloads.whole = True
         self._tail = self._read_tail(0)
         if self._tail and (beginning := self._tail[0].beginning) is not None:
-            demonstrations = []
-            for record, episode in self.intake.payloads.take_all([d.record for d in self._tail[0].admitted]):
-                if isinstance(episode, BadPayload):
-                    _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
-                else:
-                    demonstrations.append(episode)
-            if len(demonstrations) == len(self._tail[0].admitted):
-                self._core = begin(self.settings, beginning, demonstrations)
-        if self._core is None:
+            admitted = self._tail[0].admitted
+            demonstrations = keep_all(self._good(decision.record for decision in admitted), self.room)
+            if len(demonstrations) == len(admitted):
+                self._core = begin(self.settings, beginning, demonstrations, self.room, self._team)
+        if self._core is not None:
+            self.intake.payloads.whole = False
+        else:
             self._tail = []  # what could be read comes again from the stream
         self._begin_intake(None, ())
 
     def _begin_intake(self, positions: dict[int, int] | None, set_aside: Iterable[EpisodeRecord]) -> None:
-        core = self._core
-        admitted = [*(core.episodes.values() if core else ())]
-        admitted += [decision.record for entry in self._tail for decision in entry.admitted]
+        known = self._core.episodes.values() if self._core else ()
+        decided = (decision.record for entry in self._tail for decision in entry.admitted)
         aside = [*set_aside, *(decision.record for entry in self._tail for decision in entry.set_aside)]
-        self.intake.start(positions, admitted, aside)
+        self.intake.start(positions, itertools.chain(known, decided), aside)
+
+    def _good(self, records: Iterable[EpisodeRecord]) -> Iterator[Episode]:
+        for record, episode in self.intake.payloads.take_all(records):
+            if isinstance(episode, BadPayload):
+                _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
+            else:
+                yield episode
 
     def _read_tail(self, version: int) -> list[Entry]:
         try:

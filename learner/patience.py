@@ -9,11 +9,12 @@ from typing import TypeVar
 import structlog
 
 from infra.backoff import Backoff
-from infra.errors import Unavailable
+from infra.errors import DiskFull, Unavailable
 from infra.health import Health
 from infra.telemetry import UNAVAILABLE
 
 _LOOK_SECONDS = 0.1
+_ROOM_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -45,6 +46,13 @@ class Patience:
         """Wait; raises Stopped as soon as a stop is asked for."""
         if self._stop.wait(seconds):
             raise Stopped
+
+    def wait_for_room(self, error: DiskFull) -> None:
+        """The disk takes no more: wait a little for somebody to make room; raises Stopped after a stop."""
+        UNAVAILABLE.labels("disk").inc()
+        self._health.set_ready(False, str(error))
+        _log.warning("waiting_for_room", error=str(error), retry_in=_ROOM_SECONDS)
+        self.pause(_ROOM_SECONDS)
 
     def call(self, server: str, action: Callable[[], T]) -> T:
         """Result of `action`, tried with growing pauses while it raises Unavailable; other errors pass.

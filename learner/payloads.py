@@ -1,23 +1,31 @@
-"""Payloads of announced episodes, fetched ahead in the background, so that admitting one costs little."""
+"""Payloads of announced episodes, fetched and decoded ahead in the background, so that admitting one costs little.
+
+In memory are a bounded number of decoded episodes; what is announced beyond goes to the disk cache, if there is.
+Whether a payload came from there or from the object store, and when, nobody can tell by what is taken.
+"""
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import structlog
 
 from infra.backoff import Backoff
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
 from infra.object_store import ObjectStore
-from infra.telemetry import UNAVAILABLE
-from learner.episodes import Episode, EpisodeRecord, read_payload
+from infra.telemetry import PAYLOADS_READ, UNAVAILABLE
+from learner.cache import PayloadCache
+from learner.episodes import Episode, EpisodeRecord, decode_payload, require_hash
 from learner.errors import BadPayload
 from learner.patience import Patience
 
 _LOOK_SECONDS = 0.1
-_CLOSED = None
+_WINDOW = 64
+_NOW, _SOON, _CLOSED = 0, 1, 2
 
 _log = structlog.get_logger(__name__)
 
@@ -27,15 +35,30 @@ Key = tuple[str, int]
 class PayloadFetcher:
     """Fetches, verifies and decodes payloads on a few threads; outages are waited out there.
 
-    At most `ahead` payloads are held that nobody took: what is announced beyond is fetched when it is taken.
+    `whole` means something to one that shares the work with other ranks (`learner.ranks`).
+    At most `ahead` episodes of together about `ahead_steps` steps are held that nobody took.
     """
 
-    def __init__(self, store: ObjectStore, patience: Patience, *, threads: int = 4, ahead: int = 512) -> None:
+    whole = True
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        patience: Patience,
+        *,
+        cache: PayloadCache | None = None,
+        threads: int = 4,
+        ahead: int = 512,
+        ahead_steps: int = 250_000,
+    ) -> None:
         self._store = store
         self._patience = patience
-        self._ahead = ahead
-        self._asked: queue.SimpleQueue[EpisodeRecord | None] = queue.SimpleQueue()
-        self._under_way: set[Key] = set()
+        self._cache = cache
+        self._ahead, self._ahead_steps = ahead, ahead_steps
+        self._asked: queue.PriorityQueue[tuple[int, int, EpisodeRecord | None]] = queue.PriorityQueue()
+        self._order = itertools.count()
+        self._under_way: dict[Key, int] = {}
+        self._steps = 0
         self._results: dict[Key, Episode | Exception] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -43,11 +66,18 @@ class PayloadFetcher:
         for number in range(threads):
             threading.Thread(target=self._work, name=f"payloads-{number}", daemon=True).start()
 
+    @property
+    def steps_under_way(self) -> int:
+        """Of the episodes that memory holds, or will."""
+        return self._steps
+
     def prefetch(self, record: EpisodeRecord) -> None:
-        """Fetch this one soon, if there is room."""
+        """Fetch this one soon: into memory if there is room, else onto the disk."""
         with self._changed:
-            if len(self._under_way) < self._ahead:
+            if self._has_room(record):
                 self._ask(record)
+            elif self._cache is not None:
+                self._asked.put((_SOON, next(self._order), record))
 
     def ready(self, record: EpisodeRecord) -> bool:
         """Whether `take` would return at once; asks for the payload if nobody did."""
@@ -69,44 +99,63 @@ class PayloadFetcher:
             while key not in self._results:
                 self._patience.check()
                 self._changed.wait(_LOOK_SECONDS)
-            self._under_way.discard(key)
+            self._forget(key)
             result = self._results.pop(key)
         if isinstance(result, Exception):
             raise result
         return result
 
-    def take_all(self, records: Sequence[EpisodeRecord]) -> Iterator[tuple[EpisodeRecord, Episode | BadPayload]]:
+    def take_all(self, records: Iterable[EpisodeRecord]) -> Iterator[tuple[EpisodeRecord, Episode | BadPayload]]:
         """Episodes in the given order, each fetched while those before are used; bad ones as their error."""
-        window = min(self._ahead, 64)
-        for record in records[:window]:
-            self.prefetch(record)
-        for number, record in enumerate(records):
+        coming, waiting = iter(records), deque[EpisodeRecord]()
+        while True:
+            while len(waiting) < min(self._ahead, _WINDOW) and (record := next(coming, None)) is not None:
+                self.prefetch(record)
+                waiting.append(record)
+            if not waiting:
+                return
+            record = waiting.popleft()
             try:
                 yield record, self.take(record)
             except BadPayload as error:
                 yield record, error
-            for following in records[number + window : number + window + 1]:
-                self.prefetch(following)
 
     def drop(self, record: EpisodeRecord) -> None:
         """Forget a payload that nobody will take."""
         with self._changed:
-            self._under_way.discard(_key(record))
+            self._forget(_key(record))
             self._results.pop(_key(record), None)
 
     def close(self) -> None:
         """Let the threads end; one that waits on a server that hangs is left behind."""
         self._closed.set()
         for _ in range(self._threads):
-            self._asked.put(_CLOSED)
+            self._asked.put((_CLOSED, next(self._order), None))
+
+    def _has_room(self, record: EpisodeRecord) -> bool:
+        few = not self._under_way or self._steps + record.step_count <= self._ahead_steps
+        return few and len(self._under_way) < self._ahead
 
     def _ask(self, record: EpisodeRecord) -> None:
         if _key(record) not in self._under_way:
-            self._under_way.add(_key(record))
-            self._asked.put(record)
+            self._under_way[_key(record)] = record.step_count
+            self._steps += record.step_count
+            self._asked.put((_NOW, next(self._order), record))
+
+    def _forget(self, key: Key) -> None:
+        self._steps -= self._under_way.pop(key, 0)
 
     def _work(self) -> None:
-        while (record := self._asked.get()) is not _CLOSED:
+        while not self._closed.is_set():
+            urgency, _, record = self._asked.get()
+            if record is None:
+                return
+            if urgency == _SOON:
+                self._warm(record)
+                continue
+            with self._changed:
+                if _key(record) not in self._under_way:
+                    continue  # dropped
             result = self._fetch(record)
             if result is None:
                 return
@@ -115,13 +164,23 @@ class PayloadFetcher:
                     self._results[_key(record)] = result
                     self._changed.notify_all()
 
+    def _warm(self, record: EpisodeRecord) -> None:
+        """Have a payload in the cache. What goes wrong here will go wrong again when it is taken, and be said."""
+        if self._cache is None or self._cache.holds(record.payload_sha256):
+            return
+        try:
+            data = self._store.get(self._store.key(record.payload_uri))
+            require_hash(data, record)
+            self._cache.put(record.payload_sha256, data)
+        except Exception as error:  # noqa: BLE001 - see above
+            _log.debug("payload_not_warmed", uri=record.payload_uri, error=str(error))
+
     def _fetch(self, record: EpisodeRecord) -> Episode | Exception | None:
         """The episode, or why it is none; None once closed."""
         backoff = Backoff()
         while not self._closed.is_set():
             try:
-                data = self._store.get(self._store.key(record.payload_uri))
-                return Episode(record, read_payload(data, record))
+                return Episode(record, decode_payload(self._verified(record), record))
             except ObjectStoreUnavailable as error:
                 UNAVAILABLE.labels("object store").inc()
                 pause = backoff.failed()
@@ -134,6 +193,18 @@ class PayloadFetcher:
             except Exception as error:  # noqa: BLE001 - carried to whoever takes the payload, who would wait for ever
                 return error
         return None
+
+    def _verified(self, record: EpisodeRecord) -> bytes:
+        """The payload's bytes, of the hash that was announced."""
+        cached = self._cache.get(record.payload_sha256) if self._cache is not None else None
+        PAYLOADS_READ.labels("store" if cached is None else "cache").inc()
+        if cached is not None:
+            return cached
+        data = self._store.get(self._store.key(record.payload_uri))
+        require_hash(data, record)
+        if self._cache is not None:
+            self._cache.put(record.payload_sha256, data)
+        return data
 
 
 def _key(record: EpisodeRecord) -> Key:

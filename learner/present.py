@@ -55,12 +55,21 @@ def verdict(done: Replayed) -> str:
 
 
 @contextmanager
-def bar(console: Console, updates: int) -> Iterator[Callable[[], None]]:
-    """Updates of all that there will be, and how long it takes yet; yields what is called after each."""
+def reading(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Episodes that were looked at, of all, and how long it takes yet; yields what is told both numbers."""
+    columns = TextColumn("choosing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def bar(console: Console, updates: int) -> Iterator[Callable[[int], None]]:
+    """Updates of all that there will be, and how long it takes yet; yields what is told how many were made."""
     columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=updates)
-        yield lambda: progress.advance(task)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def show_chosen(chosen: list[Received[EpisodeMaterialized]], console: Console) -> None:

@@ -1,22 +1,33 @@
-"""The replay buffer: frames of admitted episodes, and which of them training may draw, by task and source.
+"""The replay buffer: which frames of admitted episodes training may draw, by task and source, and where they lie.
 
-A light index over plain arrays: one anchor (8 bytes) for each frame that may be drawn, and a chunk's targets are
-gathered when it is drawn. Frames of a superseded revision are no longer drawn; their room is not reused.
+In memory is an index by episode (`learner.episode_index`, and here 30 bytes for each that has something to draw);
+frames lie on disk (`learner.frames`), and a batch is gathered when it is drawn.
+
+What leaves: when an admission brings the steps of episodes that have something to draw above the limit, the
+online episodes that were admitted longest ago leave, whole, until the limit holds. Demonstrations stay, and so
+does what was just admitted. An episode that left comes back only with a newer revision.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import bisect
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from learner.draws import DrawCounter
-from learner.episodes import Episode, runs_left
+from learner.episode_index import GONE, HELD, LEFT, EpisodeIndex
+from learner.episodes import Episode, EpisodeRecord, runs_left
+from learner.frames import FACTS, FrameStore, Room
 from learner.policies.base import Floats, PolicySpec
 from learner.sampler import OFFLINE, ONLINE, SOURCES
+from learner.team import ALONE, Team
 
-_FIRST_CAPACITY = 4096
+_NOWHERE, _ELSEWHERE = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,8 @@ class Batch:
     actions float32[B, chunk, a], the targets; mask float32[B, chunk], 1 where a target may be used;
     weights and advantages float32[B], as the algorithm selected the frames;
     indicators int64[B], what a conditioned policy is told (`learner.policies.base`), None: nothing;
-    images uint8[B, h, w, c], None where the policy has no camera.
+    images uint8[B, h, w, c], None where the policy has no camera;
+    ranks int64[B], with which of several ranks each sample lies, None: there is one.
     """
 
     states: Floats
@@ -63,28 +75,60 @@ class Batch:
     advantages: Floats
     indicators: npt.NDArray[np.int64] | None = None
     images: npt.NDArray[np.uint8] | None = None
+    ranks: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.tasks)
+
+    def only(self, rows: npt.NDArray[np.int64]) -> Batch:
+        """Some of the samples, copied."""
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            array = getattr(self, field.name)
+            found[field.name] = None if array is None else array[rows]
+        return Batch(**found)
 
 
 class ReplayBuffer:
     """Online and offline pools by task. What is drawn depends on the admissions' order and the generator only."""
 
-    def __init__(self, spec: PolicySpec, batch_size: int) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        batch_size: int,
+        *,
+        limit: int | None = None,
+        room: Room | None = None,
+        index: EpisodeIndex | None = None,
+        team: Team = ALONE,
+    ) -> None:
+        """An empty one.
+
+        Args:
+            spec: widths of the vectors, and the tasks.
+            batch_size: samples of a batch.
+            limit: of the steps that may lie here; None: no limit.
+            room: where frames lie.
+            index: of a buffer whose episodes will be added again, those that it holds, in their order.
+            team: whose frames lie on several ranks. All add the same episodes in the same order.
+        """
+        self._team = team
         self._spec = spec
-        self.draws = DrawCounter()
-        self._used = 0
-        self._states = np.empty((_FIRST_CAPACITY, spec.state_size), np.float32)
-        self._actions = np.empty((_FIRST_CAPACITY, spec.action_size), np.float32)
-        self._left = np.empty(_FIRST_CAPACITY, np.int32)
-        self._weights = np.empty(_FIRST_CAPACITY, np.float32)
-        self._advantages = np.empty(_FIRST_CAPACITY, np.float32)
-        # (task, source) -> anchors of each episode, in the order of admission
-        self._pools: dict[tuple[int, int], dict[str, npt.NDArray[np.int64]]] = {}
-        self._anchors = np.empty(0, np.int64)
+        self._limit = limit
+        self.index = index if index is not None else EpisodeIndex()
+        self.draws = DrawCounter(self.index.identity)
+        self._store = FrameStore(spec.state_size, spec.action_size, room or Room())
+        self._begins = array("q", [_NOWHERE]) * self.index.rows
+        self._shards = array("h", [0]) * self.index.rows
+        self._pools = {key: _Pool() for key in np.ndindex(len(spec.tasks), SOURCES)}
+        self._steps = 0
+        self._front = 0
         self._first = np.zeros((len(spec.tasks), SOURCES), np.int64)
         self._sizes = np.zeros((len(spec.tasks), SOURCES), np.int64)
+        self._tasks = np.empty(0, np.int64)
+        self._rows = np.empty(0, np.int32)
+        self._owners = np.empty(0, np.int64)
+        self._ends = self._bases = np.empty(0, np.int64)
         self._stale = False
         self._ahead = np.arange(spec.chunk)
         self._batch = Batch(
@@ -97,38 +141,57 @@ class ReplayBuffer:
             advantages=np.empty(batch_size, np.float32),
         )
 
+    @property
+    def steps(self) -> int:
+        """Steps of the episodes that have something to draw."""
+        return self._steps
+
     def add(self, episode: Episode, selection: Selection) -> int:
         """Make the selected frames of an episode drawable; how many those are.
 
-        An earlier revision of the same episode is dropped.
+        An earlier revision of the same episode is dropped. One that the index holds already, in this revision and
+        without its frames, gets them back.
 
         Raises:
             UnknownTask: the policy does not know the episode's task.
+            DiskFull: there is no room; nothing was changed.
         """
         record, frames = episode.record, episode.frames
         task = self._spec.task_index(record.task)
-        self.remove(record.episode_id)
-        self._reserve(len(frames))
-        begin, end = self._used, self._used + len(frames)
-        self.draws.admit(begin, record.episode_id, record.revision)
-        self._states[begin:end] = frames.states
-        self._actions[begin:end] = frames.actions
-        self._left[begin:end] = runs_left(frames)
-        self._weights[begin:end] = selection.weights
-        self._advantages[begin:end] = selection.advantages
-        self._used = end
-        anchors = begin + np.flatnonzero(selection.drawable)
-        if len(anchors):
-            pool = self._pools.setdefault((task, ONLINE if record.online else OFFLINE), {})
-            pool[record.episode_id] = anchors
-            self._stale = True
-        return len(anchors)
+        chosen = np.flatnonzero(selection.drawable)
+        begin = _NOWHERE
+        if len(chosen):
+            facts = np.zeros(len(frames), FACTS)
+            facts["skip"][: len(chosen)] = chosen - np.arange(len(chosen))
+            facts["left"] = runs_left(frames)
+            facts["weight"] = selection.weights
+            facts["advantage"] = selection.advantages
+            begin = self._store.add(frames.states, frames.actions, facts)
+        self._enter(record, task, begin, len(chosen))
+        return len(chosen)
+
+    def add_elsewhere(self, record: EpisodeRecord, count: int) -> None:
+        """As `add`, for an episode whose frames lie with another rank, `count` of them drawable."""
+        self._enter(record, self._spec.task_index(record.task), _ELSEWHERE if count else _NOWHERE, count)
 
     def remove(self, episode_id: str) -> None:
         """Draw nothing of this episode any more; nothing happens if it is not here."""
-        for pool in self._pools.values():
-            if pool.pop(episode_id, None) is not None:
-                self._stale = True
+        row = self.index.row(episode_id)
+        if row is not None:
+            self._drop(row)
+            self.index.mark(row, GONE)
+
+    def overflow(self) -> list[str]:
+        """Let leave what must, and say which episodes those were; to be called after each `add`."""
+        left: list[str] = []
+        while self._limit is not None and self._steps > self._limit and self._front < self.index.rows - 1:
+            row = self._front
+            if self.index.state(row) == HELD and self.index.online(row) and self._begins[row] != _NOWHERE:
+                self._drop(row)
+                self.index.mark(row, LEFT)
+                left.append(self.index.identity(row)[0])
+            self._front += 1
+        return left
 
     def sizes(self) -> npt.NDArray[np.int64]:
         """Frames that may be drawn, int64[tasks, 2]: offline, online."""
@@ -141,6 +204,8 @@ class ReplayBuffer:
         NaN where a task has no data at all.
         """
         self._refresh()
+        if self._sizes.all():  # what is usual
+            return online_shares
         shares = np.where(self._sizes[:, ONLINE] == 0, 0.0, online_shares)
         shares = np.where(self._sizes[:, OFFLINE] == 0, 1.0, shares)
         return np.where(self._sizes.any(axis=1), shares, np.nan)
@@ -163,7 +228,7 @@ class ReplayBuffer:
         """
         self._refresh()
         batch, size = self._batch, len(self._batch)
-        tasks = np.flatnonzero(self._sizes.any(axis=1))
+        tasks = self._tasks
         if len(tasks) == 0:
             raise ValueError("the replay buffer holds no frame that may be drawn")
         shares = self.shares(online_shares)
@@ -174,40 +239,128 @@ class ReplayBuffer:
             places = np.searchsorted(shared_out, random.random(size) * shared_out[-1], side="right")
             batch.tasks[:] = tasks[np.minimum(places, len(tasks) - 1)]
         np.less(random.random(size), shares[batch.tasks], out=batch.online)
-        source = batch.online.astype(np.int64)
-        places = random.integers(self._sizes[batch.tasks, source])
-        anchors = self._anchors[self._first[batch.tasks, source] + places]
-        self.draws.count(anchors)
+        cells = batch.tasks * SOURCES + batch.online
+        places = self._first.ravel()[cells] + random.integers(self._sizes.ravel()[cells])
+        entries = np.searchsorted(self._ends, places, side="right")
+        self.draws.count(self._rows[entries])
+        if self._team.ranks == 1:
+            self._gather(places + self._bases[entries], batch)
+            return batch
+        owners = self._owners[entries]
+        mine = np.flatnonzero(np.isin(owners, self._team.mine))
+        part = replace(batch.only(mine), ranks=owners[mine])
+        self._gather((places + self._bases[entries])[mine], part)
+        return part
+
+    @property
+    def whole(self) -> Batch:
+        """The batch that was drawn last, of which several ranks have a part each: tasks and sources are whole."""
+        return self._batch
+
+    def close(self) -> None:
+        """Let go of the frames' files."""
+        self._store.close()
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of the index in memory, by part, and `disk`: those of the files."""
+        pools = sum(pool.nbytes for pool in self._pools.values())
+        drawn = self._rows.nbytes + self._ends.nbytes + self._bases.nbytes
+        places = 10 * len(self._begins)
+        return {
+            "episodes": self.index.nbytes,
+            "pools": pools + drawn + places,
+            "disk": self._store.end * self._store.row_bytes,
+        }
+
+    def _gather(self, ranks: npt.NDArray[np.int64], batch: Batch) -> None:
+        """Fill a batch; `ranks` are rows of the store, of which `skip` says how far on the chosen frame lies."""
+        store = self._store
         # mode="clip" lets numpy write straight into `out`; targets past the end of the array are masked anyway.
-        np.take(self._states, anchors, axis=0, out=batch.states, mode="clip")
-        np.take(self._actions, anchors[:, None] + self._ahead, axis=0, out=batch.actions, mode="clip")
-        np.less(self._ahead, self._left[anchors][:, None], out=batch.mask, casting="unsafe")
+        anchors = ranks + store.facts["skip"][ranks]
+        facts = store.facts.take(anchors)
+        np.take(store.states, anchors, axis=0, out=batch.states, mode="clip")
+        np.take(store.actions, anchors[:, None] + self._ahead, axis=0, out=batch.actions, mode="clip")
+        np.less(self._ahead, facts["left"][:, None], out=batch.mask, casting="unsafe")
         batch.actions[batch.mask == 0.0] = 0.0
-        np.take(self._weights, anchors, out=batch.weights, mode="clip")
-        np.take(self._advantages, anchors, out=batch.advantages, mode="clip")
-        return batch
+        batch.weights[:] = facts["weight"]
+        batch.advantages[:] = facts["advantage"]
+
+    def _row(self, record: EpisodeRecord) -> int:
+        """The index's row for an episode that is added; what it had before is dropped."""
+        row = self.index.row(record.episode_id)
+        if row is not None:
+            known = self._begins[row] != _NOWHERE
+            same = self.index.identity(row)[1] == record.revision and self.index.state(row) == HELD
+            if same and not known:
+                return row
+            self._drop(row)
+        self._begins.append(_NOWHERE)
+        self._shards.append(0)
+        return self.index.put(record)
+
+    def _enter(self, record: EpisodeRecord, task: int, begin: int, count: int) -> None:
+        row = self._row(record)
+        self._begins[row], self._shards[row] = begin, self._team.owner(record.episode_id)
+        if count:
+            self._pools[task, ONLINE if record.online else OFFLINE].append(row, count)
+            self._steps += record.step_count
+            self._stale = True
+
+    def _drop(self, row: int) -> None:
+        begin, self._begins[row] = self._begins[row], _NOWHERE
+        if begin == _NOWHERE:
+            return
+        if begin != _ELSEWHERE:
+            self._store.remove(begin, self.index.steps[row])
+        self._steps -= self.index.steps[row]
+        for pool in self._pools.values():
+            pool.remove(row)
+        self._stale = True
 
     def _refresh(self) -> None:
         if not self._stale:
             return
-        parts: list[npt.NDArray[np.int64]] = []
-        position = 0
-        for task, source in np.ndindex(*self._sizes.shape):
-            pool = self._pools.get((task, source), {})
-            size = sum(len(anchors) for anchors in pool.values())
-            self._first[task, source], self._sizes[task, source] = position, size
-            parts.extend(pool.values())
+        begins = np.frombuffer(self._begins, np.int64)
+        rows, counts, position = [], [], 0
+        for key, pool in self._pools.items():
+            found = pool.drawable()
+            size = int(found[1].sum())
+            self._first[key], self._sizes[key] = position, size
+            rows.append(found[0])
+            counts.append(found[1])
             position += size
-        self._anchors = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        self._tasks = np.flatnonzero(self._sizes.any(axis=1))
+        self._rows = np.concatenate(rows)
+        ends = np.cumsum(np.concatenate(counts), dtype=np.int64)
+        # Place p of the drawable frames lies in row p + base of the store, less what is skipped there.
+        self._bases = begins[self._rows]
+        self._bases[1:] -= ends[:-1]
+        self._ends = ends
+        if self._team.ranks > 1:
+            self._owners = np.frombuffer(self._shards, np.int16)[self._rows].astype(np.int64)
         self._stale = False
 
-    def _reserve(self, count: int) -> None:
-        needed, capacity = self._used + count, len(self._left)
-        if needed <= capacity:
-            return
-        more = max(capacity, needed - capacity)  # doubles, so that adding stays linear
-        self._states = np.concatenate((self._states, np.empty((more, self._spec.state_size), np.float32)))
-        self._actions = np.concatenate((self._actions, np.empty((more, self._spec.action_size), np.float32)))
-        self._left = np.concatenate((self._left, np.empty(more, np.int32)))
-        self._weights = np.concatenate((self._weights, np.empty(more, np.float32)))
-        self._advantages = np.concatenate((self._advantages, np.empty(more, np.float32)))
+
+class _Pool:
+    """Rows of the index, rising, and how many frames of each may be drawn."""
+
+    def __init__(self) -> None:
+        self._rows, self._counts = array("i"), array("i")
+
+    def append(self, row: int, count: int) -> None:
+        self._rows.append(row)
+        self._counts.append(count)
+
+    def remove(self, row: int) -> None:
+        place = bisect.bisect_left(self._rows, row)
+        if place < len(self._rows) and self._rows[place] == row:
+            self._counts[place] = 0
+
+    def drawable(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        rows, counts = (np.array(column, np.int32) for column in (self._rows, self._counts))
+        some = counts > 0
+        return rows[some], counts[some]
+
+    @property
+    def nbytes(self) -> int:
+        return 8 * len(self._rows)

@@ -18,14 +18,16 @@ from infra.settings import Settings
 from learner.checkpoint import CheckpointStore
 from learner.core import TrainingCore
 from learner.errors import JournalMissing, PayloadGone
+from learner.frames import Room
 from learner.journal import Journal, path_to
 from learner.machine import fingerprint
 from learner.patience import Patience
-from learner.payloads import PayloadFetcher
 from learner.policies.artifact import Arrays, unpack
+from learner.ranks import make_fetcher
 from learner.rerun import rerun
 from learner.resume import restore
 from learner.stream import EventStream
+from learner.team import ALONE
 from schemas.events import PolicyVersion
 from schemas.topics import POLICY_VERSIONS
 
@@ -101,7 +103,9 @@ def replay(
     published = _published(settings, policy, patience)
     if version not in published:
         raise JournalMissing(f"{policy} has no version {version}; it has {_those(published)}")
-    journal, payloads = Journal(store, policy, patience), PayloadFetcher(store, patience)
+    journal = Journal(store, policy, patience)
+    payloads = make_fetcher(settings, store, patience, ALONE)
+    room = Room(settings.cache.directory / "frames", patience.wait_for_room)
     try:
         core: TrainingCore | None = None
         path = path_to(version, published, journal)
@@ -110,7 +114,7 @@ def replay(
             for checkpoint in CheckpointStore(store, policy, patience, keep=1).newest_first():
                 place = ancestors.get(checkpoint.announcement.version)
                 if place is not None and checkpoint.announcement.sha256 == path[place].sha256:
-                    restored = restore(checkpoint.settings, checkpoint, payloads)
+                    restored = restore(checkpoint.settings, checkpoint, payloads, room)
                     if restored.lost:
                         raise PayloadGone(f"of version {checkpoint.announcement.version}: {restored.lost[0]}")
                     core = restored.core
@@ -118,7 +122,7 @@ def replay(
                     break
         began = core.learner_step if core is not None else 0
         for segment in path:
-            core = rerun(core, segment, payloads)
+            core = rerun(core, segment, payloads, room)
             told(segment.version, segment.learner_step)
         if core is None:
             raise JournalMissing(f"there is nothing to train for version {version}")

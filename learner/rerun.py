@@ -5,40 +5,60 @@ The learner goes through this file when it goes on after a kill, and `sop replay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from infra.settings import LearnerSettings
-from learner.core import TrainingCore, base_spec
+from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, JournalMissing, PayloadGone
+from learner.frames import Room
 from learner.journal import Beginning, Entry, Segment
+from learner.kept import keep_all
+from learner.line_spec import base_spec
 from learner.payloads import PayloadFetcher
+from learner.team import ALONE, Team
 
 
-def begin(settings: LearnerSettings, beginning: Beginning, demonstrations: Sequence[Episode]) -> TrainingCore:
-    """A new policy with these demonstrations admitted, in their order; prepared, and not yet trained."""
-    core = TrainingCore(settings, base_spec(settings, beginning.features, beginning.fps, demonstrations))
+def begin(
+    settings: LearnerSettings,
+    beginning: Beginning,
+    demonstrations: Sequence[Episode],
+    room: Room | None = None,
+    team: Team = ALONE,
+) -> TrainingCore:
+    """A new policy with these demonstrations admitted, in their order; prepared, and not yet trained.
+
+    They are gone through several times, one after the other; `room` is where the frames will lie.
+    """
+    spec = base_spec(settings, beginning.features, beginning.fps, demonstrations)
+    core = TrainingCore(settings, spec, room=room, team=team)
     core.prepare(demonstrations)
+    core.tell()
     for episode in demonstrations:
         core.admit(episode)
     return core
 
 
 def train_base(core: TrainingCore, settings: LearnerSettings, update: Callable[[], object]) -> None:
-    """The first version's training; `update` takes one offline step of `core`."""
-    core.begin_phase(settings.pretrain_learning_rate, decay_over=settings.pretrain_steps)
-    for _ in range(settings.pretrain_steps):
+    """The first version's training, or the rest of it; `update` takes one offline step of `core`."""
+    if core.learner_step == 0:
+        core.begin_phase(settings.pretrain_learning_rate, decay_over=settings.pretrain_steps)
+    while core.learner_step < settings.pretrain_steps:
         update()
     core.begin_phase(settings.learning_rate)
 
 
-def rerun(core: TrainingCore | None, segment: Segment, payloads: PayloadFetcher) -> TrainingCore:
+def rerun(
+    core: TrainingCore | None, segment: Segment, payloads: PayloadFetcher, room: Room | None = None
+) -> TrainingCore:
     """Train one version again, from its parent's core; None for a line's first.
 
     Args:
         core: is changed; if it was made with other settings, another one is returned.
         segment: how the version came about.
         payloads: where the episodes come from.
+        room: where the frames of a line's first version lie.
 
     Raises:
         PayloadGone: an episode can no longer be read as it was announced.
@@ -47,25 +67,31 @@ def rerun(core: TrainingCore | None, segment: Segment, payloads: PayloadFetcher)
     """
     settings = LearnerSettings.model_validate_json(segment.config)
     entries = list(segment.entries)
-    episodes = _episodes(entries, payloads)
+    episodes = _episodes(segment.entries, payloads)
     if core is None:
         first = entries.pop(0) if entries else Entry(learner_step=0)
         if first.beginning is None:
             raise JournalMissing(f"version {segment.version}: the journal does not say what the line began with")
-        core = begin(settings, first.beginning, [next(episodes) for _ in first.admitted])
+        demonstrations = keep_all(itertools.islice(episodes, len(first.admitted)), room or Room())
+        core = begin(settings, first.beginning, demonstrations, room, Team(segment.ranks))
         begun = core
         train_base(begun, settings, lambda: begun.update(online=False))
-    elif core.settings != settings:
-        core = with_settings(core, settings, payloads)
+    elif core.settings != settings or core.team.ranks != segment.ranks:
+        if not core.team.alone and core.team.ranks != segment.ranks:
+            raise JournalMissing(
+                f"version {segment.version} was trained by {segment.ranks} ranks, here are {core.team.ranks}: "
+                "start as many, or one, which can do the work of all"
+            )
+        core = with_settings(core, settings, payloads, Team(segment.ranks) if core.team.alone else core.team)
     for entry in entries:
         _update_until(core, entry.learner_step)
-        apply(core, entry, [next(episodes) for _ in entry.admitted])
+        apply(core, entry, itertools.islice(episodes, len(entry.admitted)))
     _update_until(core, segment.learner_step)
     core.take_draws()  # they were told when it was published, and are none of the next version's
     return core
 
 
-def apply(core: TrainingCore, entry: Entry, episodes: Sequence[Episode]) -> None:
+def apply(core: TrainingCore, entry: Entry, episodes: Iterable[Episode]) -> None:
     """Do what was decided; `episodes` are those that `entry` admits, in its order."""
     for episode_id in entry.forgotten:
         core.forget(episode_id)
@@ -73,23 +99,26 @@ def apply(core: TrainingCore, entry: Entry, episodes: Sequence[Episode]) -> None
         core.admit(episode)
 
 
-def with_settings(core: TrainingCore, settings: LearnerSettings, payloads: PayloadFetcher) -> TrainingCore:
-    """What a learner makes of a core that was started again with other settings.
+def with_settings(
+    core: TrainingCore, settings: LearnerSettings, payloads: PayloadFetcher, team: Team | None = None
+) -> TrainingCore:
+    """What a learner makes of a core that was started again with other settings, or with another team.
 
     Raises:
         PayloadGone: an episode can no longer be read as it was announced.
     """
-    restored = TrainingCore.restore(settings, *core.snapshot())
-    for episode in _readable(list(restored.episodes.values()), payloads):
+    restored = TrainingCore.restore(settings, *core.snapshot(), room=core.room, team=team or core.team)
+    core.close()
+    for episode in _readable(restored.episodes.held(), payloads):
         restored.refill(episode)
     return restored
 
 
 def _episodes(entries: Sequence[Entry], payloads: PayloadFetcher) -> Iterator[Episode]:
-    return _readable([decision.record for entry in entries for decision in entry.admitted], payloads)
+    return _readable((decision.record for entry in entries for decision in entry.admitted), payloads)
 
 
-def _readable(records: Sequence[EpisodeRecord], payloads: PayloadFetcher) -> Iterator[Episode]:
+def _readable(records: Iterable[EpisodeRecord], payloads: PayloadFetcher) -> Iterator[Episode]:
     for record, episode in payloads.take_all(records):
         if isinstance(episode, BadPayload):
             raise PayloadGone(f"episode {record.episode_id} cannot be read any more: {episode}")

@@ -12,9 +12,11 @@ from learner.checkpoint import Checkpoint
 from learner.core import TrainingCore
 from learner.episodes import EpisodeRecord
 from learner.errors import BadPayload, InvalidArtifact, JournalMissing, PayloadGone
+from learner.frames import Room
 from learner.journal import Journal, path_to
 from learner.payloads import PayloadFetcher
 from learner.rerun import rerun, with_settings
+from learner.team import ALONE, Team
 from schemas.events import PolicyVersion
 
 _log = structlog.get_logger(__name__)
@@ -36,13 +38,16 @@ def resume(
     published: dict[int, PolicyVersion],
     journal: Journal,
     payloads: PayloadFetcher,
+    *,
+    room: Room | None = None,
+    team: Team = ALONE,
 ) -> Resumed:
     """The core of the newest version, or of the checkpoint's if the way from there to the newest cannot be gone.
 
     Raises:
         Stopped: a stop was asked for.
     """
-    resumed = restore(settings, checkpoint, payloads)
+    resumed = restore(settings, checkpoint, payloads, room, team)
     newest = published[max(published)]
     if newest.version == resumed.at.version or resumed.lost:
         return resumed
@@ -57,17 +62,24 @@ def resume(
             _log.info("version_trained_again", version=segment.version, sha256=digest)
     except (JournalMissing, PayloadGone, InvalidArtifact) as error:
         _log.error("going_on_from_an_older_version", version=checkpoint.announcement.version, reason=str(error))
-        return restore(settings, checkpoint, payloads)
-    if resumed.core.settings != settings:
-        resumed.core = with_settings(resumed.core, settings, payloads)
+        resumed.core.close()
+        return restore(settings, checkpoint, payloads, room, team)
+    if resumed.core.settings != settings or resumed.core.team != team:
+        resumed.core = with_settings(resumed.core, settings, payloads, team)
     return resumed
 
 
-def restore(settings: LearnerSettings, checkpoint: Checkpoint, payloads: PayloadFetcher) -> Resumed:
-    """The core of a checkpoint, its buffer filled again."""
-    core = TrainingCore.restore(settings, checkpoint.core, checkpoint.tensors)
+def restore(
+    settings: LearnerSettings,
+    checkpoint: Checkpoint,
+    payloads: PayloadFetcher,
+    room: Room | None = None,
+    team: Team = ALONE,
+) -> Resumed:
+    """The core of a checkpoint, its buffer filled again; `room` is where the frames will lie."""
+    core = TrainingCore.restore(settings, checkpoint.core, checkpoint.tensors, room=room, team=team)
     resumed = Resumed(core, checkpoint.announcement, list(checkpoint.set_aside))
-    for record, episode in payloads.take_all(list(core.episodes.values())):
+    for record, episode in payloads.take_all(core.episodes.held()):
         if isinstance(episode, BadPayload):
             _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
             core.forget(record.episode_id)

@@ -5,8 +5,8 @@ The loop of SOP (paper, Algorithm 1). `learner.line` says what each step does to
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Container
 from datetime import datetime
 
 import structlog
@@ -14,18 +14,21 @@ import structlog
 from infra.clock import Clock, SystemClock
 from infra.health import Health
 from infra.settings import Settings
-from learner.barrier import Barrier, due, in_order
-from learner.episodes import Episode
-from learner.errors import RolledBack
-from learner.intake import Seen
+from learner.barrier import Barrier, due
+from learner.errors import RankGone, RolledBack
+from learner.gathering import Gathered
 from learner.line import Line
 from learner.patience import Stopped
+from learner.ranks import follow
 from learner.rerun import train_base
+from learner.team import Team, assemble
 from schemas.events import EpisodeSource, Heartbeat
 from schemas.topics import ROBOT_STATUS
 
 _IDLE_SECONDS = 0.2
 _BARRIER_SECONDS = 0.05
+# Announcements that are read before earlier ones are admitted: some 50 MB, whatever the topic holds.
+_MOST_WAITING = 5_000
 # Between two looks at the stream: about 25 ms of training, so that an episode is admitted soon after it is seen.
 _UPDATES_BETWEEN_LOOKS = 10
 
@@ -37,14 +40,38 @@ def run(
 ) -> None:
     """Train and publish one policy line until `stop` is set.
 
+    Under torchrun each rank calls this; those behind the first do what it says.
+
     Raises:
         CheckpointMissing: versions of the line were published, and nothing to go on from is left.
         ProducerFenced: another learner took the line over.
+        RankGone: under torchrun, another rank ended.
         OffsetsExpired: episodes were deleted by retention before they were read.
     """
+    team = assemble()
+    if not team.leads:
+        follow_first_rank(settings, team, stop)
+        return
+    try:
+        _lead(settings, stop, health or Health(), clock or SystemClock(), team)
+    finally:
+        with contextlib.suppress(RankGone):
+            team.tell(b'{"do": "end"}')
+
+
+def follow_first_rank(settings: Settings, team: Team, stop: threading.Event) -> None:
+    """Do what the first rank says until it is done, or gone."""
+    _log.info("rank_follows", rank=team.rank, ranks=team.ranks)
+    try:
+        follow(settings, team, stop)
+    except Stopped:
+        _log.info("rank_stopped", rank=team.rank)
+
+
+def _lead(settings: Settings, stop: threading.Event, health: Health, clock: Clock, team: Team) -> None:
     while True:
         try:
-            with Line(settings, stop, clock or SystemClock(), health or Health()) as line:
+            with Line(settings, stop, clock, health, team=team) as line:
                 line.take_over()
                 line.catch_up()
                 if not line.started:
@@ -64,9 +91,10 @@ def run(
 
 def begin_line(line: Line) -> None:
     """Wait for demonstrations, until there are enough of one kind."""
-    gathered = gather_demonstrations(line, line.settings.pretrain_episodes)
-    while not line.start(_ordered(gathered, line.intake.excluded)):
-        gathered |= gather_demonstrations(line, 1)
+    gathered = Gathered(line.room)
+    gather_demonstrations(line, gathered, line.settings.pretrain_episodes)
+    while not line.start(gathered):
+        gather_demonstrations(line, gathered, 1)
 
 
 def publish_base(line: Line) -> None:
@@ -78,27 +106,27 @@ def publish_base(line: Line) -> None:
     line.publish()
 
 
-def gather_demonstrations(line: Line, count: int) -> dict[str, tuple[Seen, Episode]]:
-    """Wait for `count` demonstrations whose payloads are good; all that are there then, by episode_id."""
-    gathered: dict[str, tuple[Seen, Episode]] = {}
+def gather_demonstrations(line: Line, gathered: Gathered, count: int) -> None:
+    """Wait for `count` more demonstrations whose payloads are good; all that are there then are taken."""
+    taken = 0
     _log.info("learner_waits", demonstrations=count)
-    while len(gathered) < count:
+    while taken < count:
         line.intake.poll(_IDLE_SECONDS)
         waiting = [s for s in line.intake.waiting.values() if s.record.source is EpisodeSource.DEMONSTRATION]
-        if len(gathered) + len(waiting) < count:
+        if taken + len(waiting) < count:
             continue
-        for seen in waiting:
-            episode = line.intake.take(seen)
-            if episode is not None:
-                gathered[seen.record.episode_id] = seen, episode
-    return gathered
+        taken += gathered.take(line.intake, waiting)
 
 
 def follow_fleet(line: Line) -> None:
     """Train on what arrives, as it arrives, and publish every `publish_every` steps."""
     core, publish_every = line.core, line.settings.publish_every
     while True:
-        line.intake.poll(0.0 if core.updates_allowed() else _IDLE_SECONDS)
+        idle = 0.0 if core.updates_allowed() else _IDLE_SECONDS
+        if len(line.intake.waiting) < _MOST_WAITING:
+            line.intake.poll(idle)
+        else:
+            line.pause(idle)
         line.admit(line.intake.ready())
         line.look_for_rollback()
         left = line.published_step + publish_every - core.learner_step
@@ -134,11 +162,6 @@ def follow_simulated_fleet(line: Line, interval: float) -> None:
         for _ in range(min(settings.publish_every, core.updates_allowed())):
             line.update(online=True)
         line.publish()
-
-
-def _ordered(gathered: dict[str, tuple[Seen, Episode]], excluded: Container[str]) -> list[tuple[Seen, Episode]]:
-    left = [seen for seen, _ in gathered.values() if seen.record.episode_id not in excluded]
-    return [gathered[seen.record.episode_id] for seen in in_order(left)]
 
 
 def _barrier(line: Line, interval: float) -> Barrier:

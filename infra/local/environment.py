@@ -21,6 +21,7 @@ def variables(site: Site) -> dict[str, str]:
             "SOP_S3__ACCESS_KEY_ID": secrets.s3_access_key_id,
             "SOP_S3__SECRET_ACCESS_KEY": secrets.s3_secret_access_key,
             "SOP_S3__REGION": REGION,
+            "SOP_CACHE__DIRECTORY": str(site.data_dir / "cache"),  # of what is in the bucket; goes with it
         }
     if "clickhouse" in ports:
         found |= {

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from learner.episodes import Episode
+from learner.episodes import Episode, EpisodeRecord
+from learner.frames import Room
 from learner.policies.artifact import Arrays
 from learner.policies.base import Floats, PolicySpec
 from learner.replay import Batch, Selection
+from learner.team import Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,9 @@ class Metrics:
 class Algorithm(Protocol):
     """Plug-in algorithm G of SOP (paper, Algorithm 1)."""
 
+    team: Team
+    """Who trains together; set before the first update."""
+
     @property
     def name(self) -> str:
         """As in settings and announcements."""
@@ -33,8 +38,11 @@ class Algorithm(Protocol):
         """What the policy in training reads and writes."""
         ...
 
-    def prepare(self, episodes: Sequence[Episode]) -> None:
-        """Learn what must be known before any frame is selected; once, from what the line begins with."""
+    def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
+        """Learn what must be known before any frame is selected; once, from what the line begins with.
+
+        Each access to `episodes` may read from the disk; `room` is where to put what memory need not hold.
+        """
         ...
 
     def select(self, episode: Episode) -> Selection:
@@ -45,12 +53,23 @@ class Algorithm(Protocol):
         """An episode that was selected from is no longer training data."""
         ...
 
+    def known_of(self, episode_id: str) -> bytes:
+        """What ranks without an episode's frames must know of it, once its owner has selected from it."""
+        ...
+
+    def hear_of(self, record: EpisodeRecord, known: bytes) -> None:
+        """What the owner knows of an episode whose frames are elsewhere."""
+        ...
+
     def begin_phase(self, learning_rate: float, decay_over: int | None = None) -> None:
         """Start afresh with this learning rate; with `decay_over` it falls to a tenth over so many updates."""
         ...
 
     def update(self, batch: Batch) -> Metrics:
-        """One gradient step."""
+        """One gradient step.
+
+        With several ranks the batch holds the samples that lie with this process, and `losses` are theirs.
+        """
         ...
 
     def weights(self) -> Arrays:

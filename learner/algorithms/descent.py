@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from learner.errors import InvalidArtifact
@@ -35,6 +37,7 @@ class Descent:
 
     def __init__(self, policy: Trainable, *, seed: int, ema_half_life: float) -> None:
         """`seed` of `random`, the only source of chance; `ema_half_life` in updates, 0: the weights themselves."""
+        self._seed, self._taken = seed, 0
         torch.set_num_threads(1)
         self.random = torch.Generator().manual_seed(seed)
         self._names = policy.names()
@@ -60,7 +63,28 @@ class Descent:
 
     def step(self, loss: torch.Tensor) -> None:
         """Descend `loss` by one update."""
-        gradients = torch.autograd.grad(loss, self._parameters)
+        self.follow(torch.autograd.grad(loss, self._parameters))
+
+    def chance(self, rank: int) -> torch.Generator:
+        """Where one of several ranks has its chance from in this update; nothing of it need be kept."""
+        words = np.random.SeedSequence((self._seed, self._taken, rank)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(words[0] >> 1))
+
+    def gradient(self, loss: torch.Tensor | None) -> npt.NDArray[np.float32]:
+        """That of `loss` by every parameter, flat; of None zeros."""
+        if loss is None:
+            return np.zeros(sum(p.numel() for p in self._parameters), np.float32)
+        found = torch.autograd.grad(loss, self._parameters)
+        return torch.cat([part.reshape(-1) for part in found]).numpy()
+
+    def unflattened(self, gradient: npt.NDArray[np.float32]) -> list[torch.Tensor]:
+        """A flat gradient by parameter."""
+        cuts = np.split(gradient, np.cumsum([p.numel() for p in self._parameters])[:-1])
+        return [torch.from_numpy(cut).view(p.shape) for cut, p in zip(cuts, self._parameters, strict=True)]
+
+    def follow(self, gradients: Sequence[torch.Tensor]) -> None:
+        """One update along these gradients, one for each parameter."""
+        self._taken += 1
         rate = self.learning_rate
         self._updates += 1
         step_size = rate / (1.0 - _BETA1**self._updates)
@@ -83,6 +107,7 @@ class Descent:
         decay = -1 if self._decay_over is None else self._decay_over
         state = {
             "schedule": np.array([self._learning_rate, decay, self._updates], np.float64),
+            "taken": np.array([self._taken], np.int64),
             "torch_random": np.array(self.random.get_state().numpy()),
         }
         for kind, tensors in self._kinds().items():
@@ -100,6 +125,7 @@ class Descent:
             learning_rate, decay, updates = (float(number) for number in state["schedule"])
             self.begin_phase(learning_rate, None if decay < 0 else int(decay))
             self._updates = int(updates)
+            self._taken = int(state["taken"][0]) if "taken" in state else 0  # checkpoints of one rank did not say
             with torch.no_grad():
                 for kind, tensors in self._kinds().items():
                     for name, tensor in zip(self._names, tensors, strict=True):

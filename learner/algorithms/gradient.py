@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from learner.algorithms.base import Metrics
 from learner.algorithms.descent import Descent
-from learner.episodes import Episode
+from learner.episodes import Episode, EpisodeRecord
+from learner.frames import Room
 from learner.policies.artifact import Arrays
 from learner.policies.base import PolicySpec, TrainablePolicy
 from learner.replay import Batch
+from learner.team import ALONE
 
 
 class GradientAlgorithm:
@@ -19,6 +22,7 @@ class GradientAlgorithm:
 
     def __init__(self, policy: TrainablePolicy, *, seed: int, ema_half_life: float) -> None:
         """`ema_half_life` in updates; the averaged weights are what is published."""
+        self.team = ALONE
         self._policy = policy
         self._descent = Descent(policy, seed=seed, ema_half_life=ema_half_life)
 
@@ -27,7 +31,7 @@ class GradientAlgorithm:
         """What the policy in training reads and writes."""
         return self._policy.spec
 
-    def prepare(self, episodes: Sequence[Episode]) -> None:
+    def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
         """Nothing to learn beforehand."""
 
     def forget(self, episode_id: str) -> None:
@@ -39,11 +43,49 @@ class GradientAlgorithm:
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient step on the mean of the samples' losses, weighted as they were selected."""
-        losses = self._policy.losses(batch, self._descent.random)
+        if self.team.ranks > 1:
+            return self._update_together(batch)
+        losses = self.losses(batch, self._descent.random)
         weights = torch.from_numpy(batch.weights)
         loss = (losses * weights).sum() / weights.sum()
         self._descent.step(loss)
         return Metrics(loss=float(loss.detach()), losses=losses.detach().numpy())
+
+    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
+        """Loss of each sample, float32[B], differentiable."""
+        return self._policy.losses(batch, random)
+
+    def known_of(self, episode_id: str) -> bytes:
+        """Nothing that other ranks would have to know."""
+        del episode_id
+        return b""
+
+    def hear_of(self, record: EpisodeRecord, known: bytes) -> None:
+        """Nothing to hear."""
+
+    def _update_together(self, batch: Batch) -> Metrics:
+        """The same step; each rank computes the part of the sums whose samples lie with it.
+
+        The mean is over the whole batch, however many samples a rank has of it; one that has none adds zeros.
+        """
+        parts, losses = [], np.zeros(len(batch), np.float32)
+        for rank in self.team.mine:
+            mine = np.flatnonzero(batch.ranks == rank)
+            if len(mine):
+                part = batch.only(mine)
+                found = self.losses(part, self._descent.chance(rank))
+                weights = torch.from_numpy(part.weights)
+                loss = (found * weights).sum()
+                sums = float(weights.sum()), float(loss.detach())
+                gradient = self._descent.gradient(loss)
+                losses[mine] = found.detach().numpy()
+            else:
+                gradient, sums = self._descent.gradient(None), (0.0, 0.0)
+            parts.append(np.concatenate((gradient, np.array(sums, np.float32))))
+        total = self.team.add(parts)
+        weight = total[-2]
+        self._descent.follow(self._descent.unflattened(total[:-2] / weight))
+        return Metrics(loss=float(total[-1] / weight), losses=losses)
 
     def weights(self) -> Arrays:
         """The averaged weights."""

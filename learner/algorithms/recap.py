@@ -6,7 +6,8 @@ N = 50; human corrections are positive; loss on actions only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,12 +16,12 @@ import structlog
 import torch
 
 from learner.algorithms.advantage import n_step_advantages, threshold
-from learner.algorithms.base import Metrics
 from learner.algorithms.gradient import GradientAlgorithm
 from learner.algorithms.returns import horizons, last_reward, monte_carlo_returns, outcome
 from learner.algorithms.value import ValueFunction
-from learner.episodes import Episode
+from learner.episodes import Episode, EpisodeRecord
 from learner.errors import InvalidArtifact
+from learner.frames import Column, Room
 from learner.policies.artifact import Arrays
 from learner.policies.base import NEGATIVE, POSITIVE, UNCONDITIONED, Floats, TrainablePolicy
 from learner.replay import Batch, Selection
@@ -70,31 +71,42 @@ class Recap(GradientAlgorithm):
         self._known: list[dict[str, Floats]] = [{} for _ in policy.spec.tasks]
         self._thresholds: npt.NDArray[np.float64] | None = None
 
-    def prepare(self, episodes: Sequence[Episode]) -> None:
+    def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
         """Fit the value function to the returns of episodes whose outcome is known; it is frozen from then on."""
         tasks, options = self.spec.tasks, self._options
-        judged = [(e, success) for e in episodes if len(e.frames) and (success := outcome(e.record)) is not None]
-        if not judged:
-            _log.warning("value_function_not_fitted", reason="no episode TERMINATED with known success")
-            return
-        self._horizons = horizons((episode for episode, _ in judged), tasks)
-        places = [tasks.index(episode.record.task) for episode, _ in judged]
-        returns = [
-            monte_carlo_returns(
+
+        def judged() -> Iterator[tuple[Episode, bool]]:
+            for episode in episodes:
+                if len(episode.frames) and (success := outcome(episode.record)) is not None:
+                    yield episode, success
+
+        self._horizons = horizons((episode for episode, _ in judged()), tasks)
+        states = Column(room or Room(), np.float32, self.spec.state_size)
+        places, returns = array("i"), array("f")
+        count = 0
+        for episode, success in judged():
+            task = tasks.index(episode.record.task)
+            states.write(len(returns), episode.frames.states)
+            places.extend([task] * len(episode.frames))
+            told = monte_carlo_returns(
                 episode.frames.index,
                 success=success,
                 horizon=int(self._horizons[task]),
                 failure_penalty=options.failure_penalty,
             )
-            for (episode, success), task in zip(judged, places, strict=True)
-        ]
+            returns.frombytes(told.tobytes())
+            count += 1
+        if not count:
+            _log.warning("value_function_not_fitted", reason="no episode TERMINATED with known success")
+            return
         loss = self._value.fit(
-            np.concatenate([episode.frames.states for episode, _ in judged]),
-            np.repeat(places, [len(part) for part in returns]),
-            np.concatenate(returns),
+            states.rows[: len(returns)],
+            np.frombuffer(places, np.int32),
+            np.frombuffer(returns, np.float32),
             steps=options.value_steps,
         )
-        _log.info("value_function_fitted", episodes=len(judged), cross_entropy=round(loss, 4))
+        states.close()
+        _log.info("value_function_fitted", episodes=count, cross_entropy=round(loss, 4))
 
     def select(self, episode: Episode) -> Selection:
         """Every frame, with its advantage: +∞ where a human acted, unless in a demonstration that failed."""
@@ -129,11 +141,23 @@ class Recap(GradientAlgorithm):
         labels = np.where(positive, POSITIVE, NEGATIVE)
         return np.where(np.isnan(batch.advantages), UNCONDITIONED, labels)
 
-    def update(self, batch: Batch) -> Metrics:
-        """One gradient step on the mean of the samples' losses, each under its indicator, or under none."""
-        withheld = torch.rand(len(batch), generator=self._descent.random).numpy() < self._options.dropout
+    def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
+        """Loss of each sample under its indicator, or under none, float32[B]."""
+        withheld = torch.rand(len(batch), generator=random).numpy() < self._options.dropout
         indicators = np.where(withheld, UNCONDITIONED, self.indicators(batch))
-        return super().update(replace(batch, indicators=indicators))
+        return super().losses(replace(batch, indicators=indicators), random)
+
+    def known_of(self, episode_id: str) -> bytes:
+        """Advantages of the policy's steps, which the threshold counts wherever they lie."""
+        found = (known[episode_id] for known in self._known if episode_id in known)
+        return next(found, np.empty(0, np.float32)).tobytes()
+
+    def hear_of(self, record: EpisodeRecord, known: bytes) -> None:
+        """Take their advantages into the threshold."""
+        self.forget(record.episode_id)
+        if known:
+            self._known[self.spec.task_index(record.task)][record.episode_id] = np.frombuffer(known, np.float32)
+            self._thresholds = None
 
     def state(self) -> Arrays:
         """Everything that decides the updates to come, the frozen value function included."""

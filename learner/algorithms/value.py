@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,23 +43,23 @@ class ValueFunction:
             self._layers.append((weight.requires_grad_(), torch.zeros(fan_out, requires_grad=True)))
         self._bins = torch.linspace(-1.0, 0.0, BINS, dtype=torch.float64)
 
-    def fit(self, states: Floats, tasks: npt.NDArray[np.int64], returns: Floats, *, steps: int) -> float:
+    def fit(self, states: Floats, tasks: npt.NDArray[np.integer[Any]], returns: Floats, *, steps: int) -> float:
         """Pre-train on Monte Carlo returns by cross-entropy; the mean loss of the last tenth of the steps.
 
         Args:
-            states: float32[n, d], n > 0.
-            tasks: int64[n], places in the policy's tasks.
+            states: float32[n, d], n > 0; on disk as well, for only what is drawn is read.
+            tasks: integers [n], places in the policy's tasks.
             returns: float32[n] in [−1, 0].
             steps: gradient steps; minibatches are drawn uniformly, always the same.
         """
-        inputs, targets = self._inputs(states, tasks), torch.from_numpy(bin_of(returns))
         random = np.random.default_rng(self._seed)
         descent = Descent(self, seed=self._seed, ema_half_life=0.0)
         descent.begin_phase(_LEARNING_RATE, steps)
         losses = []
         for _ in range(steps):
-            rows = torch.from_numpy(random.integers(len(states), size=min(_BATCH, len(states))))
-            loss = functional.cross_entropy(self._logits(inputs[rows]), targets[rows])
+            rows = random.integers(len(states), size=min(_BATCH, len(states)))
+            targets = torch.from_numpy(bin_of(returns[rows]))
+            loss = functional.cross_entropy(self._logits(self._inputs(states[rows], tasks[rows])), targets)
             descent.step(loss)
             losses.append(float(loss.detach()))
         return float(np.mean(losses[-max(1, steps // 10) :]))
@@ -96,7 +97,7 @@ class ValueFunction:
             with torch.no_grad():
                 tensor.copy_(torch.tensor(state[name]))
 
-    def _inputs(self, states: Floats, tasks: npt.NDArray[np.int64]) -> torch.Tensor:
+    def _inputs(self, states: Floats, tasks: npt.NDArray[np.integer[Any]]) -> torch.Tensor:
         one_hots = np.eye(self._tasks, dtype=np.float32)[tasks]
         return torch.from_numpy(np.concatenate(((states - self._mean) / self._std, one_hots), axis=1))
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from infra.settings import LearnerSettings
-from learner.core import TrainingCore, base_spec
+from learner.core import TrainingCore
+from learner.line_spec import base_spec
 from learner.policies import load_policy
 from learner.policies.artifact import pack_json, unpack_json
 from schemas.events import EpisodeSource
@@ -83,7 +84,7 @@ def test_continuing_from_a_snapshot_gives_the_same_bytes(mixing: str, algorithm:
     stored = {made.record.payload_uri: made for made in (*demonstrations(), *online)}
     revised = make_episode(10, steps=25, revision=2)
     stored[revised.record.payload_uri] = revised
-    for record in list(second.episodes.values()):
+    for record in list(second.episodes.held()):
         second.refill(stored[record.payload_uri].episode)
     for core in (whole, second):
         core.admit(online[2].episode)

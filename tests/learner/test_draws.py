@@ -22,14 +22,13 @@ Rounds = list[tuple[int, list[list[int]]]]
     )
 )
 def test_draws_belong_to_the_episode_whose_frames_they_are(rounds: Rounds) -> None:
-    counter, owners, total = DrawCounter(), list[int](), 0
+    counter, owners, total = DrawCounter(lambda row: (f"episode-{row}", 1)), list[int](), 0
     for number, (frames, batches) in enumerate(rounds):
-        counter.admit(len(owners), f"episode-{number}", 1)
         owners += [number] * frames
         expected: dict[int, int] = {}
         for batch in batches:
             places = [place % len(owners) for place in batch]
-            counter.count(np.array(places, np.int64))
+            counter.count(np.array([owners[place] for place in places], np.int32))
             total += len(places)
             for place in places:
                 expected[owners[place]] = expected.get(owners[place], 0) + 1
@@ -41,11 +40,9 @@ def test_draws_belong_to_the_episode_whose_frames_they_are(rounds: Rounds) -> No
 
 
 def test_revisions_of_an_episode_are_counted_apart() -> None:
-    counter = DrawCounter()
-    counter.admit(0, "one", 1)
-    counter.count(np.array([0, 1, 1]))
-    counter.admit(2, "one", 2)
-    counter.count(np.array([2]))
+    counter = DrawCounter(lambda row: ("one", row + 1))
+    counter.count(np.array([0, 0, 0], np.int32))
+    counter.count(np.array([1], np.int32))
     assert counter.take() == (
         EpisodeDraws(episode_id="one", revision=1, draws=3),
         EpisodeDraws(episode_id="one", revision=2, draws=1),
@@ -53,10 +50,9 @@ def test_revisions_of_an_episode_are_counted_apart() -> None:
 
 
 def test_very_many_batches_are_counted_on_the_way() -> None:
-    counter = DrawCounter()
-    counter.admit(0, "one", 1)
+    counter = DrawCounter(lambda _row: ("one", 1))
     for _ in range(2500):
-        counter.count(np.zeros(4, np.int64))
+        counter.count(np.zeros(4, np.int32))
     assert counter.take() == (EpisodeDraws(episode_id="one", revision=1, draws=10_000),)
 
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
 from infra.object_store import ObjectStore
+from learner.cache import PayloadCache
+from learner.episodes import Episode
 from learner.errors import BadPayload
 from learner.patience import Patience, Stopped
 from learner.payloads import PayloadFetcher
@@ -79,4 +84,53 @@ def test_an_error_that_nobody_expects_reaches_whoever_takes_the_payload_and_the_
     for item in made:
         with pytest.raises(RuntimeError, match="no idea"):
             fetcher.take(item.record)
+    fetcher.close()
+
+
+def test_what_was_fetched_once_comes_from_the_disk_and_is_fetched_again_when_it_is_altered(tmp_path: Path) -> None:
+    made = [make_episode(n, steps=3) for n in range(20)]
+    shelf = Shelf(made)
+    for _ in range(3):
+        fetcher = PayloadFetcher(shelf, Patience(threading.Event()), cache=PayloadCache(tmp_path, 10**6))
+        found = [episode for _, episode in fetcher.take_all(item.record for item in made)]
+        fetcher.close()
+        for episode, item in zip(found, made, strict=True):
+            assert isinstance(episode, Episode)
+            np.testing.assert_array_equal(episode.frames.states, item.episode.frames.states)
+    assert len(shelf.asked) == 20
+    (path,) = tmp_path.rglob(made[0].record.payload_sha256)
+    path.write_bytes(b"altered")
+    fetcher = PayloadFetcher(shelf, Patience(threading.Event()), cache=PayloadCache(tmp_path, 10**6))
+    assert len(fetcher.take(made[0].record).frames) == 3
+    fetcher.close()
+    assert len(shelf.asked) == 21
+
+
+def test_a_payload_of_another_hash_is_bad_and_not_kept(tmp_path: Path) -> None:
+    made = make_episode(1)
+    shelf = Shelf([Synthetic(made.event, made.payload + b"x")])
+    cache = PayloadCache(tmp_path, 10**6)
+    fetcher = PayloadFetcher(shelf, Patience(threading.Event()), cache=cache)
+    with pytest.raises(BadPayload, match="hashes to"):
+        fetcher.take(made.record)
+    fetcher.close()
+    assert list(cache.files()) == []
+
+
+def test_what_memory_has_no_room_for_goes_to_the_disk_ahead_of_its_use(tmp_path: Path) -> None:
+    made = [make_episode(n, steps=10) for n in range(30)]
+    shelf, cache = Shelf(made), PayloadCache(tmp_path, 10**6)
+    fetcher = PayloadFetcher(shelf, Patience(threading.Event()), cache=cache, ahead_steps=50)
+    for item in made:
+        fetcher.prefetch(item.record)
+    until = time.monotonic() + 60.0
+    while len(list(cache.files())) < len(made):
+        assert time.monotonic() < until, "not all was fetched ahead"
+        time.sleep(0.01)
+    asked = len(shelf.asked)
+    assert fetcher.steps_under_way == 50
+    for item in made:
+        assert len(fetcher.take(item.record).frames) == 10
+    assert fetcher.steps_under_way == 0
+    assert len(shelf.asked) == asked
     fetcher.close()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner.episode_index import EpisodeIndex
 from learner.episodes import Episode, EpisodeRecord, Frames, runs_left
 from learner.errors import UnknownTask
 from learner.policies.base import PolicySpec
@@ -176,3 +177,100 @@ def test_record_of_an_evaluation_is_neither_online_nor_forgotten() -> None:
     record = EpisodeRecord.of(make_episode(1, source=EpisodeSource.EVALUATION).event)
     assert record.source is EpisodeSource.EVALUATION
     assert not record.online
+
+
+def drawn(buffer: ReplayBuffer, size: int = 1) -> set[int]:
+    """Numbers of the episodes that are drawn."""
+    found: set[int] = set()
+    random = np.random.default_rng(0)
+    for _ in range(size):
+        found |= {int(number) for number in buffer.sample(random, np.full(2, 0.5)).states[:, 0]}
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 7), st.integers(1, 6), st.booleans(), st.booleans()), min_size=1, max_size=25
+    ),
+    st.integers(1, 15),
+)
+def test_the_oldest_online_episodes_leave_whole_when_the_limit_is_passed_and_demonstrations_stay(
+    admissions: list[tuple[int, int, bool, bool]], limit: int
+) -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=64, limit=limit)
+    held: dict[int, tuple[int, bool]] = {}
+    for revision, (number, steps, online, something) in enumerate(admissions):
+        episode = marked(number, [True] * steps, online=online)
+        record = episode.record.model_copy(update={"revision": revision})
+        buffer.add(Episode(record, episode.frames), Selection.of(np.full(steps, something)))
+        held.pop(number, None)
+        if something:
+            held[number] = steps, online
+        leaving = []
+        for older, (_, is_online) in list(held.items()):
+            if sum(steps for steps, _ in held.values()) > limit and is_online and older != number:
+                leaving.append(older)
+                del held[older]
+        ids = [make_episode(older).record.episode_id for older in leaving]
+        assert buffer.overflow() == ids
+        assert buffer.steps == sum(steps for steps, _ in held.values())
+        assert buffer.sizes().sum() == buffer.steps
+        if held:
+            assert drawn(buffer) <= set(held)
+
+
+def test_what_left_is_remembered_and_comes_back_only_with_a_newer_revision() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=64, limit=10)
+    for number in range(3):
+        episode = marked(number, [True] * 5)
+        buffer.add(episode, everything(episode))
+        buffer.overflow()
+    assert drawn(buffer) == {1, 2}
+    first = make_episode(0).record
+    assert buffer.index[first.episode_id].revision == 1
+    assert [record.episode_id for record in buffer.index.held()] == [
+        make_episode(n).record.episode_id for n in (1, 2)
+    ]
+    newer = Episode(marked(0, [True] * 5).record.model_copy(update={"revision": 2}), marked(0, [True] * 5).frames)
+    buffer.add(newer, everything(newer))
+    assert buffer.overflow() == [make_episode(1).record.episode_id]
+    assert drawn(buffer) == {0, 2}
+
+
+def test_room_on_disk_is_bounded_by_the_limit_whatever_passes_through() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=64, limit=1000)
+    for number in range(300):
+        episode = marked(number, [True] * 50)
+        buffer.add(episode, everything(episode))
+        buffer.overflow()
+    row = 4 * (STATE + ACTION) + 16
+    assert buffer.memory()["disk"] <= row * (1000 + 50)
+    assert drawn(buffer, 20) == set(range(280, 300))
+
+
+def test_a_buffer_that_is_filled_again_draws_the_same() -> None:
+    """Rows of superseded revisions and of what left are elsewhere on disk then; nobody can tell."""
+    made = []
+    for place in range(40):
+        episode = marked(
+            place % 25, [step % 3 > 0 for step in range(30)], task=TASKS[place % 2], online=place % 3 > 0
+        )
+        record = episode.record.model_copy(update={"revision": place})
+        made.append(Episode(record, episode.frames))
+    first = ReplayBuffer(SPEC, batch_size=64, limit=500)
+    for episode in made:
+        first.add(episode, Selection.of(episode.frames.human))
+        first.overflow()
+    again = ReplayBuffer(SPEC, batch_size=64, limit=500, index=EpisodeIndex.load(*first.index.dump()))
+    by_uri = {(episode.record.episode_id, episode.record.revision): episode for episode in made}
+    for record in again.index.held():
+        episode = by_uri[record.episode_id, record.revision]
+        again.add(episode, Selection.of(episode.frames.human))
+        assert again.overflow() == []
+    for seed in range(20):
+        one, other = (b.sample(np.random.default_rng(seed), np.full(2, 0.4)) for b in (first, again))
+        for name in ("states", "tasks", "online", "actions", "mask", "weights", "advantages"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert first.draws.take() != ()
+    assert len(again.draws.take()) == len(list(again.index.held()))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import threading
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +18,17 @@ from hypothesis import strategies as st
 from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings
 from learner.algorithms.base import Metrics
+from learner.cache import PayloadCache
 from learner.core import TrainingCore
 from learner.errors import JournalMissing, PayloadGone
+from learner.frames import Room
 from learner.journal import Beginning, Decision, Entry, Segment
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.policies.artifact import pack_json, unpack_json
 from learner.replay import Batch
 from learner.rerun import apply, begin, rerun, train_base
+from learner.team import ALONE, Team
 from schemas.events import EpisodeSource
 from tests.learner.synthetic import FEATURES, START, Synthetic, make_episode
 from tests.learner.test_payloads import Shelf
@@ -80,6 +86,7 @@ class Life:
     trace: Trace = field(default_factory=Trace)
     segments: list[Segment] = field(default_factory=list)
     snapshots: list[bytes] = field(default_factory=list)
+    ranks: int = 1
 
     def live(self, plan: list[list[tuple[int, list[int]]]]) -> None:
         """`plan`: for each version after the first, pairs of updates and the episodes admitted after them."""
@@ -89,7 +96,9 @@ class Life:
             beginning=Beginning(features=FEATURES, fps=10.0),
         )
         assert first.beginning is not None
-        core = begin(self.config, first.beginning, [made.episode for made in DEMONSTRATIONS])
+        core = begin(
+            self.config, first.beginning, [made.episode for made in DEMONSTRATIONS], None, Team(self.ranks)
+        )
         self.trace.listen(core)
         train_base(core, self.config, lambda: core.update(online=False))
         self.publish(core, [first])
@@ -116,6 +125,7 @@ class Life:
             config=self.config.model_dump_json(),
             machine="",
             entries=tuple(entries),
+            ranks=self.ranks,
         )
         self.segments.append(Segment.model_validate_json(segment.model_dump_json()))
         self.snapshots.append(pack_json(*core.snapshot()))
@@ -134,11 +144,11 @@ def admissible(core: TrainingCore, made: Synthetic) -> bool:
     return known is None or known.revision < made.record.revision
 
 
-def restored(config: LearnerSettings, snapshot: bytes) -> TrainingCore:
+def restored(config: LearnerSettings, snapshot: bytes, team: Team = ALONE) -> TrainingCore:
     document, tensors = unpack_json(snapshot)
-    core = TrainingCore.restore(config, json.loads(json.dumps(document)), tensors)
+    core = TrainingCore.restore(config, json.loads(json.dumps(document)), tensors, team=team)
     stored = {made.record.payload_uri: made for made in (*DEMONSTRATIONS, *FLEET)}
-    for record in list(core.episodes.values()):
+    for record in list(core.episodes.held()):
         core.refill(stored[record.payload_uri].episode)
     return core
 
@@ -188,6 +198,47 @@ def test_a_learner_killed_anywhere_goes_on_with_the_same_batches_losses_and_vers
     payloads.close()
     first = life.segments[killed_after].learner_step
     assert trace.steps == {step: bits for step, bits in life.trace.steps.items() if step > first}
+
+
+class Slow(Shelf):
+    """Answers when it likes."""
+
+    def get(self, key: str) -> bytes:
+        time.sleep(random.Random(len(self.asked)).choice((0.0, 0.0, 0.004, 0.02)))
+        return super().get(key)
+
+
+def test_batches_are_the_same_from_the_store_or_the_disk_however_slow(tmp_path: Path) -> None:
+    life = Life(BASE)
+    life.live([[(2, [0, 1, 2]), (3, [4, 3]), (1, [5, 6])], [(2, [7])]])
+    shelf = Slow([*DEMONSTRATIONS, *FLEET])
+    bounds = (0, 10**6, 10**6, 5_000)  # no cache, an empty one, a full one, one that holds two payloads
+    for bound in bounds:
+        cache = PayloadCache(tmp_path / str(bound), bound) if bound else None
+        payloads = PayloadFetcher(shelf, Patience(threading.Event()), cache=cache, threads=4, ahead_steps=30)
+        trace, core = Trace(), restored(BASE, life.snapshots[0])
+        trace.listen(core)
+        for segment in life.segments[1:]:
+            core = rerun(core, segment, payloads, Room(tmp_path))
+        payloads.close()
+        assert core.artifact() == restored(BASE, life.snapshots[-1]).artifact()
+        first = life.segments[0].learner_step
+        assert trace.steps == {step: bits for step, bits in life.trace.steps.items() if step > first}
+    assert len(shelf.asked) > 0
+
+
+def test_what_left_the_buffer_leaves_at_the_same_update_again() -> None:
+    life = Life(BASE.model_copy(update={"buffer_steps": 60}))
+    life.live([[(2, [0, 1, 2]), (3, [3])], [(2, [4, 5]), (4, [])]])
+    payloads = fetcher()
+    core = restored(life.config, life.snapshots[0])
+    for segment in life.segments[1:]:
+        core = rerun(core, segment, payloads)
+        assert sha256_hex(core.artifact()) == segment.sha256
+    payloads.close()
+    left = set(core.episodes) - {record.episode_id for record in core.episodes.held()}
+    assert left, "nothing left: the test shows nothing"
+    assert sum(record.step_count for record in core.episodes.held() if record.online) <= 60
 
 
 def test_settings_that_changed_between_versions_count_from_then_on() -> None:

@@ -22,8 +22,10 @@ from infra.clickhouse.client import connect
 from infra.clickhouse.migrate import migrate
 from infra.local.stack import Stack
 from infra.object_store import sha256_hex
-from learner.backfill import NOWHERE, Choice, choose_episodes
-from learner.patience import Patience
+from infra.settings import LearnerSettings, Settings
+from learner.backfill import backfill
+from learner.chosen import NOWHERE, Choice, Offsets, choose_episodes
+from learner.patience import Patience, Stopped
 from learner.reproduce import replay
 from schemas.events import EpisodeSource
 from schemas.topics import TOPICS, TRAINING_EPISODES
@@ -39,6 +41,7 @@ EPISODES = [
     make_episode(30, task="lift", steps=20, human=(3, 9)),
     make_episode(40, source=EpisodeSource.EVALUATION, steps=9),
 ]
+PATIENCE = Patience(threading.Event())
 REVISED = make_episode(10, human=None, steps=18, revision=2)
 
 
@@ -65,8 +68,10 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[
         made = [with_metadata(item) for item in (*EPISODES, REVISED)]
         site.put(made)
         client = connect(site.settings.clickhouse)
+        places = {item.event.payload_sha256: item for item in choose_episodes(site.settings, Choice(), PATIENCE)}
         for item in made:
-            insert(client, rows_of(item.event, 0, 0))
+            place = places.get(item.event.payload_sha256)
+            insert(client, rows_of(item.event, place.partition if place else 0, place.offset if place else 0))
         yield site, made
 
 
@@ -106,6 +111,32 @@ def test_newest_revisions_are_chosen_by_time_and_by_sql_and_never_an_evaluation(
     assert set(chosen(site, late)) == ids(EPISODES[8])
 
 
+def test_offsets_choose_the_same_from_the_topic_and_from_the_rows(past: tuple[Site, list[Synthetic]]) -> None:
+    site, _ = past
+    everything = choose_episodes(site.settings, Choice(), PATIENCE)
+    partition = everything[0].partition
+    assert {item.partition for item in everything} == {partition}, "one robot, one partition"
+    offsets = sorted(item.offset for item in everything)
+    middle, end = offsets[3], offsets[6]
+    wanted = {item.event.episode_id for item in everything if middle <= item.offset < end}
+    assert len(wanted) == 3
+    for where in (None, "true"):
+        for first, past_it in (
+            (Offsets.parse(f"@{middle}"), Offsets.parse(f"{partition}@{end}")),
+            (Offsets.parse(f"{partition}@{middle},{partition + 1}@0"), Offsets.parse(f"@{end}")),
+        ):
+            assert first is not None
+            assert past_it is not None
+            assert set(chosen(site, Choice(where, first=first, past=past_it))) == wanted
+    told = command(site, "--policy", "dry", "--dry-run", "--from", f"@{middle}", "--to", f"{partition}@{end}")
+    assert told.returncode == 0, told.stderr
+    counts = [line.split() for line in told.stdout.splitlines() if " all " in f" {line} "]
+    assert "3" in counts[0], told.stdout
+    twice = command(site, "--policy", "dry", "--dry-run", "--from", "1@2,1@3")
+    assert twice.returncode == 2
+    assert "twice" in twice.stderr
+
+
 def test_what_a_label_excludes_is_not_chosen_until_it_is_included_again(
     past: tuple[Site, list[Synthetic]],
 ) -> None:
@@ -142,6 +173,51 @@ def test_a_dry_run_counts_and_trains_nothing_and_wrong_use_is_said_in_one_line(
         assert failed.returncode == code, (arguments, failed.stderr)
         assert failed.stderr.strip().splitlines()[-1].startswith("error: "), failed.stderr
         assert "Traceback" not in failed.stderr
+
+
+def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_bits(
+    past: tuple[Site, list[Synthetic]],
+) -> None:
+    site, _ = past
+    found = choose_episodes(site.settings, Choice(), PATIENCE)
+
+    def settings(policy: str) -> Settings:
+        changes = {
+            "policy": policy,
+            "algorithm": "recap",
+            "hidden": (16,),
+            "batch_size": 16,
+            "recap_value_steps": 20,
+        }
+        learner = LearnerSettings.model_validate(
+            site.settings.learner.model_dump() | changes | {"pretrain_steps": 30, "pretrain_episodes": 1}
+        )
+        return site.settings.model_copy(update={"learner": learner})
+
+    straight = backfill(settings("straight"), found, threading.Event())
+    for _ in range(2):
+        stop, steps = threading.Event(), list[int]()
+
+        def told(step: int, stop: threading.Event = stop, steps: list[int] = steps) -> None:
+            steps.append(step)
+            if len(steps) == 12:
+                stop.set()
+
+        with pytest.raises(Stopped):
+            backfill(settings("broken"), found, stop, told, save_every=0.0)
+    assert steps[0] == 12, "the update after the last snapshot, which was not whole when the stop came"
+    rest: list[int] = []
+    done = backfill(settings("broken"), found, threading.Event(), rest.append)
+    assert rest[-1] == 30
+    assert len(rest) < 12
+    assert done.sha256 == straight.sha256
+    drawn = [
+        {e.episode_id: e.draws for e in site.lineage(policy)[-1].episodes} for policy in ("straight", "broken")
+    ]
+    assert drawn[0] == drawn[1]
+    assert sum(drawn[0].values()) == 30 * 16
+    assert site.store.list("halfway/") == []
+    assert replay(site.settings, "broken", 1).equal
 
 
 def test_a_line_from_sql_is_the_same_from_s3_once_the_topics_records_are_deleted(

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from infra.object_store import sha256_hex
+from infra.settings import CacheSettings
 from learner.checkpoint import CheckpointStore
 from learner.errors import InvalidArtifact, JournalMissing, PayloadGone
 from learner.journal import Entry, Journal, path_to
@@ -148,13 +150,15 @@ def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(s
     assert replay(site.settings, line, 2).equal
 
 
-def test_a_payload_that_is_gone_is_named(site: Site, line: str) -> None:
+def test_a_payload_that_is_gone_is_named(site: Site, line: str, tmp_path: Path) -> None:
     made = FLEET[-1]
     key = site.store.key(made.event.payload_uri)
     site.store.delete(key)
     try:
+        assert replay(site.settings, line, site.versions(line)[-1].version).equal, "it is on this machine's disk"
+        elsewhere = site.settings.model_copy(update={"cache": CacheSettings(directory=tmp_path)})
         with pytest.raises(PayloadGone, match=made.event.episode_id):
-            replay(site.settings, line, site.versions(line)[-1].version)
+            replay(elsewhere, line, site.versions(line)[-1].version)
     finally:
         site.store.put(key, made.payload)
 

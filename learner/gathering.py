@@ -1,0 +1,40 @@
+"""Demonstrations with good payloads, gathered until a line can begin with them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+
+from learner.barrier import in_order
+from learner.episodes import Episode
+from learner.frames import Room
+from learner.intake import Intake, Seen
+from learner.kept import KeptEpisodes
+
+
+class Gathered:
+    """Announcements by episode, and their frames on disk; of an episode the revision that came last."""
+
+    def __init__(self, room: Room) -> None:
+        self._kept = KeptEpisodes(room)
+        self._found: dict[str, tuple[Seen, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def take(self, intake: Intake, waiting: Iterable[Seen]) -> int:
+        """Take those that wait, in this order; bad ones are set aside. How many were good."""
+        taken = 0
+        for seen in list(waiting):
+            episode = intake.take(seen)
+            if episode is not None:
+                self._found[seen.record.episode_id] = seen, self._kept.keep(episode)
+                taken += 1
+        return taken
+
+    def in_order(self, excluded: Container[str] = ()) -> list[Seen]:
+        """What was announced, but for those ids, in an order that owes nothing to its arrival."""
+        return in_order(seen for seen, _ in self._found.values() if seen.record.episode_id not in excluded)
+
+    def episodes(self, chosen: Sequence[Seen]) -> Sequence[Episode]:
+        """Their episodes, each read from the disk when it is asked for."""
+        return self._kept.chosen([self._found[seen.record.episode_id][1] for seen in chosen])

@@ -1,0 +1,180 @@
+"""Ranks that follow: they do to their core what the first rank does to its own, in the same order.
+
+The first rank alone reads the stream, journals, checkpoints and publishes. What it does to its core it says first;
+payloads are read by the rank with which an episode lies. All but the weights of a snapshot travel as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import structlog
+
+from infra.object_store import ObjectStore
+from infra.settings import LearnerSettings, Settings
+from learner.cache import PayloadCache
+from learner.core import TrainingCore
+from learner.episodes import Episode, EpisodeRecord, Frames
+from learner.errors import BadPayload
+from learner.frames import Room
+from learner.patience import Patience, Stopped
+from learner.payloads import PayloadFetcher
+from learner.policies.artifact import unpack_json
+from learner.team import Team
+
+_log = structlog.get_logger(__name__)
+
+
+class SharedFetcher(PayloadFetcher):
+    """The first rank's: payloads of episodes that lie elsewhere are read there.
+
+    What `take` returns of such an episode has the widths of its vectors, and no frames.
+    """
+
+    team = Team()
+    whole = False
+    """Everything is read here: while a line begins, all demonstrations are looked at together."""
+
+    def prefetch(self, record: EpisodeRecord) -> None:
+        """Have it fetched soon, where it lies."""
+        if self._here(record):
+            super().prefetch(record)
+        else:
+            self.team.tell(_message("prefetch", record=record.model_dump(mode="json")))
+
+    def ready(self, record: EpisodeRecord) -> bool:
+        """Whether `take` would return at once; of what lies elsewhere that is taken for granted."""
+        return not self._here(record) or super().ready(record)
+
+    def take(self, record: EpisodeRecord) -> Episode:
+        """The episode; see `PayloadFetcher.take`."""
+        if self._here(record):
+            return super().take(record)
+        super().drop(record)  # it may have been fetched while everything was read here
+        self.team.tell(_message("take", record=record.model_dump(mode="json")))
+        reply = json.loads(self.team.share(record.episode_id, lambda: b""))
+        if reply["error"] is not None and reply["stopped"]:
+            raise Stopped
+        if reply["error"] is not None:
+            raise BadPayload(reply["error"])
+        return Episode(record, no_frames(*reply["widths"]))
+
+    def drop(self, record: EpisodeRecord) -> None:
+        """Forget a payload that nobody will take."""
+        if self._here(record):
+            super().drop(record)
+        else:
+            self.team.tell(_message("drop", record=record.model_dump(mode="json")))
+
+    def _here(self, record: EpisodeRecord) -> bool:
+        return self.whole or self.team.has(record.episode_id)
+
+
+def no_frames(state: int, action: int) -> Frames:
+    """Frames of an episode that lies elsewhere: none, of vectors of these widths."""
+    return Frames(
+        index=np.empty(0, np.int32),
+        human=np.empty(0, np.bool_),
+        states=np.empty((0, state), np.float32),
+        actions=np.empty((0, action), np.float32),
+        rewards=np.empty(0, np.float32),
+    )
+
+
+def make_fetcher(settings: Settings, store: ObjectStore, patience: Patience, team: Team) -> PayloadFetcher:
+    """Payloads through this machine's cache; of a bound of 0 bytes there is none."""
+    bound = settings.cache.max_bytes
+    cache = PayloadCache(settings.cache.directory, bound) if bound else None
+    if team.alone or not team.leads:
+        return PayloadFetcher(store, patience, cache=cache)
+    shared = SharedFetcher(store, patience, cache=cache)
+    shared.team = team
+    return shared
+
+
+def follow(settings: Settings, team: Team, stop: threading.Event) -> None:
+    """Do what the first rank says until it says that it is done.
+
+    Raises:
+        Stopped: a stop was asked for while a payload was waited for.
+        RankGone: the first rank is gone.
+    """
+    patience = Patience(stop)
+    payloads = make_fetcher(settings, ObjectStore(settings.s3), patience, team)
+    room = Room(settings.cache.directory / "frames", patience.wait_for_room)
+    follower = _Follower(team, payloads, room)
+    try:
+        for message in _heard(team):
+            follower.do(message)
+    finally:
+        payloads.close()
+
+
+class _Follower:
+    def __init__(self, team: Team, payloads: PayloadFetcher, room: Room) -> None:
+        self._team, self._payloads, self._room = team, payloads, room
+        self._core: TrainingCore | None = None
+        self._taken: dict[str, Episode] = {}
+
+    def do(self, message: dict[str, Any]) -> None:
+        """One thing that the first rank does, too."""
+        what = message["do"]
+        if what == "be":
+            self._be(LearnerSettings.model_validate(message["settings"]), self._team.hear())
+        elif what in {"prefetch", "drop"}:
+            getattr(self._payloads, what)(EpisodeRecord.model_validate(message["record"]))
+        elif what == "take":
+            self._take(EpisodeRecord.model_validate(message["record"]))
+        elif self._core is None:
+            raise RuntimeError(f"the first rank asked for {what} before there was a policy")
+        elif what in {"admit", "refill"}:
+            record = EpisodeRecord.model_validate(message["record"])
+            getattr(self._core, what)(self._episode(record))
+        else:
+            getattr(self._core, _CALLS[what])(**message["with"])
+
+    def _be(self, settings: LearnerSettings, snapshot: bytes) -> None:
+        if self._core is not None:
+            self._core.close()
+        document, tensors = unpack_json(snapshot)
+        self._core = TrainingCore.restore(settings, document, tensors, room=self._room, team=self._team)
+        self._taken.clear()
+
+    def _take(self, record: EpisodeRecord) -> None:
+        def look() -> bytes:
+            try:
+                episode = self._payloads.take(record)
+            except BadPayload as error:
+                return json.dumps({"error": str(error), "stopped": False}).encode()
+            except Stopped:
+                return json.dumps({"error": "", "stopped": True}).encode()
+            self._taken[record.episode_id] = episode
+            widths = episode.frames.states.shape[1], episode.frames.actions.shape[1]
+            return json.dumps({"error": None, "widths": widths}).encode()
+
+        self._team.share(record.episode_id, look)
+
+    def _episode(self, record: EpisodeRecord) -> Episode:
+        if not self._team.has(record.episode_id):
+            return Episode(record, no_frames(0, 0))
+        taken = self._taken.pop(record.episode_id, None)
+        if taken is not None and taken.record == record:
+            return taken
+        return self._payloads.take(record)  # a demonstration, which the first rank has looked at
+
+
+_CALLS = {"update": "update", "forget": "forget", "phase": "begin_phase", "agree": "require_agreement"}
+
+
+def _heard(team: Team) -> Iterator[dict[str, Any]]:
+    while (message := json.loads(team.hear()))["do"] != "end":
+        if message["do"] != "nothing":
+            yield message
+
+
+def _message(do: str, **facts: Any) -> bytes:
+    return json.dumps({"do": do, **facts}).encode()

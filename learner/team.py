@@ -1,0 +1,147 @@
+"""Ranks that train one policy together, and what they say to one another.
+
+Each rank keeps the frames of its shard of the episodes; all draw the same batches, and each computes the gradient
+of the samples that lie with it. What comes from several ranks is added in their order, on every rank: so all get
+the same bits, and one process that computes the parts of all ranks, one after the other, gets them too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from learner.errors import RankGone
+
+# A rank that dies closes its connections, which the others notice at once. This is for a machine that is cut off;
+# it is longer than any outage of the servers that the first rank waits out.
+_SILENCE = dt.timedelta(hours=24)
+
+
+class Wire(Protocol):
+    """Bytes between processes. All ranks make the same calls in the same order.
+
+    Raises (all methods):
+        RankGone: one of them ended.
+    """
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """What each rank gave, in their order; all give equally many bytes."""
+        ...
+
+    def broadcast(self, data: bytes | None, rank: int) -> bytes:
+        """What that rank gave; the others give None."""
+        ...
+
+
+class Team:
+    """`ranks` parts of the work, of which this process does `mine`; without a wire it does them all."""
+
+    def __init__(self, ranks: int = 1, *, rank: int = 0, wire: Wire | None = None) -> None:
+        self.ranks = ranks
+        self.rank = rank
+        self.mine: Sequence[int] = range(ranks) if wire is None else (rank,)
+        self._wire = wire
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self._wire is None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that reads the stream, journals, checkpoints and publishes."""
+        return self.rank == 0
+
+    def owner(self, episode_id: str) -> int:
+        """The rank with which an episode lies: always the same, whatever else there is."""
+        return zlib.crc32(episode_id.encode()) % self.ranks
+
+    def has(self, episode_id: str) -> bool:
+        """Whether an episode's frames lie here."""
+        return self.owner(episode_id) in self.mine
+
+    def add(self, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Sum over all ranks, in their order; `parts` are those of `mine`, of one shape and dtype."""
+        if self._wire is not None:
+            gathered = self._wire.gather(np.ascontiguousarray(parts[0]).tobytes())
+            parts = [np.frombuffer(data, parts[0].dtype).reshape(parts[0].shape) for data in gathered]
+        total = parts[0].copy()
+        for part in parts[1:]:
+            total += part
+        return total
+
+    def all(self, data: bytes) -> list[bytes]:
+        """What each rank gave, in their order; all give equally many bytes."""
+        return [data] if self._wire is None else self._wire.gather(data)
+
+    def tell(self, message: bytes) -> None:
+        """The first rank says what all do next."""
+        if self._wire is not None:
+            self._wire.broadcast(message, 0)
+
+    def hear(self) -> bytes:
+        """What the first rank says."""
+        if self._wire is None:
+            raise RuntimeError("a process alone has nobody to hear")
+        return self._wire.broadcast(None, 0)
+
+    def share(self, episode_id: str, tell: Callable[[], bytes]) -> bytes:
+        """What the owner of an episode has to say about it, to all."""
+        if self._wire is None:
+            return tell()
+        owner = self.owner(episode_id)
+        return self._wire.broadcast(tell() if owner == self.rank else None, owner)
+
+
+class Gloo:
+    """torch.distributed on CPUs. Implements `Wire`."""
+
+    def __init__(self) -> None:
+        """Meet the others, as torchrun's environment says."""
+        import torch.distributed as dist  # noqa: PLC0415 - a second that a process alone need not pay
+
+        dist.init_process_group("gloo", timeout=_SILENCE)
+        self._dist: Any = dist
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """What each rank gave, in their order."""
+        ours = _tensor(data)
+        found = [_tensor(bytes(len(data))) for _ in range(self._dist.get_world_size())]
+        self._call(self._dist.all_gather, found, ours)
+        return [part.numpy().tobytes() for part in found]
+
+    def broadcast(self, data: bytes | None, rank: int) -> bytes:
+        """What that rank gave."""
+        size = _tensor(len(data or b"").to_bytes(8, "little"))
+        self._call(self._dist.broadcast, size, rank)
+        content = _tensor(data or bytes(int.from_bytes(size.numpy().tobytes(), "little")))
+        if len(content):
+            self._call(self._dist.broadcast, content, rank)
+        return bytes(content.numpy().tobytes())
+
+    def _call(self, collective: Callable[..., object], *arguments: object) -> None:
+        try:
+            collective(*arguments)
+        except RuntimeError as error:
+            raise RankGone(f"another rank is gone: {str(error).splitlines()[0]}") from error
+
+
+def _tensor(data: bytes) -> Any:
+    import torch  # noqa: PLC0415
+
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+def assemble() -> Team:
+    """The team that torchrun started; a process that it did not start is alone."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    return Team(ranks, rank=int(os.environ["RANK"]), wire=Gloo()) if ranks > 1 else Team()
+
+
+ALONE = Team()

@@ -1,0 +1,107 @@
+"""Two ranks under torchrun, on real servers: equal weights, exact resume after kill -9, replay by one process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from learner.journal import Journal
+from learner.patience import Patience
+from learner.reproduce import replay
+from schemas.events import EpisodeSource
+from tests.learner.integration.site import Site, terminate, wait_for
+from tests.learner.synthetic import Synthetic, make_episode
+
+# Each start loads torch three times; on busy cores that takes most of a minute.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sop", "learn")
+SETTINGS = {"PRETRAIN_EPISODES": "2", "PRETRAIN_STEPS": "20", "PUBLISH_EVERY": "10", "CHECKPOINT_EVERY": "3"}
+STOP_SECONDS = 60.0
+
+
+def online(first: int, count: int) -> list[Synthetic]:
+    return [make_episode(first + n, steps=12, human=(2, 10), robot=f"robot-{n % 3}") for n in range(count)]
+
+
+def processes(job: subprocess.Popen[bytes]) -> list[int]:
+    """The job's process, and those that it started, first ranks first."""
+    found = [job.pid]
+    for parent in found:
+        children = Path(f"/proc/{parent}/task/{parent}/children")
+        found += [int(child) for child in children.read_text().split()] if children.exists() else []
+    return found
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def agreed(site: Site, policy: str) -> dict[str, set[str]]:
+    """By sha256, the ranks that said that they had this policy."""
+    found: dict[str, set[str]] = {}
+    for line in site.log(policy).splitlines():
+        if "ranks_agree" in line:
+            rank, digest = re.search(r"rank\W+(\d)", line), re.search(r"[0-9a-f]{64}", line)
+            assert rank is not None
+            assert digest is not None
+            found.setdefault(digest[0], set()).add(rank[1])
+    return found
+
+
+def test_two_ranks_have_equal_weights_survive_kills_and_are_replayed_by_one_process(site: Site) -> None:
+    demonstrations = [
+        make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=12)
+        for n, task in enumerate(("lift", "push"))
+    ]
+    altered = [make_episode(90 + n) for n in range(4)]  # in both shards
+    site.put([*demonstrations, *online(20, 4)])
+    with site.learner("ranks", SETTINGS, command=TORCHRUN) as job:
+        site.wait_for_version("ranks", 3, timeout=300.0)
+        site.put(altered, payload=False)
+        site.put(online(30, 2))
+        site.wait_for_version("ranks", 5)
+        kill(processes(job))
+        job.wait()
+    before = site.versions("ranks")[-1].version
+    with site.learner("ranks", SETTINGS, command=TORCHRUN) as job:
+        site.put(online(40, 4))
+        site.wait_for_version("ranks", before + 2, timeout=300.0)
+        rank = processes(job)[-1]
+        os.kill(rank, signal.SIGKILL)
+        assert job.wait(120.0) != 0, "the others notice, and end"
+    with site.learner("ranks", SETTINGS, command=TORCHRUN) as job:
+        site.put(online(50, 4))
+        site.wait_for_version("ranks", before + 4, timeout=300.0)
+        pids = processes(job)
+        assert len(pids) == 3, "torchrun and two ranks"
+        terminate(job, within=STOP_SECONDS)
+        wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids))
+    versions = site.versions("ranks")
+    assert [version.version for version in versions] == list(range(1, len(versions) + 1))
+    assert site.log("ranks").count("episode_set_aside") >= len(altered)
+    same = agreed(site, "ranks")
+    for version in versions:
+        assert same[version.sha256] == {"0", "1"}, f"version {version.version}"
+    published = {version.version: version for version in versions}
+    journal = Journal(site.store, "ranks", Patience(threading.Event()))
+    assert journal.segment(published[2]).ranks == 2
+    for number in (1, len(versions)):
+        done = replay(site.settings, "ranks", number)
+        assert done.equal, "one process does the work of both, with the same bits"
+
+
+def test_a_line_of_two_ranks_goes_on_with_one(site: Site) -> None:
+    before = site.versions("ranks")[-1].version
+    site.put(online(60, 3))
+    with site.learner("ranks", SETTINGS):
+        site.wait_for_version("ranks", before + 1, timeout=240.0)
+    assert "going_on_from_an_older_version" not in site.log("ranks")
+    assert replay(site.settings, "ranks", before + 1).equal
