@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot bench-analytics docs-analytics lock clean \
+.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot bench-cameras bench-analytics docs-analytics lock clean \
 	test-chaos
 
 setup:
@@ -43,6 +43,10 @@ bench-live: setup
 # empties, publish to ready beside the same bytes moved by S3 alone, emulated fleets. ROBOT="--parts step" is a part.
 bench-robot: setup
 	@.venv/bin/python -m benchmarks.robot $(ROBOT) $(if $(REPORT),--report $(REPORT))
+
+# step() with two cameras on, beside the same without; no servers (3 minutes).
+bench-cameras: setup
+	@.venv/bin/python -m benchmarks.robot.cameras
 
 # The data dictionary, from the comments in ClickHouse and the data of `sop demo --keep`.
 docs-analytics: setup
