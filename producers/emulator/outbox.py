@@ -124,7 +124,7 @@ class WireOutbox:
         self._wire = wire
         self._taken_at: deque[float] = deque()
 
-    def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
+    def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:  # noqa: ARG002
         """There is no disk, and no room for frames."""
         return 0
 
