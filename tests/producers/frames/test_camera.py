@@ -87,7 +87,7 @@ def test_frames_too_large_for_the_memory_that_is_set_aside_are_refused_at_the_st
 
 
 def test_frames_that_would_not_fit_beside_the_steps_are_refused_at_the_start(tmp_path: Path) -> None:
-    settings = Settings(robot=RobotSettings(max_spool_bytes=80 * 2**20, min_free_bytes=0))
+    settings = Settings(robot=RobotSettings(max_spool_bytes=30 * 2**20, min_free_bytes=0))
     large = Feature(name="wrist", dtype="uint8", shape=(480, 640, 3))
     with RobotClient(settings, "arm", tmp_path, heartbeat_interval=None, close_timeout=0.1) as client:
         with pytest.raises(SpoolFull, match="MiB are needed"):
