@@ -52,7 +52,8 @@ def test_every_frame_is_in_one_segment_beside_those_of_its_stretch_of_steps(
     offered: list[set[int]], length: int
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        episode, said = begun(Path(name)), []
+        episode = begun(Path(name))
+        said: list[str] = []
         encoding = encoder(episode, said, length=length)
         for step, cameras in enumerate(offered):
             for camera in sorted(cameras):
@@ -102,7 +103,7 @@ def test_stills_travel_in_their_event_until_the_episode_has_enough_of_them(tmp_p
     noisy = Camera("still", "uint16", (120, 200))
     episode = FrameDirectory(tmp_path).episode(EPISODE)
     episode.begin([noisy], "s3://sop/frames/e/", 10**9)
-    chance, encoding = np.random.default_rng(1), EpisodeEncoder(episode, 4, 0, [].append)
+    chance, encoding = np.random.default_rng(1), encoder(episode, [])
     for step in range(0, 40, 4):
         encoding.add(0, step, chance.integers(0, 2**16, (120, 200)).astype(np.uint16))
     encoding.finish()
@@ -120,7 +121,8 @@ def test_stills_travel_in_their_event_until_the_episode_has_enough_of_them(tmp_p
 def test_frames_give_way_when_there_is_no_room_and_it_is_said(
     tmp_path: Path, room: int, min_free: int, text: str
 ) -> None:
-    episode, said = begun(tmp_path, room), []
+    episode = begun(tmp_path, room)
+    said: list[str] = []
     encoding = encoder(episode, said, min_free=min_free)
     for step in range(4):
         encoding.add(0, step, image(step))

@@ -13,7 +13,6 @@ import pytest
 from infra.clock import ManualClock
 from infra.errors import ObjectStoreUnavailable
 from producers.frames.directory import EpisodeFolder, FrameDirectory
-from producers.frames.encoder import EpisodeEncoder
 from producers.frames.uploads import REFRESH, FrameUploads
 from producers.outbox import item
 from producers.spool.kinds import NEWEST_KINDS
@@ -21,7 +20,7 @@ from producers.spool.segment import Row
 from schemas.events import EpisodeEnd, EpisodeEnded, RobotEvent
 from schemas.topics import ROBOT_EPISODES, ROBOT_STEPS
 from tests.consumers.robots import Robot
-from tests.producers.frames.test_directory import EPISODE, begun, image
+from tests.producers.frames.test_directory import EPISODE, begun, encoder, image
 
 
 class Store:
@@ -51,7 +50,7 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.folder: EpisodeFolder = begun(path)
-        encoding = EpisodeEncoder(self.folder, 4, 0, [].append)
+        encoding = encoder(self.folder, [])
         for step in range(10):
             encoding.add(0, step, image(step))
         encoding.finish()
