@@ -56,7 +56,7 @@ def main() -> int:
                 episode.step(state=STATE, action=ACTION, frames=images)
 
             paced(HZ, options.seconds, step, found["step, two cameras"])
-            life = client._recorder._process and client._recorder._process.life
+            life = client._recorder.encoder
             assert life is not None
             used = psutil.Process(life.process.pid).cpu_times()
             encoder_seconds += used.user + used.system

@@ -43,6 +43,11 @@ class FrameRecorder:
         self._process: EncoderProcess | None = None
         self._recording: _Recording | None = None
 
+    @property
+    def encoder(self) -> Life | None:
+        """The encoder that runs now, if there is one."""
+        return self._process.life if self._process else None
+
     def require(self, cameras: Sequence[Camera]) -> None:
         """See to it that an encoder runs that can take these cameras.
 

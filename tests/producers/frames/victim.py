@@ -28,7 +28,7 @@ def live(environment: dict[str, str], data_dir: Path, ledger: Path, _seed: int) 
         with client.episode(
             task="push", instruction="Push.", features=(*FEATURES, CAMERA), fps=50.0, max_steps=1_000
         ) as episode:
-            life = client._recorder._process and client._recorder._process.life
+            life = client._recorder.encoder
             if life is not None and life.process.pid != encoder:
                 encoder = life.process.pid
                 os.write(lines, f"encoder {encoder}\n".encode())
