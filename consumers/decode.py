@@ -24,10 +24,18 @@ from consumers.records import Origin
 from consumers.steps import Steps, as_event
 from consumers.vectors import Bools, Ints, Vectors
 from infra.decoder import SchemaLookup
-from schemas import codec
+from schemas import codec, frames
 from schemas.codec import FRAME_BYTES, AvroSchema
 from schemas.errors import SchemaError, UnknownSchema
-from schemas.events import EpisodeBoundary, EpisodeLabelled, EpisodeStarted, Intervention, RobotEvent, Step
+from schemas.events import (
+    EpisodeBoundary,
+    EpisodeLabelled,
+    EpisodeStarted,
+    FramesRecorded,
+    Intervention,
+    RobotEvent,
+    Step,
+)
 from schemas.topics import EPISODE_LABELS, ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
 
 _INLINE_BYTES = 12
@@ -337,6 +345,9 @@ def _content_problem(event: RobotEvent) -> tuple[Reason, str] | None:
         return Reason.BAD_TIME, f"captured_at is {event.captured_at}, not between 1970 and 2200"
     if isinstance(event, Intervention) and not is_uuid7(event.intervention_id):
         return Reason.BAD_ID, f"intervention_id {event.intervention_id!r} is not a UUIDv7"
+    if isinstance(event, EpisodeBoundary) and isinstance(event.body, FramesRecorded):
+        text = frames.problem(event.body)
+        return (Reason.BAD_FEATURES, text) if text else None
     if not isinstance(event, EpisodeBoundary) or not isinstance(event.body, EpisodeStarted):
         return None
     text = next(filter(None, (_feature_problem(event.body, name) for name in ("state", "action"))), None)

@@ -19,6 +19,7 @@ from schemas.events import (
     EpisodeBoundary,
     EpisodeEnded,
     EpisodeStarted,
+    FramesRecorded,
     Intervention,
     Label,
     OffsetRange,
@@ -27,6 +28,8 @@ from schemas.events import (
 
 MAX_INTERVENTION_BYTES = 4 * 2**20
 """Encoded interventions that one episode takes: they all go into its announcement, which is one Kafka record."""
+MAX_FRAMES_BYTES = 16 * 2**20
+"""Encoded FramesRecorded that one episode takes: half a million segments, or stills."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,9 @@ class OpenEpisode:
     """Labels that the stored revision has, in order of time."""
     late_labels: list[tuple[Label, Origin]] = field(default_factory=list)
     """Labels that came after it, with the records that they came from."""
+    footage: list[EpisodeBoundary] = field(default_factory=list)
+    """What its cameras saw: events with a FramesRecorded."""
+    footage_bytes: int = 0
     seen: RangeSet = field(default_factory=RangeSet)
     rejected: RangeSet = field(default_factory=RangeSet)
     rejected_hashes: dict[int, int] = field(default_factory=dict)
@@ -140,7 +146,7 @@ class OpenEpisode:
 
     def holds(self, event: RobotEvent) -> bool:
         """Whether this very event was seen."""
-        return event in (self.started, self.ended, *self.interventions)
+        return event in (self.started, self.ended, *self.interventions, *self.footage)
 
     def take(self, event: RobotEvent) -> None:
         """Keep an event that is no step; of two starts or ends the first counts."""
@@ -151,11 +157,19 @@ class OpenEpisode:
             if self.started is None:
                 self.started = event
                 self._vector_bytes = {feature.name: feature.size * 4 for feature in reversed(event.body.features)}
+        elif isinstance(event, EpisodeBoundary) and isinstance(event.body, FramesRecorded):
+            self.footage.append(event)
+            self.footage_bytes += len(codec.encode(event))
         elif isinstance(event, EpisodeBoundary):
             self.ended = self.ended or event
 
     def unfit(self, event: RobotEvent) -> tuple[Reason, str] | None:
         """Why an event that is no step cannot be part of the episode, if it cannot."""
+        if isinstance(event, EpisodeBoundary) and isinstance(event.body, FramesRecorded):
+            size = self.footage_bytes + len(codec.encode(event))
+            if size > MAX_FRAMES_BYTES:
+                return Reason.EPISODE_FULL, f"{size} bytes of frames' places; an episode takes {MAX_FRAMES_BYTES}"
+            return None
         if isinstance(event, EpisodeBoundary) and self.contradicts(event):
             return Reason.CONFLICT, "a second start or end of the episode"
         if isinstance(event, Intervention):

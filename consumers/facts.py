@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from consumers import footage
 from consumers.episode import OpenEpisode
 from consumers.labelled import is_excluded, success_of
 from consumers.ranges import RangeSet
@@ -71,6 +72,14 @@ class EpisodeFacts(BaseModel):
     recorded_success: bool | None = None
     excluded: bool = False
     labels: tuple[Label, ...] = ()
+    frame_count: int = 0
+    frames_dropped: int = 0
+    frame_objects: int = 0
+
+    @property
+    def boundaries(self) -> list[EpisodeBoundary]:
+        """Its events but interventions."""
+        return [event for event in self.events if isinstance(event, EpisodeBoundary)]
 
     def announcement(self, *, uri: str, sha256: str, size: int, at: datetime) -> EpisodeMaterialized:
         """The event that tells the training stream about a stored payload of `size` bytes."""
@@ -104,6 +113,8 @@ def facts_of(episode: OpenEpisode, steps: Steps, closed_by: ClosedBy, revision: 
     accounted = episode.accounted()
     first = episode.started.sequence
     last = episode.ended.sequence if episode.ended else (accounted.max or first)
+    seen = sorted(episode.footage, key=lambda event: event.sequence)
+    frames, objects = footage.counts(start.features, seen, steps.index)
     return EpisodeFacts(
         episode_id=episode.episode_id,
         revision=revision,
@@ -119,7 +130,7 @@ def facts_of(episode: OpenEpisode, steps: Steps, closed_by: ClosedBy, revision: 
         end=end.end if end else EpisodeEnd.TRUNCATED,
         success=success_of(episode.labels, recorded),
         closed_by=closed_by,
-        events=(*filter(None, (episode.started, episode.ended)), *episode.interventions),
+        events=(*filter(None, (episode.started, episode.ended)), *episode.interventions, *seen),
         sequences=episode.seen.as_events(),
         rejected=episode.rejected.as_events(),
         missing_count=last - first + 1 - accounted.count(first, last),
@@ -132,6 +143,9 @@ def facts_of(episode: OpenEpisode, steps: Steps, closed_by: ClosedBy, revision: 
         recorded_success=recorded,
         excluded=is_excluded(episode.labels),
         labels=episode.labels,
+        frame_count=frames,
+        frames_dropped=end.frames_dropped if end else 0,
+        frame_objects=objects,
         **step_facts(steps),
     )
 

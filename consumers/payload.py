@@ -2,7 +2,8 @@
 
 The bytes depend on the content, the software and its settings only, so whoever stores an episode twice stores the
 same object. Columns: index int32, sequence int64, captured_at timestamp[us, UTC], actor string, policy_version
-int64, state and action fixed_size_list<float32>, proposed_action the same or null, reward float32; by index.
+int64, state and action fixed_size_list<float32>, proposed_action the same or null, reward float32; by index. And
+one for each camera (`consumers.footage`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from consumers import footage
 from consumers.episode import OpenEpisode
 from consumers.facts import EpisodeFacts, facts_of
 from consumers.ranges import RangeSet
@@ -130,6 +132,20 @@ def read_payload(data: bytes) -> StoredPayload:
     return StoredPayload(facts, Steps.of(columns, *vectors))
 
 
+def read_facts(data: bytes) -> EpisodeFacts:
+    """The facts of a payload alone.
+
+    Raises:
+        PayloadUnreadable: the bytes are no payload of ours.
+    """
+    try:
+        return EpisodeFacts.model_validate_json(
+            (pq.read_schema(pa.BufferReader(data)).metadata or {})[METADATA_KEY]
+        )
+    except (pa.ArrowInvalid, OSError, KeyError, ValidationError) as error:
+        raise PayloadUnreadable(f"not an episode's payload: {error!r}") from error
+
+
 def folder(episode_id: str) -> str:
     """Where the revisions of an episode lie."""
     return f"episodes/{episode_id}/"
@@ -149,6 +165,8 @@ def _table(steps: Steps, facts: EpisodeFacts) -> pa.Table:
         _lists(steps.proposed_action, sizes["action"]),
         _numbers(steps.reward, pa.float32()),
     ]
+    for field, column in footage.columns(facts.features, facts.boundaries, steps.index):
+        schema, columns = schema.append(field), [*columns, column]
     return pa.Table.from_arrays(columns, schema=schema.with_metadata({METADATA_KEY: facts.model_dump_json()}))
 
 

@@ -47,7 +47,7 @@ def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None
     if not fresh and not labels:
         return None, dead
     episode.labels = united(episode.labels, labels)
-    for event in (late.started, late.ended, *late.interventions):
+    for event in (late.started, late.ended, *late.interventions, *late.footage):
         if event is None or event.sequence not in fresh:
             continue
         if (problem := episode.unfit(event)) is not None:

@@ -88,6 +88,15 @@ class RobotSettings(_Section):
     warn_fraction: float = Field(0.8, gt=0, le=1, description="of the bound, from which heartbeats warn")
     segment_bytes: int = Field(16 * 2**20, ge=2**12, description="of events in one file of the spool")
     drain_rate: float = Field(5_000.0, gt=0, description="events a second that leave for Kafka, at most")
+    frame_buffer_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="memory for camera frames that are not encoded yet"
+    )
+    frame_segment_steps: int = Field(100, ge=1, description="control steps whose frames are encoded as one object")
+    frames_patience: float = Field(
+        5.0,
+        gt=0,
+        description="longest wait at an episode's end for its frames; those not on disk then are dropped",
+    )
 
 
 class MaterializerSettings(_Section):

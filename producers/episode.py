@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from infra.telemetry import new_traceparent
 from producers.errors import EpisodeClosed
 from producers.event_log import EventLog
+from producers.frames.recorder import FrameRecorder
 from producers.vectors import ACTION, STATE, Layout
 from schemas.events import (
     Actor,
@@ -21,6 +22,7 @@ from schemas.events import (
     EpisodeEnded,
     EpisodeSource,
     EpisodeStarted,
+    FramesRecorded,
     Intervention,
     InterventionPhase,
 )
@@ -42,12 +44,14 @@ class Episode:
         ended: what its last event says; None while it is open.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         log: EventLog,
         start: EpisodeStarted,
         policy_version: int,
         on_end: Callable[[Episode], None],
+        recorder: FrameRecorder,
+        frame_room: int = 0,
     ) -> None:
         self.start = start
         self.episode_id = str(uuid_utils.uuid7())
@@ -58,18 +62,21 @@ class Episode:
         self._layout = Layout(start.features)
         self._policy_version = policy_version
         self._on_end = on_end
+        self._recorder = recorder
+        self._told = 0
         self._intervention: InterventionRecording | None = None
         # Kept, not worked out: each step asks.
         self._usual_actor = Actor.HUMAN if start.source is EpisodeSource.DEMONSTRATION else Actor.POLICY
         self._actor = self._usual_actor
         self._traceparent = new_traceparent()
-        first = log.write(
-            ROBOT_EPISODES,
-            EpisodeBoundary,
-            episode_id=self.episode_id,
-            traceparent=self._traceparent,
-            body=start,
-        )
+        cameras = self._layout.cameras
+        if cameras:
+            recorder.begin(self.episode_id, cameras, frame_room)
+        try:
+            first = self._write_boundary(start)
+        except BaseException:
+            recorder.abandon()
+            raise
         self._first_sequence = first.sequence
         self._writer = StepWriter(self.episode_id, log.robot_id, log.boot_epoch)
 
@@ -96,7 +103,9 @@ class Episode:
             reward: of this step.
             policy_version: that was loaded; by default the active one.
             proposed_action: shaped like `action`: what the policy would have done while a human acted.
-            frames: images by camera; no camera is recorded by this version.
+            frames: images by camera, as their features say: uint8 (height, width, 3), or uint16 (height, width).
+                A camera may be left out of a step. They are copied; what an encoder that does not keep up has no
+                room for is dropped, and counted in the episode's end.
 
         Raises:
             ValueError: a value does not fit its feature, or is not finite; nothing was recorded.
@@ -104,8 +113,7 @@ class Episode:
             SpoolFull, SpoolUnusable: nothing was recorded.
         """
         self._require_open()
-        if frames:
-            raise ValueError(f"no feature describes the frames {sorted(frames)}; this version records no cameras")
+        images = self._recorder.check(frames) if frames else None
         if proposed_action is not None and self.actor is Actor.POLICY:
             raise ValueError(
                 "proposed_action is what the policy proposed while a human acted; the policy acts now"
@@ -124,6 +132,8 @@ class Episode:
         self._log.write_step(
             self._writer, self._traceparent, self.step_count, self._actor, version, vectors, float(reward)
         )
+        if images:
+            self._recorder.offer(self.step_count, images)
         self.step_count += 1
 
     def intervention(self, *, operator: str, reason: str) -> InterventionRecording:
@@ -147,6 +157,8 @@ class Episode:
         simulated_at: float | None = None,
     ) -> None:
         """Record the end; an intervention that is still open ends first.
+
+        With cameras it waits until their frames are on disk, at most `SOP_ROBOT__FRAMES_PATIENCE`.
 
         Args:
             success: whether the task was achieved; None when nobody knows.
@@ -181,6 +193,10 @@ class Episode:
         self._require_open()
         if self._intervention is not None:
             self._intervention.close()
+        footage = self._recorder.finish()
+        for body in footage.events[self._told :]:
+            self._write_boundary(body)
+            self._told += 1
         ended = EpisodeEnded(
             first_sequence=self._first_sequence,
             end=how,
@@ -189,16 +205,22 @@ class Episode:
             step_count=self.step_count,
             intervention_count=self.intervention_count,
             simulated_at=simulated_at,
+            frame_count=footage.frame_count,
+            frames_dropped=footage.dropped,
         )
-        self._log.write(
+        self._write_boundary(ended)
+        self._recorder.ended(footage)
+        self.ended = ended
+        self._on_end(self)
+
+    def _write_boundary(self, body: EpisodeStarted | EpisodeEnded | FramesRecorded) -> EpisodeBoundary:
+        return self._log.write(
             ROBOT_EPISODES,
             EpisodeBoundary,
             episode_id=self.episode_id,
             traceparent=self._traceparent,
-            body=ended,
+            body=body,
         )
-        self.ended = ended
-        self._on_end(self)
 
     def _require_open(self) -> None:
         if self.ended is not None:

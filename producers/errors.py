@@ -6,6 +6,7 @@ RobotClientError
 ├── EpisodeClosed     the episode is over: open the next one
 ├── SpoolFull         no room for more events: wait until the network has taken some, nothing was recorded
 ├── SpoolUnusable     the spool's files cannot be opened or written: somebody else holds them, or the disk is sick
+├── CamerasUnavailable  frames cannot be encoded here: record without cameras, or mend what the text says
 ├── Undelivered       events that were recorded are not in Kafka yet; the spool keeps them for the next start
 └── PolicyRefused     an artifact is not what was announced: keep the policy that is active
 
@@ -35,6 +36,10 @@ class SpoolFull(RobotClientError):
 
 class SpoolUnusable(RobotClientError):
     """The spool's files cannot be opened or written; what could not be written was not recorded."""
+
+
+class CamerasUnavailable(RobotClientError):
+    """The encoder of frames does not start, or its folder cannot be made; no episode began."""
 
 
 class Undelivered(RobotClientError):

@@ -36,8 +36,13 @@ def item(topic: str, robot_id: str, event: Event, traceparent: bytes, taken_at: 
 class Outbox(Protocol):
     """Takes events and sees to it that they arrive. No method waits for the network, except `close`."""
 
-    def reserve(self, steps: int, step_bytes: int) -> None:
+    def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
         """Keep room for so many steps with bodies of so many bytes, and refuse now what would not fit later.
+
+        Their frames take about `frame_bytes` more, for which there must be room now; nothing is kept for them.
+
+        Returns:
+            Bytes that frames may take until the spool is full.
 
         Raises:
             SpoolFull: there is no room.

@@ -28,6 +28,8 @@ from producers.boot import DataDir
 from producers.episode import Episode
 from producers.errors import EpisodeOpen
 from producers.event_log import EventLog
+from producers.frames.directory import FrameDirectory
+from producers.frames.recorder import FrameRecorder
 from producers.outbox import Outbox, item
 from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
 from producers.policy_fit import RobotKind
@@ -96,6 +98,9 @@ class RobotClient:
         except BaseException:
             self._data_dir.release()
             raise
+        self._recorder = FrameRecorder(
+            FrameDirectory(self._data_dir.path / "spool" / "frames"), settings.robot, robot_id, settings.s3.bucket
+        )
         self._log = EventLog(robot_id, self.boot_epoch, self._outbox, self._clock)
         self._episode: Episode | None = None
         self._active: PolicyFile | None = None
@@ -135,7 +140,8 @@ class RobotClient:
         Args:
             task: short name by which episodes are grouped.
             instruction: what the robot was told, in words.
-            features: layout of the vectors `state` and `action`, both float32.
+            features: layout of the vectors `state` and `action`, both float32; all others are cameras, uint8
+                (height, width, 3) or uint16 (height, width).
             source: ONLINE, DEMONSTRATION (a human acts throughout), or EVALUATION (never trained on).
             fps: control steps per second.
             embodiment: which kind of robot body this is.
@@ -147,6 +153,7 @@ class RobotClient:
             ValueError: the features or fps make no sense.
             SpoolFull: there is no room for `max_steps` steps; wait until Kafka has taken some.
             SpoolUnusable: the spool's files cannot be written.
+            CamerasUnavailable: there are cameras, and no encoder for them.
         """
         if self._episode is not None:
             raise EpisodeOpen(f"episode {self._episode.episode_id} is open; end it before the next one begins")
@@ -155,7 +162,10 @@ class RobotClient:
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"fps is steps per second and above 0, got {fps}")
         layout = Layout(features)
-        self._outbox.reserve(max_steps, layout.step_bytes + _STEP_OVERHEAD)
+        if layout.cameras:
+            self._recorder.require(layout.cameras)
+        step_bytes = layout.step_bytes + _STEP_OVERHEAD
+        frame_room = self._outbox.reserve(max_steps, step_bytes, max_steps * layout.frame_bytes)
         demonstrated = source is EpisodeSource.DEMONSTRATION
         active = self._active
         if policy is None:
@@ -170,7 +180,7 @@ class RobotClient:
             policy=policy,
         )
         version = active.version if active is not None and active.policy == policy else 0
-        self._episode = Episode(self._log, start, version, self._episode_ended)
+        self._episode = Episode(self._log, start, version, self._episode_ended, self._recorder, frame_room)
         return self._episode
 
     def follow(self, policy: str, *, kind: RobotKind | None = None, feed: PolicyFeed | None = None) -> PolicyInbox:
@@ -227,7 +237,8 @@ class RobotClient:
     def errors(self) -> tuple[str, ...]:
         """What is wrong now, in words, as heartbeats tell it; empty when all is well."""
         inboxes = (error for inbox in self._inboxes for error in inbox.errors())
-        return tuple(error[:_ERROR_LENGTH] for error in (*self._outbox.errors(), *inboxes))[:_ERRORS]
+        found = (*self._outbox.errors(), *self._recorder.errors(), *inboxes)
+        return tuple(error[:_ERROR_LENGTH] for error in found)[:_ERRORS]
 
     def require_no_episode(self) -> None:
         """Raises EpisodeOpen while an episode is open: policies change between episodes only."""
@@ -274,7 +285,7 @@ class RobotClient:
         self.close()
 
     def _shut(self, timeout: float) -> None:
-        closers: list[Callable[[], object]] = [inbox.close for inbox in self._inboxes]
+        closers: list[Callable[[], object]] = [self._recorder.close, *(inbox.close for inbox in self._inboxes)]
         if self._beats is not None:
             closers.append(self._beats.join)
         closers.append(lambda: self.heartbeat(waiting=False))
@@ -315,6 +326,7 @@ class RobotClient:
             clock_offset_seconds=offset.seconds if offset else None,
             clock_offset_error_seconds=offset.error if offset else None,
             policy_wanted=self._inboxes[-1].wanted() if self._inboxes else None,
+            frames_dropped=self._recorder.lost(),
         )
         self._outbox.offer(
             item(ROBOT_STATUS, self.robot_id, event, self._traceparent, event.reported_at.timestamp())

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from producers.frames.camera import COLOUR, DEPTH, Camera
 from schemas.events import Feature
 
 _FLOAT32 = np.dtype("<f4")
 
 STATE = "state"
 ACTION = "action"
+MOST_CAMERAS = 64
 
 # Up to here a sum in Python finds what is not finite sooner than numpy, whose code the control loop finds in no
 # cache (27 µs against 46, for 64 and 7 elements at 50 Hz).
@@ -24,25 +26,32 @@ _NDARRAY, _is_finite = np.ndarray, math.isfinite
 
 
 class Layout:
-    """The vectors of one episode: which there are, and how long each is."""
+    """The vectors of one episode: which there are, and how long each is; and its cameras."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
-        """Check the features.
+        """Check the features; those that are not `state` and `action` are cameras.
 
         Raises:
-            ValueError: `state` or `action` is missing, a name is given twice or unknown, a dtype is not float32,
-                a shape is empty or has a dimension below 1, or names do not match the number of elements.
+            ValueError: `state` or `action` is missing, a name is given twice, a dtype is not float32, a shape is
+                empty or has a dimension below 1, names do not match the number of elements, or what should be a
+                camera is none.
         """
         self.features = tuple(features)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._short: set[str] = set()
+        cameras: list[Camera] = []
         for feature in self.features:
             if feature.name in self._shapes:
                 raise ValueError(f"feature {feature.name!r} is given twice")
             if feature.name not in (STATE, ACTION):
-                raise ValueError(
-                    f"unknown feature {feature.name!r}: this version records {STATE!r} and {ACTION!r}, no cameras"
-                )
+                if feature.dtype not in (COLOUR, DEPTH):
+                    raise ValueError(
+                        f"unknown feature {feature.name!r} of {feature.dtype}: vectors are {STATE!r} and "
+                        f"{ACTION!r}, cameras are {COLOUR} or {DEPTH}"
+                    )
+                cameras.append(Camera.of(feature))
+                self._shapes[feature.name] = feature.shape
+                continue
             if feature.dtype != "float32":
                 raise ValueError(f"feature {feature.name!r} has dtype {feature.dtype!r}; vectors are float32")
             if not feature.shape or min(feature.shape) < 1:
@@ -57,11 +66,20 @@ class Layout:
         for name in (STATE, ACTION):
             if name not in self._shapes:
                 raise ValueError(f"feature {name!r} is missing")
+        if len(cameras) > MOST_CAMERAS:
+            raise ValueError(f"{len(cameras)} cameras; an episode takes {MOST_CAMERAS}")
+        self.cameras = tuple(cameras)
 
     @property
     def step_bytes(self) -> int:
         """Most bytes of a step's vectors: state, action, and the action that was proposed."""
-        return sum((2 if f.name == ACTION else 1) * 4 * f.size for f in self.features)
+        vectors = [f for f in self.features if f.name in (STATE, ACTION)]
+        return sum((2 if f.name == ACTION else 1) * 4 * f.size for f in vectors)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of disk that the frames of one step take, about."""
+        return sum(camera.disk_bytes for camera in self.cameras)
 
     def pack(self, name: str, value: ArrayLike, argument: str | None = None) -> bytes:
         """Little-endian float32 bytes of a vector of feature `name`; `argument` names it in errors.

@@ -14,6 +14,9 @@ from pydantic import AwareDatetime
 from schemas.base import Event as Event
 from schemas.base import Frozen, Int32, Int64
 from schemas.base import SignedEvent as SignedEvent
+from schemas.frames import FrameSegment as FrameSegment
+from schemas.frames import FramesRecorded as FramesRecorded
+from schemas.frames import StepRange as StepRange
 from schemas.labels import EpisodeLabelled as EpisodeLabelled
 from schemas.labels import Label as Label
 from schemas.labels import Verdict as Verdict
@@ -107,7 +110,10 @@ class Intervention(RobotEvent):
 
 
 class Feature(Frozen):
-    """Layout of one vector: `shape` in elements, `names` one for each element of the flattened vector or none."""
+    """Layout of one vector: `shape` in elements, `names` one for each element of the flattened vector or none.
+
+    Or of one camera: uint8 (height, width, 3), or uint16 (height, width), which is kept without loss.
+    """
 
     name: str
     dtype: str = "float32"
@@ -145,13 +151,15 @@ class EpisodeEnded(Frozen):
     step_count: Int32
     intervention_count: Int32
     simulated_at: float | None = None
+    frame_count: Int32 = 0
+    frames_dropped: Int32 = 0
 
 
 class EpisodeBoundary(RobotEvent):
-    """The first or the last event of an episode."""
+    """The first or the last event of an episode, or what its cameras saw."""
 
     record: ClassVar[str] = "episode_boundary"
-    body: EpisodeStarted | EpisodeEnded
+    body: EpisodeStarted | EpisodeEnded | FramesRecorded
 
 
 class Heartbeat(Event):
@@ -217,7 +225,10 @@ class InterventionSpan(Frozen):
 
 
 class EpisodeMaterialized(Event):
-    """An episode's payload is stored; readers keep the highest revision. Sizes in bytes, counts in steps."""
+    """An episode's payload is stored; readers keep the highest revision. Sizes in bytes, counts in steps.
+
+    `frame_objects` hold the `frame_count` frames of its cameras that are not in the payload itself.
+    """
 
     record: ClassVar[str] = "episode_materialized"
     episode_id: str
@@ -255,6 +266,9 @@ class EpisodeMaterialized(Event):
     recorded_success: bool | None = None
     excluded: bool = False
     labels: tuple[Label, ...] = ()
+    frame_count: Int64 = 0
+    frames_dropped: Int64 = 0
+    frame_objects: Int32 = 0
 
 
 class PolicyVersion(SignedEvent):

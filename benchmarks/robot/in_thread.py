@@ -6,8 +6,10 @@ import threading
 
 from infra.clock import SystemClock
 from infra.kafka import EventProducer
+from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
+from producers.frames.uploads import FrameUploads
 from producers.outbox import Item
 from producers.spool.directory import SpoolDirectory
 from producers.spool.publisher import Publisher, Status
@@ -52,6 +54,7 @@ class PublisherThread:
             SystemClock(),
             sync_interval=robot.sync_interval,
             drain_rate=robot.drain_rate,
+            frames=FrameUploads(self._directory.frames, lambda: ObjectStore(self._settings.s3), SystemClock()),
         )
         while not self._over.is_set():
             publisher.turn()

@@ -29,6 +29,7 @@ class Revision:
     steps: int
     materialized_at: float
     interventions: tuple[str, ...] = ()
+    frame_objects: int = 0
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Announcements:
             event.step_count,
             event.materialized_at.timestamp(),
             tuple(span.intervention_id for span in event.interventions),
+            event.frame_objects,
         )
         if event.revision < newest:
             return

@@ -27,6 +27,7 @@ class Where(StrEnum):
     TRAINING_STREAM = "training stream"
     DEAD_LETTERS = "dead letters"
     OBJECTS = "objects"
+    FRAMES = "frames"
     ROWS = "rows"
     INTERVENTION_ROWS = "intervention rows"
     DEAD_LETTER_ROWS = "dead-letter rows"

@@ -1,8 +1,9 @@
 """`sop gc`: objects that nothing names any more, after a grace period. In doubt an object stays.
 
 Removed are, under `episodes/`, older revisions, what was never announced, and tombstones of what was not buried;
-under `policies/` artifacts of versions that were never announced. What a checkpoint or a journal names stays: a
-learner that resumes, or a version that is trained again, reads it.
+under `frames/` what no newest revision refers to; under `policies/` artifacts of versions that were never
+announced. What a checkpoint or a journal names stays: a learner that resumes, or a version that is trained again,
+reads it.
 Checkpoints are the learner's own to prune; names that are not ours are left alone.
 """
 
@@ -18,6 +19,7 @@ from itertools import islice
 
 import structlog
 
+from consumers.audit import footage
 from consumers.audit.announced import Announcements, Episode, episode_of
 from consumers.audit.buried import Buried, Place, buried_in
 from consumers.audit.progress import Stages
@@ -34,12 +36,14 @@ from infra.kafka.positions import Positions
 from infra.object_store import Entry, ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
-from schemas.events import PolicyVersion
-from schemas.topics import DEAD_LETTERS, EPISODE_TOPICS, POLICY_VERSIONS, TRAINING_EPISODES
+from schemas.errors import SchemaError
+from schemas.events import EpisodeBoundary, PolicyVersion
+from schemas.topics import DEAD_LETTERS, EPISODE_TOPICS, POLICY_VERSIONS, ROBOT_EPISODES, TRAINING_EPISODES
 
 AT_ONCE = 8
 """Objects that are looked at, or removed, at the same time."""
 
+_FRAMES = "frames nobody refers to"
 _POLICY = re.compile(r"policies/([\w-]+)/(\d+)-([0-9a-f]{64})\.safetensors")
 
 _log = structlog.get_logger(__name__)
@@ -61,6 +65,7 @@ class Named:
     `committed`: the materializer's next offsets by partition. `artifacts`: keys of announced policies.
     `newest_version`: by policy. `held`: keys that checkpoints name, and payloads that were announced twice over.
     `buried`: dead letters, of which `dead` was read.
+    `arriving`: episodes with events that the materializer has not passed for good.
     """
 
     announcements: Announcements
@@ -70,6 +75,7 @@ class Named:
     held: frozenset[str]
     buried: Buried
     dead: Spans
+    arriving: frozenset[str] = frozenset()
 
 
 def collect(
@@ -107,6 +113,15 @@ def collect(
                 _log.debug("object_removed", key=entry.key, reason=reason, dry_run=dry_run)
             done.kept += len(wave) - len(doomed)
             advance(len(wave))
+        for stored in footage.by_episode(objects.entries(footage.FOLDER)):
+            removed = _frames_to_remove(stored, named, before, objects)
+            if not dry_run:
+                list(pool.map(lambda entry: objects.delete(entry.key), removed))
+            if removed:
+                done.objects[_FRAMES] += len(removed)
+                done.bytes[_FRAMES] += sum(entry.size for entry in removed)
+            done.kept += len(stored.entries) - len(removed)
+            advance(len(stored.entries))
     return done
 
 
@@ -144,6 +159,24 @@ def _reason_of_payload(
     return "never announced" if _settled(key, named.committed, objects) else None
 
 
+def _frames_to_remove(stored: footage.Stored, named: Named, before: datetime, objects: ObjectStore) -> list[Entry]:
+    """Old objects of an episode's cameras that its newest revision does not refer to.
+
+    A robot puts them right before it sends the event that refers to them. So what is old, and will be referred to,
+    belongs to events that are on their way to a payload.
+    """
+    old = [entry for entry in stored.entries if entry.modified < before and entry.key not in named.held]
+    if not old or stored.episode_id in named.arriving:
+        return []
+    episode = named.announcements.episodes.get(stored.episode_id)
+    if episode is None:
+        return old
+    if episode.newest.frame_objects == len(stored.entries) or episode.newest.materialized_at >= before.timestamp():
+        return []
+    wanted = footage.referred(episode, objects)
+    return [] if wanted is None else [entry for entry in old if entry.key not in wanted]
+
+
 def _settled(key: str, committed: dict[Place, int], objects: ObjectStore) -> bool:
     """Whether all events of a payload lie before the committed offsets: whoever stored it will not announce it."""
     try:
@@ -167,6 +200,7 @@ def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Nam
     try:
         robots = [partition for topic in EPISODE_TOPICS for partition in reader.partitions(topic)]
         committed = Positions(settings.kafka).committed(settings.materializer.group, robots)
+        arriving = _arriving(reader, registry, committed)
         spans = spans_of(reader, [TRAINING_EPISODES, POLICY_VERSIONS])
         dead = spans_of(reader, [DEAD_LETTERS])
         lacking = [number for (topic, number), (low, _) in spans.items() if topic == TRAINING_EPISODES and low > 0]
@@ -195,7 +229,25 @@ def _read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Nam
             buried = buried_in(scan(reader, dead, advance))
     finally:
         reader.close()
-    return Named(announcements, committed, frozenset(artifacts), dict(newest), frozenset(held), buried, dead)
+    return Named(
+        announcements, committed, frozenset(artifacts), dict(newest), frozenset(held), buried, dead, arriving
+    )
+
+
+def _arriving(reader: LogReader, registry: Registry, committed: dict[Place, int]) -> frozenset[str]:
+    """Episodes of which the materializer has not passed every event on robot-episodes for good."""
+    spans = {
+        place: (max(low, committed.get(place, 0)), end)
+        for place, (low, end) in spans_of(reader, [ROBOT_EPISODES]).items()
+    }
+    found: set[str] = set()
+    for messages in scan(reader, spans, lambda _: None):
+        for message in messages:
+            try:
+                found.add(event_in(message.value(), EpisodeBoundary, registry.schema_of).episode_id)
+            except SchemaError:
+                continue  # a dead letter soon
+    return frozenset(found)
 
 
 def _policy_version(message: Message, registry: Registry) -> PolicyVersion:

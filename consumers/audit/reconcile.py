@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from consumers.audit import footage
 from consumers.audit.accounting import Accounting
 from consumers.audit.announced import Announcements, Episode
 from consumers.audit.buried import STAND_BESIDE, Buried, Place
@@ -36,6 +37,7 @@ from infra.object_store import Entry, ObjectStore, sha256_hex
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.errors import SchemaError
+from schemas.events import FrameSegment
 from schemas.topics import DEAD_LETTERS, ROBOT_TOPICS, TRAINING_EPISODES
 
 HASHERS = 8
@@ -112,6 +114,7 @@ class _Audit:
         self._check_robot_topics()
         self._check_labels()
         self._check_objects()
+        self._check_frames()
         if self._options.deep:
             self._check_contents()
         tables = Tables(self._settings.clickhouse, self._client, self.report, self._stages)
@@ -261,6 +264,38 @@ class _Audit:
         if in_vain(tombstone, self._at.committed, self.buried, self._at.dead):
             self.report.add(tombstone_in_vain(entry, tombstone))
 
+    def _check_frames(self) -> None:
+        """Objects of cameras against what newest revisions refer to; payloads are read where numbers differ."""
+        young_after = self._started - self._options.grace
+        seen: set[str] = set()
+        with self._stages.stage("frames", None) as advance:
+            for stored in footage.by_episode(self._objects.entries(footage.FOLDER)):
+                self.report.checked["frame objects"] += len(stored.entries)
+                advance(len(stored.entries))
+                episode = self.announcements.episodes.get(stored.episode_id)
+                seen.add(stored.episode_id)
+                if episode is not None and episode.newest.frame_objects == len(stored.entries):
+                    continue
+                wanted = {} if episode is None else footage.referred(episode, self._objects)
+                if wanted is None:
+                    continue  # its payload is missing or wrong, which is said elsewhere
+                if stored.episode_id not in self.report.open:
+                    for entry in stored.entries:
+                        if entry.key not in wanted and entry.modified < young_after:
+                            self.report.add(footage.orphan(entry, stored.episode_id))
+                there = {entry.key for entry in stored.entries}
+                self._add_missing_frames(episode, {k: v for k, v in wanted.items() if k not in there})
+            for episode in self.announcements.episodes.values():
+                if episode.newest.frame_objects and episode.episode_id not in seen:
+                    self._add_missing_frames(episode, footage.referred(episode, self._objects) or {})
+
+    def _add_missing_frames(self, episode: Episode | None, absent: dict[str, FrameSegment]) -> None:
+        if episode is None or episode.newest.materialized_at < self._since:
+            return
+        for key, segment in absent.items():
+            if not self._objects.exists(key):  # it may have been stored since the listing
+                self.report.add(footage.missing(episode, key, segment))
+
     def _check_contents(self) -> None:
         """Read every object of a newest revision, and compare its sha256; a few at a time."""
         stored = [e for e in self.announcements.episodes.values() if e.stored]
@@ -275,6 +310,23 @@ class _Audit:
                     advance(1)
                     if finding is not None and not _named(self.report, episode):
                         self.report.add(finding)
+            for episode in judged:
+                if episode.newest.frame_objects:
+                    for finding in pool.map(self._frames_problem, *self._segments_of(episode)):
+                        if finding is not None:
+                            self.report.add(finding)
+
+    def _segments_of(self, episode: Episode) -> tuple[list[Episode], list[str], list[FrameSegment]]:
+        wanted = footage.referred(episode, self._objects) or {}
+        return [episode] * len(wanted), list(wanted), list(wanted.values())
+
+    def _frames_problem(self, episode: Episode, key: str, segment: FrameSegment) -> Finding | None:
+        try:
+            found = sha256_hex(self._objects.get(key))
+        except ObjectMissing:
+            return None  # is said already
+        text = f"its bytes have sha256 {found}"
+        return None if found == segment.sha256 else footage.wrong(episode, key, text)
 
     def _content_problem(self, episode: Episode) -> Finding | None:
         try:

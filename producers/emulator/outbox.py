@@ -124,8 +124,9 @@ class WireOutbox:
         self._wire = wire
         self._taken_at: deque[float] = deque()
 
-    def reserve(self, steps: int, step_bytes: int) -> None:
-        """There is no disk."""
+    def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:  # noqa: ARG002
+        """There is no disk, and no room for frames."""
+        return 0
 
     def append(self, entry: Item) -> None:
         """Send it; see `Wire.send`."""

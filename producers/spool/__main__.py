@@ -20,8 +20,10 @@ import structlog
 from infra.clock import SystemClock
 from infra.kafka import EventProducer
 from infra.registry import Registry
+from infra.settings import S3Settings
 from infra.telemetry import configure_logging
 from producers.clones import CloneWatch, heartbeats
+from producers.frames.uploads import FrameUploads, Objects
 from producers.spool.directory import SpoolDirectory
 from producers.spool.messages import Begin, Offer, status_line
 from producers.spool.publisher import Publisher, Status
@@ -58,6 +60,7 @@ def main() -> None:
             SystemClock(),
             sync_interval=begin.robot.sync_interval,
             drain_rate=begin.robot.drain_rate,
+            frames=FrameUploads(directory.frames, lambda: _objects(begin.s3), SystemClock()),
         )
         watch = _watch(begin)
         _publish(publisher, offers, over, begin.robot_pid, watch)
@@ -105,6 +108,12 @@ def _publish(
         if status != told and now - told_at >= _REPORT_EVERY:
             _tell(status)
             told, told_at = status, now
+
+
+def _objects(settings: S3Settings) -> Objects:
+    from infra.object_store import ObjectStore  # noqa: PLC0415 - a second of CPU, for robots with cameras only
+
+    return ObjectStore(settings)
 
 
 def _tell(status: Status) -> None:

@@ -4,6 +4,7 @@ segment-0000000012.log  events of one boot, in order; a higher number is newer
 acknowledged            position up to which everything is in Kafka
 quarantine/             damaged files, never deleted by us
 reserve                 room kept for the episode that is open
+frames/                 what cameras saw (`producers.frames.directory`)
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+
+from producers.frames.directory import FrameDirectory
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +37,11 @@ class SpoolDirectory:
     def reserve_file(self) -> Path:
         """Holds room for the episode that is open, and nothing else."""
         return self.path / "reserve"
+
+    @property
+    def frames(self) -> FrameDirectory:
+        """What cameras saw."""
+        return FrameDirectory(self.path / "frames")
 
     @contextmanager
     def exclusive(self, patience: float) -> Iterator[None]:
@@ -109,7 +117,7 @@ class SpoolDirectory:
 
     def used_bytes(self) -> int:
         """Bytes of all files, without the reserve."""
-        used = 0
+        used = self.frames.used_bytes()
         with os.scandir(self.path) as entries:
             for entry in entries:
                 if entry.name.startswith("segment-"):

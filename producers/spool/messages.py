@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from infra.kafka import OutRecord
-from infra.settings import KafkaSettings, RegistrySettings, RobotSettings
+from infra.settings import KafkaSettings, RegistrySettings, RobotSettings, S3Settings
 from producers.clock_offset import ClockOffset
 from producers.outbox import Item
 from producers.spool.publisher import Status
@@ -33,6 +33,7 @@ class Begin(_Message):
     kafka: KafkaSettings
     registry: RegistrySettings
     robot: RobotSettings
+    s3: S3Settings
 
 
 class Offer(_Message):

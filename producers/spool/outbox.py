@@ -66,9 +66,9 @@ class SpoolOutbox:
         self._publisher = publish(settings, self._directory, robot_id, boot_epoch)
         self._warned = False
 
-    def reserve(self, steps: int, step_bytes: int) -> None:
+    def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
         """Keep room; see `Outbox`."""
-        self._store.room.reserve(steps, step_bytes)
+        return self._store.room.reserve(steps, step_bytes, frame_bytes)
 
     def offer(self, entry: Item) -> None:
         """Send without looking back; see `Outbox`."""

@@ -39,6 +39,7 @@ class PublisherProcess:
             kafka=settings.kafka,
             registry=settings.registry,
             robot=settings.robot,
+            s3=settings.s3,
         )
         self._status = Status(directory.acknowledged())
         self._trouble: str | None = None

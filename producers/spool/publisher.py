@@ -61,6 +61,19 @@ class Sender(Protocol):
         """Give up what is queued."""
 
 
+class Frames(Protocol):
+    """What the publisher needs of `producers.frames.uploads.FrameUploads`."""
+
+    def ready(self, row: Row) -> bool:
+        """Whether what an event refers to is stored."""
+
+    def acknowledged(self, position: int) -> None:
+        """Kafka has everything up to a position."""
+
+    def error(self) -> str | None:
+        """Why frames are not stored, in words."""
+
+
 class SchemaIds(Protocol):
     """Ids of schemas in the registry, learned beside the publisher."""
 
@@ -95,11 +108,13 @@ class Publisher:
         *,
         sync_interval: float,
         drain_rate: float,
+        frames: Frames,
     ) -> None:
         self._reading = reading
         self._connect = connect
         self._ids = ids
         self._clock = clock
+        self._frames = frames
         self._sync_interval = sync_interval
         self._pace = Pace(drain_rate, clock.monotonic())
         self._sender = connect()
@@ -122,7 +137,7 @@ class Publisher:
             oldest = self._unsent[-1].taken_at
         error = f"Kafka refuses events, they are tried again: {self._refused}" if self._refused else None
         away = f"Kafka: {self._sender.trouble}" if self._sender.trouble else None
-        wrong = "; ".join(filter(None, (trouble, error or away, self._ids.error())))
+        wrong = "; ".join(filter(None, (trouble, error or away, self._ids.error(), self._frames.error())))
         return Status(self._in_flight.acknowledged, oldest, wrong or None, self._offset.best())
 
     def turn(self) -> None:
@@ -144,6 +159,7 @@ class Publisher:
         idle = not self._in_flight and not self._unsent and not self._reading.waiting
         self._sender.poll(max(0.0, min(self._next_sync - now, self._sync_interval if idle else _TICK)))
         self._reading.acknowledge(self._in_flight.acknowledged)
+        self._frames.acknowledged(self._in_flight.acknowledged)
         if idle:
             self._reading.remember()
 
@@ -159,6 +175,7 @@ class Publisher:
             self._send_offer()
         self._sender.flush(max(0.0, until - self._clock.monotonic()))
         self._reading.acknowledge(self._in_flight.acknowledged)
+        self._frames.acknowledged(self._in_flight.acknowledged)
         self._reading.close()
 
     def _send_offer(self) -> None:
@@ -194,6 +211,8 @@ class Publisher:
                 if not self._unsent:
                     return
             row = self._unsent[-1]
+            if not self._frames.ready(row):
+                return
             schema_id = self._ids.find(row.kind)
             if schema_id is None or not self._send(row, schema_id, sampled=allowed % 50 == 0):
                 return

@@ -37,8 +37,11 @@ class Room:
     left: int = 0
     """Steps that room is still kept for."""
 
-    def reserve(self, events: int, body: int) -> None:
+    def reserve(self, events: int, body: int, frame_bytes: int = 0) -> int:
         """Keep room for so many steps with bodies of so many bytes, and for what comes between them.
+
+        Frames must fit as well, with `frame_bytes` for the episode; nothing is kept for them, they give way.
+        Returned are the bytes that they may take.
 
         Raises:
             SpoolFull: there is none.
@@ -48,16 +51,18 @@ class Room:
         need += (need // self.settings.segment_bytes + 2) * _HEADER
         used, free = self.directory.used_bytes(), self.directory.free_bytes() + self._kept()
         where = self.directory.path
-        if used + need > self.settings.max_spool_bytes:
+        together = need + frame_bytes
+        if used + together > self.settings.max_spool_bytes:
             raise SpoolFull(
                 f"no room for {events} steps: {where} holds {_mb(used)} of at most "
-                f"{_mb(self.settings.max_spool_bytes)}, and {_mb(need)} are needed. Wait until Kafka has taken "
-                f"some (see the heartbeat's spool_depth), or raise SOP_ROBOT__MAX_SPOOL_BYTES"
+                f"{_mb(self.settings.max_spool_bytes)}, and {_mb(together)} are needed. Wait until Kafka has "
+                f"taken some (see the heartbeat's spool_depth), or raise SOP_ROBOT__MAX_SPOOL_BYTES"
             )
-        if free - need < self.settings.min_free_bytes:
+        if free - together < self.settings.min_free_bytes:
             raise SpoolFull(
-                f"no room for {events} steps: the disk of {where} has {_mb(free)} left, {_mb(need)} are needed "
-                f"and {_mb(self.settings.min_free_bytes)} stay free. Free some, or lower SOP_ROBOT__MIN_FREE_BYTES"
+                f"no room for {events} steps: the disk of {where} has {_mb(free)} left, {_mb(together)} are "
+                f"needed and {_mb(self.settings.min_free_bytes)} stay free. Free some, or lower "
+                f"SOP_ROBOT__MIN_FREE_BYTES"
             )
         try:
             self._truncate(need)
@@ -65,6 +70,7 @@ class Room:
             self._truncate(0)
             raise SpoolFull(f"no room for {events} steps on the disk of {where}: {error}") from error
         self.left = events
+        return self.settings.max_spool_bytes - used - need
 
     def take(self) -> None:
         """A step is about to be recorded.

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from producers.frames.directory import Footage
 from producers.spool.segment import Kind, Row
 from schemas.codec import AvroSchema, decode, event_type
 from schemas.events import (
@@ -68,7 +69,7 @@ class Tail:
                 self._note_edge(episode, event)
         elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeStarted):
             self.episode = OpenEpisode(event.episode_id, traceparent.decode(), event.sequence)
-        else:
+        elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeEnded):
             self.episode = None
 
     def note_steps(self, count: int) -> None:
@@ -108,8 +109,12 @@ def writer_schema(kind: Kind) -> AvroSchema:
     return AvroSchema(kind.record, kind.version, kind.schema)
 
 
-def closing_events(tail: Tail, robot_id: str, boot_epoch: int, broke_off_at: float) -> list[tuple[str, Event]]:
+def closing_events(
+    tail: Tail, robot_id: str, boot_epoch: int, broke_off_at: float, footage: Footage | None = None
+) -> list[tuple[str, Event]]:
     """What ends the open episode as ABORTED, by topic, in order; none when nothing is open.
+
+    What its cameras left on disk is told first; if some of it was told before the crash, readers find it twice.
 
     The observation after the last step is not known, so it has none. `captured_at` is when the recording broke off
     (unix seconds), as nearly as is known: when its last event was recorded.
@@ -135,11 +140,17 @@ def closing_events(tail: Tail, robot_id: str, boot_epoch: int, broke_off_at: flo
         )
         events.append((ROBOT_INTERVENTIONS, edge))
         sequence += 1
+    footage = footage or Footage()
+    for body in footage.events:
+        events.append((ROBOT_EPISODES, EpisodeBoundary(**common, sequence=sequence, body=body)))
+        sequence += 1
     ended = EpisodeEnded(
         first_sequence=episode.first_sequence,
         end=EpisodeEnd.ABORTED,
         step_count=episode.step_count,
         intervention_count=episode.intervention_count,
+        frame_count=footage.frame_count,
+        frames_dropped=footage.dropped,
     )
     events.append((ROBOT_EPISODES, EpisodeBoundary(**common, sequence=sequence, body=ended)))
     return events

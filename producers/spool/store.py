@@ -57,8 +57,11 @@ class SpoolStore:
         try:
             with directory.exclusive(_PUBLISHER_PATIENCE):
                 self._number = max(directory.numbers(), default=0)
-                self.last = directory.acknowledged()
+                self.last = acknowledged = directory.acknowledged()
+                directory.frames.wait_unused(_PUBLISHER_PATIENCE)
                 self._recover()
+                if self.last == acknowledged:
+                    directory.frames.clear()  # Kafka has every event that could name them
             self._meta = {"robot_id": robot_id, "boot_epoch": str(boot_epoch)}
             self._segment = self._create(self._meta)
         except OSError as error:
@@ -199,7 +202,10 @@ class SpoolStore:
     def _end_open_episode(self, reader: SegmentReader, rows: list[Row]) -> None:
         tail = tail_of(reader.carry, rows)
         robot_id, epoch = reader.meta["robot_id"], int(reader.meta["boot_epoch"])
-        closing = closing_events(tail, robot_id, epoch, rows[-1].taken_at)
+        footage = (
+            None if tail.episode is None else self.directory.frames.episode(tail.episode.episode_id).footage()
+        )
+        closing = closing_events(tail, robot_id, epoch, rows[-1].taken_at, footage)
         if not closing or tail.episode is None:
             return
         segment = self._create({"robot_id": robot_id, "boot_epoch": str(epoch)})

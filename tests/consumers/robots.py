@@ -25,6 +25,8 @@ from schemas.events import (
     EpisodeStarted,
     Event,
     Feature,
+    FrameSegment,
+    FramesRecorded,
     Intervention,
     InterventionPhase,
     Label,
@@ -119,6 +121,10 @@ class Robot:
             first_step=at,
             last_step=at if phase is InterventionPhase.END else None,
         )
+
+    def frames(self, episode_id: str, camera: str, segments: Sequence[FrameSegment]) -> EpisodeBoundary:
+        body = FramesRecorded(camera=camera, segments=tuple(segments))
+        return EpisodeBoundary(**self._common(episode_id), body=body)
 
     def end(self, episode_id: str, first_sequence: int, steps: int, **changes: Any) -> EpisodeBoundary:
         body = EpisodeEnded(

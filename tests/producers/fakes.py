@@ -42,10 +42,11 @@ class MemoryOutbox:
         self.offered: list[Item] = []
         self.closed_with: float | None = None
 
-    def reserve(self, steps: int, step_bytes: int) -> None:
+    def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
         assert step_bytes > 0
         if len(self.items) + steps > self.capacity:
             raise SpoolFull("full")
+        return 10**9
 
     def append(self, entry: Item) -> None:
         if len(self.items) >= self.capacity and entry.topic == ROBOT_STEPS:

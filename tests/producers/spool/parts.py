@@ -17,6 +17,8 @@ from infra.settings import RobotSettings
 from producers.clock_offset import ClockOffset
 from producers.episode import Episode
 from producers.event_log import EventLog
+from producers.frames.recorder import FrameRecorder
+from producers.frames.uploads import FrameUploads
 from producers.outbox import Item
 from producers.spool.directory import SpoolDirectory
 from producers.spool.publisher import Publisher
@@ -34,14 +36,24 @@ SMALL = RobotSettings(segment_bytes=2**12, min_free_bytes=0, sync_interval=0.01,
 Report = Callable[[str | None, int], None]
 
 
+class Objects:
+    """No bucket: here nothing has frames."""
+
+    def key(self, uri: str) -> str:
+        raise AssertionError(uri)
+
+    def put(self, key: str, data: bytes) -> str:
+        raise AssertionError(key)
+
+
 class StoreOutbox:
     """The spool's store behind the outbox's interface, without a publisher."""
 
     def __init__(self, store: SpoolStore) -> None:
         self.store = store
 
-    def reserve(self, steps: int, step_bytes: int) -> None:
-        self.store.room.reserve(steps, step_bytes)
+    def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
+        return self.store.room.reserve(steps, step_bytes)
 
     def append(self, entry: Item) -> None:
         self.store.append(entry)
@@ -74,12 +86,14 @@ class Robot:
 
     store: SpoolStore
     log: EventLog
+    recorder: FrameRecorder
     episode: Episode | None = None
 
     @classmethod
     def boot(cls, path: Path, epoch: int, clock: ManualClock, settings: RobotSettings = SMALL) -> Robot:
         store = SpoolStore(SpoolDirectory(path), settings, "robot-1", epoch)
-        return cls(store, EventLog("robot-1", epoch, StoreOutbox(store), clock))
+        recorder = FrameRecorder(store.directory.frames, settings, "robot-1", "sop")
+        return cls(store, EventLog("robot-1", epoch, StoreOutbox(store), clock), recorder)
 
     def begin(self) -> Episode:
         start = EpisodeStarted(
@@ -90,7 +104,7 @@ class Robot:
             fps=10.0,
             source=EpisodeSource.ONLINE,
         )
-        self.episode = Episode(self.log, start, 0, lambda _episode: None)
+        self.episode = Episode(self.log, start, 0, lambda _episode: None, self.recorder)
         return self.episode
 
     def steps(self, count: int) -> None:
@@ -197,8 +211,16 @@ class Connection:
 def publisher(
     path: Path, broker: Broker, clock: ManualClock, ids: Ids | None = None, rate: float = 1e6
 ) -> Publisher:
-    reading = SpoolReading(SpoolDirectory(path))
-    return Publisher(reading, broker.connect, ids or Ids(), clock, sync_interval=0.01, drain_rate=rate)
+    directory = SpoolDirectory(path)
+    return Publisher(
+        SpoolReading(directory),
+        broker.connect,
+        ids or Ids(),
+        clock,
+        sync_interval=0.01,
+        drain_rate=rate,
+        frames=FrameUploads(directory.frames, Objects, clock),
+    )
 
 
 def turns(publisher: Publisher, clock: ManualClock, count: int = 1) -> None:

@@ -1,0 +1,1 @@
+"""Cameras on the robot: frames are encoded by a process beside the control loop, and wait on disk as segments."""
