@@ -11,11 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from consumers.console.formatting import DASH
+
 WIDTH, HEIGHT = 1000.0, 100.0
 _MOST_POINTS = 400
 
 Numbers = Sequence[float | None]
 Label = Callable[[float], str]
+Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,31 +176,28 @@ def chart(
         x_ticks=_x_ticks(left, right, x_label),
         y_ticks=tuple(y_label(tick) for tick in reversed(ticks)),
         grid=tuple(round(HEIGHT - height(tick), 2) for tick in ticks),
-        points=_points(x, lines, main, at, x_label, y_label),
-        summary=_summary(title, unit, known, y_label, x_label, x, x_title),
+        points=_points(x, lines, at, x_label, y_label),
+        summary=_summary(f"{title}{f' ({unit})' if unit else ''} over {x_title}", x, known, x_label, y_label),
         legend=tuple((line.look, line.name) for line in lines) if len(lines) > 1 else (),
     )
 
 
-def _summary(
-    title: str, unit: str, known: Sequence[float], y_label: Label, x_label: Label, x: Sequence[float], x_title: str
-) -> str:
-    of = f" ({unit})" if unit else ""
+def _summary(what: str, x: Sequence[float], known: Sequence[float], x_label: Label, y_label: Label) -> str:
     if not known:
-        return f"{title}{of}: no value"
+        return f"{what}: no value"
     return (
-        f"{title}{of} over {x_title}, from {x_label(x[0])} to {x_label(x[-1])}: lowest {y_label(min(known))}, "
+        f"{what}, from {x_label(x[0])} to {x_label(x[-1])}: lowest {y_label(min(known))}, "
         f"highest {y_label(max(known))}, last {y_label(known[-1])}"
     )
 
 
-def _scale(low: float, high: float, size: float) -> Callable[[float], float]:
+def _scale(low: float, high: float, size: float) -> Scale:
     if high <= low:
         return lambda _value: size / 2
     return lambda value: round(size * (value - low) / (high - low), 2)
 
 
-def _path(x: Sequence[float], y: Numbers, at: Callable[[float], float], height: Callable[[float], float]) -> str:
+def _path(x: Sequence[float], y: Numbers, at: Scale, height: Scale) -> str:
     parts: list[str] = []
     pen = "M"
     for place, value in zip(x, y, strict=True):
@@ -209,7 +209,7 @@ def _path(x: Sequence[float], y: Numbers, at: Callable[[float], float], height: 
     return "".join(parts)
 
 
-def _dots(x: Sequence[float], y: Numbers, at: Callable[[float], float], height: Callable[[float], float]) -> str:
+def _dots(x: Sequence[float], y: Numbers, at: Scale, height: Scale) -> str:
     """Strokes of no length: with round ends they are dots, however the drawing is stretched."""
     return "".join(
         f"M{at(place):g} {HEIGHT - height(value):g}h.01"
@@ -218,9 +218,7 @@ def _dots(x: Sequence[float], y: Numbers, at: Callable[[float], float], height: 
     )
 
 
-def _whiskers(
-    x: Sequence[float], line: Line, at: Callable[[float], float], height: Callable[[float], float]
-) -> str:
+def _whiskers(x: Sequence[float], line: Line, at: Scale, height: Scale) -> str:
     return "".join(
         f"M{at(place):g} {HEIGHT - height(low):g}V{HEIGHT - height(high):g}"
         for place, low, high in zip(x, line.low, line.high, strict=True)
@@ -228,7 +226,7 @@ def _whiskers(
     )
 
 
-def _band(x: Sequence[float], line: Line, at: Callable[[float], float], height: Callable[[float], float]) -> str:
+def _band(x: Sequence[float], line: Line, at: Scale, height: Scale) -> str:
     there = [
         (at(place), HEIGHT - height(low), HEIGHT - height(high))
         for place, low, high in zip(x, line.low, line.high, strict=True)
@@ -251,28 +249,17 @@ def _x_ticks(left: float, right: float, label: Label) -> tuple[str, ...]:
     return (label(left), label(middle), label(right))
 
 
-def _points(
-    x: Sequence[float],
-    lines: Sequence[Line],
-    main: Line,
-    at: Callable[[float], float],
-    x_label: Label,
-    y_label: Label,
-) -> str:
-    kept = thinned(main.y)
+def _points(x: Sequence[float], lines: Sequence[Line], at: Scale, x_label: Label, y_label: Label) -> str:
+    kept = thinned((next((line for line in lines if line.look == "main"), lines[0])).y)
 
     def told(line: Line, place: int) -> str:
         value = line.y[place]
         if value is None:
-            return "–"
-        if not (line.low and line.high):
+            return DASH
+        ends = [end[place] for end in (line.low, line.high) if end]
+        if len(ends) < 2 or ends[0] is None or ends[1] is None:
             return y_label(value)
-        low, high = line.low[place], line.high[place]
-        return (
-            y_label(value)
-            if low is None or high is None
-            else f"{y_label(value)} ({y_label(low)} to {y_label(high)})"
-        )
+        return f"{y_label(value)} ({y_label(ends[0])} to {y_label(ends[1])})"
 
     found = {
         "at": [round(at(x[i]) / WIDTH, 4) for i in kept],

@@ -13,18 +13,38 @@ from consumers.console.asking import Trouble
 SOURCES: Final = ("ONLINE", "EVALUATION", "DEMONSTRATION")
 OUTCOMES: Final = ("success", "failure", "unknown")
 _LONGEST_TEXT = 200
-_FINEST_BINS = 40
-"""Points of a chart over time, at most."""
+_MOST_BINS = 40
+_BINS: Final = (
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    14_400,
+    21_600,
+    43_200,
+    86_400,
+    604_800,
+)
+"""Seconds; what people count time in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How far a page looks back. `grain`: seconds of the finest bin that is asked for."""
+    """How far a page looks back."""
 
     name: str
     label: str
     seconds: int
-    grain: int
 
     def since(self, now: datetime) -> str:
         """Its begin as ClickHouse reads it, UTC; the views' hours are whole ones."""
@@ -35,11 +55,11 @@ class Window:
 WINDOWS: Final = {
     window.name: window
     for window in (
-        Window("1h", "Hour", 3600, 60),
-        Window("24h", "Day", 86_400, 300),
-        Window("7d", "Week", 7 * 86_400, 3600),
-        Window("30d", "30 days", 30 * 86_400, 6 * 3600),
-        Window("1y", "Year", 365 * 86_400, 86_400),
+        Window("1h", "Hour", 3600),
+        Window("24h", "Day", 86_400),
+        Window("7d", "Week", 7 * 86_400),
+        Window("30d", "30 days", 30 * 86_400),
+        Window("1y", "Year", 365 * 86_400),
     )
 }
 
@@ -122,10 +142,10 @@ def id_of(text: str) -> UUID:
         raise Trouble(f"{text[:60]!r} is no episode's id.", "Pick one from the list of episodes.", 404) from None
 
 
-def merged(begins: list[float], grain: int, bins: int = _FINEST_BINS) -> int:
-    """Seconds of a bin so that the data, wherever in the window they lie, fill a chart and not one point of it."""
-    span = max(begins, default=0.0) - min(begins, default=0.0) + grain
-    return grain * max(1, -(-int(span) // (grain * bins)))
+def grain(first: float, last: float) -> int:
+    """Seconds of a bin so that data from the first to the last time, wherever in a window, fill a chart."""
+    span = max(last - first, 0.0)
+    return next((size for size in _BINS if span / size <= _MOST_BINS), int(span / _MOST_BINS) + 1)
 
 
 def _unknown(name: str, chosen: str, known: Mapping[str, object] | tuple[str, ...]) -> Trouble:

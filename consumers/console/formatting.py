@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-DASH = "–"
+DASH = "–"  # noqa: RUF001 - a dash is meant
 
 
 def number(value: float | int | None, digits: int = 0) -> str:
@@ -27,6 +27,8 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return DASH
     size = abs(seconds)
+    if size < 0.0005:
+        return "0 ms"
     for limit, divisor, unit, digits in (
         (0.9995, 0.001, "ms", 0),
         (59.95, 1.0, "s", 1),

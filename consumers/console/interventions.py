@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.asking import Row
-from consumers.console.charts import Chart, Line, chart, percent
-from consumers.console.choices import merged, text_of, window_of
+from consumers.console.charts import Chart, Label, Line, chart, percent
+from consumers.console.choices import grain, text_of, window_of
 from consumers.console.formatting import clock, day
 from consumers.console.serving import console_of, page, panel
 
+_MARKED, _VERSIONS_LISTED, _CHARTS_DRAWN = 20, 60, 24
 _OVER_TIME = """
 SELECT intDiv(toUnixTimestamp(ended_at), {{grain:UInt32}}) * {{grain:UInt32}} AS bin,
     count() AS episodes, sum(intervention_count) AS interventions, sum(step_count) AS steps,
@@ -20,10 +21,14 @@ SELECT intDiv(toUnixTimestamp(ended_at), {{grain:UInt32}}) * {{grain:UInt32}} AS
 FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' {where}
 GROUP BY bin ORDER BY bin LIMIT 50000
 """
+_SPAN = """
+SELECT toUnixTimestamp(min(ended_at)) AS first, toUnixTimestamp(max(ended_at)) AS last
+FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' {where}
+"""
 _BY_VERSION = """
 SELECT policy, policy_version, task, episodes, interventions_per_episode, human_share,
     mean_steps_between_interventions
-FROM human_effort {where} ORDER BY policy, policy_version DESC, task LIMIT 60
+FROM human_effort {where} ORDER BY policy, policy_version DESC, task LIMIT 1200
 """
 _RETURN = """
 SELECT policy, task, policy_version, judged, human_steps_before, autonomous_success_rate, gain_points,
@@ -54,11 +59,11 @@ def interventions(request: Request) -> Response:
 def over_time(request: Request) -> dict[str, Any]:
     """Human share of the steps, and takeovers for each episode, in the window."""
     window = window_of(request.query_params)
-    rows = _asked(request, _OVER_TIME, grain=window.grain)
-    step = merged([row["bin"] for row in rows], window.grain)
-    label = clock if window.seconds <= 86_400 else day
+    [span] = _asked(request, _SPAN)
+    rows = _asked(request, _OVER_TIME, grain=grain(span["first"], span["last"]))
+    label = clock if span["last"] - span["first"] <= 86_400 else day
     return {
-        "charts": _drawn(rows, step, label) if rows else [],
+        "charts": _drawn(rows, label) if rows else [],
         "left_out": 0,
         "wider": True,
         "what": "online episode",
@@ -68,8 +73,24 @@ def over_time(request: Request) -> dict[str, Any]:
 
 @panel("panels/effort.html")
 def by_version(request: Request) -> dict[str, Any]:
-    """Help that each policy version needed."""
-    return {"rows": _asked(request, _BY_VERSION)}
+    """Help that each policy version needed: a chart for each line and task, and the numbers of the newest."""
+    rows = _asked(request, _BY_VERSION)
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["policy_version"]):
+        if row["policy_version"]:
+            groups.setdefault((row["policy"], row["task"]), []).append(row)
+    lines = {policy for policy, _ in groups}
+    charts = [
+        _share_chart(
+            task if len(lines) == 1 else f"{task}, {policy}",
+            [row["policy_version"] for row in of_task],
+            [row["human_share"] for row in of_task],
+            "policy version",
+            lambda x: f"{x:.0f}",
+        )
+        for (policy, task), of_task in sorted(groups.items())
+    ]
+    return {"rows": rows[:_VERSIONS_LISTED], "charts": charts[:_CHARTS_DRAWN]}
 
 
 @panel("panels/return.html")
@@ -104,34 +125,37 @@ def _asked(request: Request, sql: str, **bound: object) -> list[Row]:
     return console.warehouse.ask(sql.format(where=where), bound, remembered=10)
 
 
-def _drawn(rows: list[Row], step: int, label: Any) -> list[Chart]:
-    sums: dict[int, list[float]] = {}
-    for row in rows:
-        found = sums.setdefault(row["bin"] // step * step, [0.0, 0.0, 0.0, 0.0])
-        for place, name in enumerate(("episodes", "interventions", "steps", "human_steps")):
-            found[place] += row[name]
-    places = sorted(sums)
-    shares = [sums[p][3] / sums[p][2] if sums[p][2] else None for p in places]
-    rates = [sums[p][1] / sums[p][0] if sums[p][0] else None for p in places]
-    top = max((value for value in shares if value is not None), default=0.0)
-    marks = len(places) <= 20
-    common: dict[str, Any] = {"x_title": "time, UTC", "x_label": label, "marks": marks, "steps": 3}
+def _drawn(rows: list[Row], label: Label) -> list[Chart]:
+    places = [row["bin"] for row in rows]
+    shares = [row["human_steps"] / row["steps"] if row["steps"] else None for row in rows]
+    rates = [row["interventions"] / row["episodes"] for row in rows]
     return [
-        chart(
-            "Human share of steps",
-            "of online steps",
-            places,
-            [Line("human share", shares)],
-            y_label=percent,
-            y_range=(0.0, max(top, 0.05)),
-            **common,
-        ),
+        _share_chart("Human share", places, shares, "time, UTC", label),
         chart(
             "Takeovers",
             "for each online episode",
             places,
             [Line("takeovers", rates)],
-            y_range=(0.0, max(1.0, *(rate or 0.0 for rate in rates))),
-            **common,
+            x_title="time, UTC",
+            x_label=label,
+            y_range=(0.0, max(1.0, *rates)),
+            marks=len(places) <= _MARKED,
+            steps=2,
         ),
     ]
+
+
+def _share_chart(title: str, x: list[int], shares: list[float | None], x_title: str, label: Label) -> Chart:
+    top = max((value for value in shares if value is not None), default=0.0)
+    return chart(
+        title,
+        "of steps by a human",
+        x,
+        [Line("human share", shares)],
+        x_title=x_title,
+        x_label=label,
+        y_label=percent,
+        y_range=(0.0, max(top, 0.05)),
+        marks=len(x) <= _MARKED,
+        steps=2,
+    )

@@ -103,8 +103,7 @@ class Feed:
                 event = _event("fleet", {"html": await run_in_threadpool(self._look)})
             except Trouble as trouble:
                 event = _event("trouble", {"what": trouble.what, "advice": trouble.advice})
-            except Exception:
-                # One look that fails must not end all that come after it.
+            except Exception:  # noqa: BLE001 - one look that fails must not end all that come after it
                 _log.exception("look_failed")
                 event = _event("trouble", {"what": "The fleet cannot be shown.", "advice": "The log says why."})
             if event != self._event:

@@ -26,7 +26,7 @@ class SafeHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - ASGI's own
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -56,8 +56,8 @@ def is_loopback(host: str) -> bool:
 def allowed_hosts(host: str, more: Sequence[str]) -> list[str]:
     """Values of the Host header that are answered.
 
-    On loopback they are its names, so that no other site's name can be made to point here (DNS rebinding). Elsewhere
-    they are the address that is listened on, and those that were named; a wildcard address answers for all.
+    On loopback they are its names, so that no other site's name can be made to point here (DNS rebinding).
+    Elsewhere they are those that were named, else the address itself; a wildcard address answers for all.
     """
     found = ["localhost", "127.0.0.1", "[::1]", *more]
     if is_loopback(host):

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from consumers.console.asking import Row
 from consumers.console.charts import Chart, Line, chart, percent
-from consumers.console.choices import SOURCES, merged, one_of, text_of, window_of
+from consumers.console.choices import SOURCES, grain, one_of, text_of, window_of
 from consumers.console.formatting import clock, day
 from consumers.console.serving import console_of, page, panel
 from consumers.console.wilson import interval
@@ -27,6 +27,10 @@ SELECT task, intDiv(toUnixTimestamp(ended_at), {{grain:UInt32}}) * {{grain:UInt3
     count(success) AS judged, countIf(success = 1) AS successes
 FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} {where}
 GROUP BY task, bin HAVING judged > 0 ORDER BY task, bin LIMIT 50000
+"""
+_SPAN = """
+SELECT toUnixTimestamp(min(ended_at)) AS first, toUnixTimestamp(max(ended_at)) AS last, count() AS episodes
+FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} {where}
 """
 _BY_VERSION = """
 SELECT policy, policy_version, task, sum(judged) AS judged, sum(successes) AS successes
@@ -63,14 +67,14 @@ def over_time(request: Request) -> dict[str, Any]:
     """Success in the window, a chart for each task."""
     console, window = console_of(request), window_of(request.query_params)
     where, bound = _conditions(request)
-    sql = _OVER_TIME.format(where=f"AND {where}" if where else "")
-    rows = console.warehouse.ask(
-        sql, {**bound, "since": window.since(console.clock.now()), "grain": window.grain}, remembered=10
-    )
-    step = merged([row["bin"] for row in rows], window.grain)
-    label = clock if window.seconds <= 86_400 else day
+    where, bound = f"AND {where}" if where else "", {**bound, "since": window.since(console.clock.now())}
+    [span] = console.warehouse.ask(_SPAN.format(where=where), bound, remembered=10)
+    bound["grain"] = grain(span["first"], span["last"])
+    rows = console.warehouse.ask(_OVER_TIME.format(where=where), bound, remembered=10)
+    label = clock if span["last"] - span["first"] <= 86_400 else day
     found = [
-        _rates(task, _in_bins(of_task, step), "time, UTC", label) for task, of_task in _by(rows, "task").items()
+        _rates(task, {row["bin"]: (row["judged"], row["successes"]) for row in of_task}, "time, UTC", label)
+        for task, of_task in _by(rows, "task").items()
     ]
     return {**_drawn(found), "wider": True, "what": "judged episode", "window": window}
 
@@ -105,16 +109,6 @@ def _by(rows: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
     found: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
         found[tuple(row[name] for name in names) if len(names) > 1 else row[names[0]]].append(row)
-    return found
-
-
-def _in_bins(rows: Iterable[Row], step: int) -> dict[int, tuple[int, int]]:
-    """Judged and successful episodes by the begin of coarser bins."""
-    found: dict[int, tuple[int, int]] = {}
-    for row in rows:
-        begin = row["bin"] // step * step
-        judged, successes = found.get(begin, (0, 0))
-        found[begin] = (judged + row["judged"], successes + row["successes"])
     return found
 
 

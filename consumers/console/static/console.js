@@ -98,4 +98,7 @@ for (const slot of document.querySelectorAll("[data-source]")) {
 for (const form of document.querySelectorAll("form[data-auto]")) filterAtOnce(form);
 for (const slot of document.querySelectorAll("[data-live]")) follow(slot, settle, trouble);
 settle(document.body);
+// On a narrow screen the pages' names are wider than it: the current one is brought into sight.
+const here = document.querySelector(".top [aria-current]");
+if (here) here.closest("nav").scrollLeft = here.offsetLeft - here.closest("nav").offsetLeft - 24;
 setInterval(() => tellAges(document.body), 1000);
