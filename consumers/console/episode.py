@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from consumers.console.asking import Row, Trouble
 from consumers.console.charts import Chart, Line, Shade, chart
 from consumers.console.choices import id_of
+from consumers.console.footer import Footer, footer_of
 from consumers.console.serving import Console, console_of, page, panel
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
 
@@ -42,9 +43,10 @@ def steps(request: Request) -> dict[str, Any]:
     """State, action and reward over the steps; what a human did is shaded."""
     found = _known(request)
     rows = console_of(request).warehouse.ask(_STEPS, {"id": str(found["episode_id"])}, remembered=30)
+    footer = footer_of(console_of(request).store, found["payload_uri"], found["payload_bytes"])
     cut = len(rows) > _STEPS_DRAWN
     return {
-        **charts_of(rows[:_STEPS_DRAWN], found["human_ranges"]),
+        **charts_of(rows[:_STEPS_DRAWN], found["human_ranges"], footer),
         "cut": cut,
         "episode": found,
         "fps": found["fps"],
@@ -92,20 +94,21 @@ def payload(request: Request) -> Response:
     )
 
 
-def charts_of(rows: Sequence[Row], human_ranges: Sequence[Any]) -> dict[str, Any]:
+def charts_of(rows: Sequence[Row], human_ranges: Sequence[Any], footer: Footer) -> dict[str, Any]:
     """Charts of an episode's steps: one of the reward, one for each dimension of action and state.
 
     Args:
         rows: as the view `episode_steps` has them, by index.
         human_ranges: first and last index of each stretch under human control.
+        footer: names the elements of the vectors.
     """
     shades = [Shade(*_ends(each), label="a human acted") for each in human_ranges]
     x = [float(row["index"]) for row in rows]
     return {
         "reward": [_strip("Reward", x, [Line("reward", [row["reward"] for row in rows])], shades)] if rows else [],
-        "actions": _dimensions("Action", "action", rows, x, shades, proposed=True),
-        "states": _dimensions("State", "state", rows, x, shades),
-        "human": bool(shades),
+        "actions": _dimensions("action", rows, x, shades, footer.names.get("action", ())),
+        "states": _dimensions("state", rows, x, shades, footer.names.get("state", ())),
+        "cameras": footer.others,
     }
 
 
@@ -115,16 +118,18 @@ def _ends(each: Any) -> tuple[float, float]:
 
 
 def _dimensions(
-    title: str, column: str, rows: Sequence[Row], x: list[float], shades: list[Shade], *, proposed: bool = False
+    column: str, rows: Sequence[Row], x: list[float], shades: list[Shade], names: Sequence[str]
 ) -> list[Chart]:
     width = max((len(row[column]) for row in rows), default=0)
+    proposed = column == "action"
     found = []
     for place in range(width):
         lines = [Line("executed" if proposed else column, [_at(row[column], place) for row in rows])]
         wished = [_at(row["proposed_action"], place) for row in rows] if proposed else []
         if any(value is not None for value in wished):
             lines.append(Line("the policy would have done", wished, look="dashed"))
-        found.append(_strip(f"{title} {place}", x, lines, shades))
+        title = names[place] if place < len(names) else f"{column} {place}"
+        found.append(_strip(title, x, lines, shades))
     return found
 
 
