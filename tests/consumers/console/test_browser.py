@@ -1,6 +1,6 @@
-"""The console in a real Chromium: it loads, hears of what happens, and is usable with a keyboard and on a telephone.
+"""The console in a real Chromium: it loads, hears of what happens, and needs neither a mouse nor a wide screen.
 
-Pictures are kept in artifacts/console/; the README's is `fleet.png` of them.
+Pictures are kept in artifacts/console/; docs/console.png is `readme.png` of them.
 """
 
 from __future__ import annotations

@@ -73,20 +73,14 @@ def test_the_operator_s_token_is_shown_once_and_only_if_it_was_made(world: World
     ],
 )
 def test_what_it_cannot_start_with_is_wrong_use(
-    world: World,
-    changes: dict[str, str | None],
-    arguments: tuple[str, ...],
-    told: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    world: World, changes: dict[str, str | None], arguments: tuple[str, ...], told: str, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name, value in {**world.environment, **changes}.items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    result = CliRunner().invoke(app, ["console", *arguments])
+    variables = {name: value for name, value in {**world.environment, **changes}.items() if value is not None}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        result = CliRunner().invoke(app, ["console", *arguments])
     assert (result.exit_code, told in result.output) == (2, True), result.output
 
 
