@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot bench-analytics docs-analytics lock clean \
+.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot bench-analytics bench-console docs-analytics lock clean \
 	test-chaos
 
 setup:
@@ -52,6 +52,10 @@ docs-analytics: setup
 ANALYTICS ?= --rows 10000000
 bench-analytics: setup
 	@.venv/bin/python -m benchmarks.analytics $(ANALYTICS)
+
+# The console's pages over generated episodes (ten million: about 15 minutes).
+bench-console: setup
+	@.venv/bin/python -m benchmarks.console $(ANALYTICS)
 
 # Resolve the requirements anew: newer versions, new hashes.
 lock:

@@ -90,6 +90,11 @@ class Warehouse:
         finally:
             answer.asking.release()
 
+    def forget(self) -> None:
+        """Ask anew, whatever was answered."""
+        with self._guard:
+            self._answers.clear()
+
     def close(self) -> None:
         """Let the connections go."""
         with self._guard:

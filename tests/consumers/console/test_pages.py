@@ -274,7 +274,7 @@ def test_a_query_that_takes_too_long_is_given_up_and_says_so(world: World) -> No
 def test_a_newer_heartbeat_is_seen_at_the_next_look(pages: TestClient, world: World, writer: Client) -> None:
     fresh = world.fleet.heartbeat("arm-5", datetime.now(UTC), spool=4321, errors=("the gripper is stuck",))
     insert(writer, [fresh])
-    pages.app.state.console.warehouse._answers.clear()  # type: ignore[attr-defined]
+    pages.app.state.console.warehouse.forget()  # type: ignore[attr-defined]
     text = fragment(pages, "/panels/robots")
     assert "4,321" in text
     assert "the gripper is stuck" in text
