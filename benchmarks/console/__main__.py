@@ -2,8 +2,8 @@
 
     python -m benchmarks.console --rows 1000000
 
-Each address is asked three times, its answers forgotten in between; the median counts. The clock stands at the end of
-what was generated. The first view of a page needs the page alone; its parts come one by one, and at the same time.
+Each address is asked three times, its answers forgotten in between; the median counts. The clock stands at the end
+of what was generated. A page's first view needs the page alone; its parts come one by one, and at the same time.
 """
 
 from __future__ import annotations
