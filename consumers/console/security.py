@@ -21,7 +21,7 @@ _HEADERS = {
 
 
 class SafeHeaders:
-    """Puts the headers on every answer; what is not a file of the package is not kept by browsers either."""
+    """Puts the headers on every answer; browsers keep nothing but files of the package."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,8 +36,8 @@ class SafeHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
-                if not scope["path"].startswith("/static/"):
-                    headers["Cache-Control"] = "no-store"
+                # Files of the package are asked for again, so that a new version shows, and sent only if they changed.
+                headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 
         await self._app(scope, receive, with_headers)
