@@ -36,7 +36,7 @@ class SafeHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
-                # Files of the package are asked for again, so that a new version shows, and sent only if they changed.
+                # Files of the package are asked for again, so that a new version shows; sent if they changed.
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 
