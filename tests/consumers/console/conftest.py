@@ -33,6 +33,11 @@ class World:
     environment: dict[str, str]
     fleet: Fleet
 
+    def beat(self, writer: Client, *robots: str, **changes: object) -> None:
+        """A heartbeat of each robot, now."""
+        now = datetime.now(UTC)
+        insert(writer, [self.fleet.heartbeat(robot, now, spool=3).model_copy(update=changes) for robot in robots])
+
 
 def environment_of(stack: Stack, **own: str) -> dict[str, str]:
     return {

@@ -9,18 +9,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from infra.clickhouse.client import Client
-from schemas.events import Heartbeat
 from tests.consumers.console.conftest import World
 from tests.consumers.console.fleet import LINE, ROBOTS
 from tests.consumers.console.test_command import running
-from tests.infra.clickhouse.world import insert
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 IN_CI = os.environ.get("CI") == "true"
@@ -99,11 +96,6 @@ def watched(context: BrowserContext, address: str) -> Watched:
     return Watched(context, address)
 
 
-def beat(world: World, writer: Client, **changes: object) -> None:
-    fresh: Heartbeat = world.fleet.heartbeat("arm-4", datetime.now(UTC), spool=3)
-    insert(writer, [fresh.model_copy(update=changes)])
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
 def test_every_page_loads_without_complaints_and_nothing_is_wider_than_the_screen(
     browser: Browser, address: str, world: World, width: int, scheme: str
@@ -130,18 +122,19 @@ def test_a_heartbeat_reaches_an_open_page(watched: Watched, world: World, writer
     expect(page.locator("[data-live-state]")).to_have_text("live")
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name="arm-4", exact=True))
     expect(row).to_have_count(1)
-    beat(world, writer, spool_depth=7654, errors=("Kafka refuses events, they are tried again: no such topic",))
+    world.beat(
+        writer, "arm-4", spool_depth=7654, errors=("Kafka refuses events, they are tried again: no such topic",)
+    )
     expect(row).to_contain_text("7,654", timeout=PATIENCE_MS)
     expect(page.get_by_text("they are tried again: no such topic")).to_be_visible()
     expect(page.locator(".digest")).to_contain_text("1 report trouble")
-    beat(world, writer)
+    world.beat(writer, "arm-4")
     expect(page.get_by_text("they are tried again: no such topic")).to_have_count(0, timeout=PATIENCE_MS)
     assert watched.complaints == []
 
 
 def test_the_readme_s_picture(watched: Watched, world: World, writer: Client) -> None:
-    for robot in ROBOTS:
-        beat(world, writer, robot_id=robot)
+    world.beat(writer, *ROBOTS)
     page = watched.open("/")
     expect(page.locator(".dot-state.live")).to_have_count(len(ROBOTS), timeout=PATIENCE_MS)
     watched.picture("readme", whole=False)

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +23,6 @@ from infra.clock import SystemClock
 from infra.local.stack import Stack
 from tests.consumers.console.conftest import World, environment_of, settings_of
 from tests.consumers.console.fleet import EPISODES, LINE, NAMES, ROBOTS, TASKS, VERSIONS
-from tests.infra.clickhouse.world import insert
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 FILTERS = "window=24h&task=fold-towel&robot=arm-1&source=ONLINE&outcome=failure&version=3&helped=yes"
@@ -82,7 +80,8 @@ def test_answers_keep_a_page_to_itself(pages: TestClient) -> None:
     assert pages.get("/", headers={"host": "evil.example"}).status_code == 400
 
 
-def test_the_fleet_is_all_robots_and_their_state(pages: TestClient) -> None:
+def test_the_fleet_is_all_robots_and_their_state(pages: TestClient, world: World, writer: Client) -> None:
+    world.beat(writer, *ROBOTS)
     text = fragment(pages, "/panels/robots")
     assert "<strong>6</strong> of 6 live" in text
     assert all(f">{robot}</a>" in text for robot in ROBOTS)
@@ -272,8 +271,7 @@ def test_a_query_that_takes_too_long_is_given_up_and_says_so(world: World) -> No
 
 
 def test_a_newer_heartbeat_is_seen_at_the_next_look(pages: TestClient, world: World, writer: Client) -> None:
-    fresh = world.fleet.heartbeat("arm-5", datetime.now(UTC), spool=4321, errors=("the gripper is stuck",))
-    insert(writer, [fresh])
+    world.beat(writer, "arm-5", spool_depth=4321, errors=("the gripper is stuck",))
     pages.app.state.console.warehouse.forget()  # type: ignore[attr-defined]
     text = fragment(pages, "/panels/robots")
     assert "4,321" in text
