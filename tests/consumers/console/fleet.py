@@ -33,6 +33,7 @@ from schemas.events import (
     PolicyVersion,
     Range,
     RobotEvent,
+    RolloutMode,
     Step,
     TrainingLineage,
     TrainingProgress,
@@ -75,6 +76,7 @@ class Fleet:
             update={
                 "policy": LINE,
                 "generation": 4,
+                "mode": RolloutMode.HOLD,
                 "current": VERSIONS - 1,
                 "previous": VERSIONS - 2,
                 "canary": None,
