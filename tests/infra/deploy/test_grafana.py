@@ -16,6 +16,7 @@ import infra.telemetry
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.settings import Settings, _known
+from schemas.events import PolicyRollout
 from tests.infra.clickhouse import world
 
 GRAFANA = Path(infra.telemetry.__file__).parent / "deploy" / "grafana"
@@ -50,9 +51,9 @@ def metrics() -> dict[str, set[str]]:
     return found
 
 
-def expanded(sql: str, dashboard: dict[str, Any], begin: str, end: str) -> str:
+def expanded(sql: str, dashboard: dict[str, Any], begin: int, end: int) -> str:
     """The query as the plugin sends it: its macro for times, and each variable's present value."""
-    sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 >= toDateTime('{begin}') AND \1 <= toDateTime('{end}')", sql)
+    sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 >= toDateTime({begin}) AND \1 <= toDateTime({end})", sql)
     for variable in dashboard["templating"]["list"]:
         sql = sql.replace(f"${{{variable['name']}}}", variable["current"]["value"])
     assert "$" not in sql
@@ -64,7 +65,8 @@ def analyst(settings: Settings) -> Iterator[Client]:
     database = settings.clickhouse.model_copy(update={"database": "infra_grafana"})
     migrate(database)
     writer = connect(database)
-    world.insert(writer, world.everything(), world.dead_letters())
+    rollout = world.golden(PolicyRollout).model_copy(update={"written_at": world.at(100)})
+    world.insert(writer, [*world.everything(), rollout], world.dead_letters())
     writer.close()
     made = connect(database, analyst=True)
     yield made
@@ -81,7 +83,7 @@ def test_there_are_dashboards_over_both() -> None:
 def test_each_query_gives_rows_of_the_shape_that_its_panel_draws(
     analyst: Client, name: str, panel: dict[str, Any], target: dict[str, Any]
 ) -> None:
-    begin, end = (f"{world.at(minutes):%Y-%m-%d %H:%M:%S}" for minutes in (-60, 600))
+    begin, end = (int(world.at(minutes).timestamp()) for minutes in (-60, 600))
     sql = expanded(target["rawSql"], DASHBOARDS[name.split(":", maxsplit=1)[0]], begin, end)
     found = analyst.query(sql)
     assert found.result_rows, sql
