@@ -56,23 +56,23 @@ def console(
         bound = _listen(host, port)
     except OSError as error:
         fail(f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with --port", code=2)
-    shown = f"[{host}]" if ":" in host else host
-    typer.echo(f"console: http://{shown}:{bound.getsockname()[1]}/")
-    if operator and settings.console.token is None:
-        typer.echo(f"operator's token, shown this once: {token.get_secret_value()}")
-    if not is_loopback(host):
-        typer.echo(
-            "note: whoever reaches this address reads everything; put a proxy with a log-in before it", err=True
-        )
     desk = Desk(settings, token, clock) if operator else None
     app = application(build(settings, clock, desk=desk), allowed_hosts(host, allowed_host or ()))
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS
     )
+    server = _server(config, app.state.console.feed.close)
     # uvicorn takes these while it serves, and raises them again when it is done: that is an end, and no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    _server(config, app.state.console.feed.close).run(sockets=[bound])
+        signal.signal(number, server.handle_exit)
+    shown = f"[{host}]" if ":" in host else host
+    typer.echo(f"console: http://{shown}:{bound.getsockname()[1]}/")
+    if operator and settings.console.token is None:
+        typer.echo(f"operator's token, shown this once: {token.get_secret_value()}")
+    if not is_loopback(host):
+        note = "note: whoever reaches this address reads everything; put a proxy with a log-in before it"
+        typer.echo(note, err=True)
+    server.run(sockets=[bound])
 
 
 def _listen(host: str, port: int) -> socket.socket:

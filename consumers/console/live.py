@@ -55,7 +55,7 @@ class Feed:
     def close(self) -> None:
         """End all streams; from a signal's handler, or from another thread."""
         self._stopped = True
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._wake()))
 
     async def stop(self) -> None:

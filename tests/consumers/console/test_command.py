@@ -29,7 +29,7 @@ def running(
     """The process, its port, and the lines that it began with."""
     command = [str(SOP), "console", "--port", "0", *arguments]
     variables = {"PATH": os.environ["PATH"], **environment}
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=variables, cwd="/", stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline()]
