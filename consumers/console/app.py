@@ -45,17 +45,17 @@ def build(settings: Settings, clock: Clock, *, desk: Desk | None = None) -> Cons
     """What the pages work with."""
     section = settings.console
     warehouse = Warehouse(settings.clickhouse, clock, seconds=section.query_seconds)
-    return Console(
+    made = Console(
         settings=settings,
         warehouse=warehouse,
-        feed=Feed(
-            lambda: fragment("panels/fleet.html", **fleet.state_of(warehouse, clock.now())), section.live_interval
-        ),
+        roster=fleet.Roster(warehouse),
+        feed=Feed(lambda: fragment("panels/fleet.html", **fleet.state_of(made)), section.live_interval),
         registry=Reader(Registry(settings.registry)),
         store=ObjectStore(settings.s3),
         clock=clock,
         desk=desk,
     )
+    return made
 
 
 def application(console: Console, hosts: Sequence[str]) -> Starlette:
@@ -113,6 +113,7 @@ def _panels() -> list[Route]:
         Route("/panels/episodes/{episode_id}/steps", episode.steps),
         Route("/panels/episodes/{episode_id}/takeovers", episode.takeovers),
         Route("/panels/episodes/{episode_id}/lineage", episode.lineage),
+        Route("/panels/episodes/{episode_id}/labels", episode.labels),
         Route("/panels/success/tasks", success.by_task),
         Route("/panels/success/time", success.over_time),
         Route("/panels/success/versions", success.by_version),

@@ -28,6 +28,10 @@ _LINEAGE = """
 SELECT policy, version, how, draws, published_at
 FROM lineage_of_episode(episode_id = {id:UUID}) ORDER BY policy, version, how LIMIT 500
 """
+_LABELS = """
+SELECT labelled_at, author, reason, verdict, excludes, counts FROM episode_labels
+WHERE episode_id = {id:UUID} ORDER BY labelled_at DESC LIMIT 100
+"""
 _STEPS_DRAWN = 20_000
 _CHUNK = 1 << 20
 
@@ -65,6 +69,13 @@ def lineage(request: Request) -> dict[str, Any]:
     """Versions that acted in it, and versions that were made from it."""
     id_ = id_of(request.path_params["episode_id"])
     return {"rows": console_of(request).warehouse.ask(_LINEAGE, {"id": str(id_)}, remembered=10)}
+
+
+@panel("panels/episode_labels.html")
+def labels(request: Request) -> dict[str, Any]:
+    """What people said of it afterwards."""
+    id_ = id_of(request.path_params["episode_id"])
+    return {"rows": console_of(request).warehouse.ask(_LABELS, {"id": str(id_)}), "episode_id": id_}
 
 
 def payload(request: Request) -> Response:

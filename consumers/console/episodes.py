@@ -13,8 +13,8 @@ from consumers.console.serving import console_of, page, panel
 
 _SHOWN = 50
 _LIST = """
-SELECT episode_id, started_at, ended_at, task, robot_id, source, policy, policy_version, success, end, step_count,
-    human_step_count, intervention_count, reward_sum, missing_count, rejected_count
+SELECT episode_id, started_at, ended_at, task, robot_id, source, policy, policy_version, success, excluded, end,
+    step_count, human_step_count, intervention_count, reward_sum, missing_count, rejected_count
 FROM episodes WHERE start_hour >= {{since:DateTime64(0, 'UTC')}} {where}
 ORDER BY started_at DESC, episode_id LIMIT 51
 """

@@ -20,6 +20,7 @@ from infra.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.console.decoded import Reader
+    from consumers.console.fleet import Roster
     from consumers.console.live import Feed
     from consumers.console.operator import Desk
 
@@ -40,6 +41,7 @@ class Console:
 
     settings: Settings
     warehouse: Warehouse
+    roster: Roster
     feed: Feed
     registry: Reader
     store: ObjectStore

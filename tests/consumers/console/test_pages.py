@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -223,7 +224,7 @@ def test_without_any_data_each_part_says_what_to_do_next(stack: Stack) -> None:
     migrate(settings.clickhouse)
     with TestClient(application(build(settings, SystemClock()), ["testserver"])) as pages:
         for address, told in (
-            ("/panels/robots", "No robot has reported yet"),
+            ("/panels/robots", "No robot reported"),
             ("/panels/latest", "No episode began"),
             ("/panels/episodes", "sop demo --keep"),
             ("/panels/success/time", "Choose a longer time range"),
@@ -274,7 +275,7 @@ def test_a_query_that_takes_too_long_is_given_up_and_says_so(world: World) -> No
 
 def test_a_newer_heartbeat_is_seen_at_the_next_look(pages: TestClient, world: World, writer: Client) -> None:
     world.beat(writer, "arm-5", spool_depth=4321, errors=("the gripper is stuck",))
-    pages.app.state.console.warehouse.forget()  # type: ignore[attr-defined]
+    time.sleep(0.6)  # a look within half a second of another is that one
     text = fragment(pages, "/panels/robots")
     assert "4,321" in text
     assert "the gripper is stuck" in text
