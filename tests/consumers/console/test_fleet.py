@@ -27,7 +27,7 @@ class Beats:
 
 def test_a_look_after_the_first_reads_only_what_is_new_and_keeps_the_others() -> None:
     beats = Beats()
-    roster = Roster(cast(Warehouse, beats))
+    roster = Roster(cast("Warehouse", beats))
     beats.beats = {"b": BEGIN - timedelta(hours=23), "a": BEGIN, "old": BEGIN - timedelta(days=2)}
 
     def names(seconds: float) -> list[str]:
