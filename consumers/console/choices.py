@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from consumers.console.asking import Trouble
 SOURCES: Final = ("ONLINE", "EVALUATION", "DEMONSTRATION")
 OUTCOMES: Final = ("success", "failure", "unknown")
 _LONGEST_TEXT = 200
-_MOST_BINS = 40
+_FEWEST_BINS, _MOST_BINS, _IN_A_BIN = 6, 40, 12
 _BINS: Final = (
     1,
     2,
@@ -142,10 +143,15 @@ def id_of(text: str) -> UUID:
         raise Trouble(f"{text[:60]!r} is no episode's id.", "Pick one from the list of episodes.", 404) from None
 
 
-def grain(first: float, last: float) -> int:
-    """Seconds of a bin so that data from the first to the last time, wherever in a window, fill a chart."""
-    span = max(last - first, 0.0)
-    return next((size for size in _BINS if span / size <= _MOST_BINS), int(span / _MOST_BINS) + 1)
+def grain(first: float, last: float, episodes: float = math.inf) -> int:
+    """Seconds of a bin so that data from the first to the last time, wherever in a window, fill a chart.
+
+    Args:
+        first, last: seconds since the epoch.
+        episodes: how many a line shows; of few there are fewer bins, as a rate of three says nothing.
+    """
+    span, most = max(last - first, 0.0), min(_MOST_BINS, max(_FEWEST_BINS, episodes / _IN_A_BIN))
+    return next((size for size in _BINS if span / size <= most), int(span / most) + 1)
 
 
 def _unknown(name: str, chosen: str, known: Mapping[str, object] | tuple[str, ...]) -> Trouble:

@@ -29,7 +29,8 @@ FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} {where}
 GROUP BY task, bin HAVING judged > 0 ORDER BY task, bin LIMIT 50000
 """
 _SPAN = """
-SELECT toUnixTimestamp(min(ended_at)) AS first, toUnixTimestamp(max(ended_at)) AS last, count() AS episodes
+SELECT toUnixTimestamp(min(ended_at)) AS first, toUnixTimestamp(max(ended_at)) AS last,
+    count(success) / greatest(uniqExact(task), 1) AS of_a_task
 FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} {where}
 """
 _BY_VERSION = """
@@ -69,7 +70,7 @@ def over_time(request: Request) -> dict[str, Any]:
     where, bound = _conditions(request)
     where, bound = f"AND {where}" if where else "", {**bound, "since": window.since(console.clock.now())}
     [span] = console.warehouse.ask(_SPAN.format(where=where), bound, remembered=10)
-    bound["grain"] = grain(span["first"], span["last"])
+    bound["grain"] = grain(span["first"], span["last"], span["of_a_task"])
     rows = console.warehouse.ask(_OVER_TIME.format(where=where), bound, remembered=10)
     label = clock if span["last"] - span["first"] <= 86_400 else day
     found = [

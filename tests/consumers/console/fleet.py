@@ -253,7 +253,7 @@ def vectors(step: int) -> tuple[bytes, bytes, bytes]:
     state = np.sin(step / 22 + places) * (0.4 + 0.1 * places)
     action = 0.6 * np.cos(step / 14 + places)
     found = (state, action, action + 0.3 * np.sin(step / 6) + 0.2)
-    return tuple(each.astype("<f4").tobytes() for each in found)  # type: ignore[return-value]
+    return tuple(each.astype("<f4").tobytes() for each in found)
 
 
 FEATURES = tuple(Feature(name=name, shape=(len(NAMES),), names=NAMES) for name in ("state", "action"))

@@ -67,7 +67,8 @@ class Watched:
         self.page.on("requestfailed", lambda request: self._failed(request.url))
 
     def _failed(self, url: str) -> None:
-        if not url.endswith("/live"):  # it is left when a page is
+        # The stream is left when its page is; what becomes a download is no longer a request of the page.
+        if not url.endswith(("/live", "/payload")):
             self.complaints.append(f"failed: {url}")
 
     def open(self, path: str) -> Page:

@@ -62,6 +62,11 @@ def test_numbers_names_times_and_ids() -> None:
 def test_data_fill_a_chart_whatever_their_span(first: float, span: float) -> None:
     assert span / grain(first, first + span) <= 41
     assert grain(first, first) == 1
+    assert grain(first, first + span, 24) >= grain(first, first + span)
+
+
+def test_few_episodes_make_few_bins() -> None:
+    assert [grain(0, 21_600, episodes) for episodes in (1, 120, 1200)] == [3600, 3600, 600]
 
 
 @given(st.integers(0, 500), st.integers(0, 500))

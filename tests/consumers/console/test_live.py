@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from starlette.requests import Request
@@ -34,7 +35,7 @@ class Reader:
             answer = await self._feed.stream(request)
             assert isinstance(answer, StreamingResponse), answer.status_code
             assert answer.media_type == "text/event-stream"
-            self._events = aiter(answer.body_iterator)  # type: ignore[arg-type]
+            self._events = cast("AsyncIterator[str]", aiter(answer.body_iterator))
         return await asyncio.wait_for(anext(self._events), 20)
 
     async def close(self) -> None:

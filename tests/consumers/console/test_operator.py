@@ -68,6 +68,7 @@ def enter(pages: TestClient, token: str = TOKEN) -> int:
 
 
 def form_secret(pages: TestClient) -> str:
+    found: str
     [*_, found] = re.findall(r'name="form_secret" value="([^"]+)"', pages.get(f"/policies?policy={LINE}").text)
     return found
 

@@ -42,7 +42,7 @@ PROMETHEUS = panels("prometheus")
 
 def metrics() -> dict[str, set[str]]:
     """Our series, by the names that Prometheus stores, with their labels."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for collector in list(REGISTRY._collector_to_names):
         for family in collector.collect():
             if family.name.startswith("sop_"):
