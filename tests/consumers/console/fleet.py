@@ -116,6 +116,8 @@ class Fleet:
                 "spool_bytes": 4096 * spool,
                 "policy": LINE,
                 "policy_version": VERSIONS - 1,
+                "policy_wanted": VERSIONS - 1,
+                "frames_dropped": None,
                 "episodes_ended": EPISODES // len(ROBOTS),
                 "errors": errors,
                 "waiting": False,

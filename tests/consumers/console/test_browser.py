@@ -135,7 +135,9 @@ def test_a_heartbeat_reaches_an_open_page(watched: Watched, world: World, writer
 
 
 def test_the_readme_s_picture(watched: Watched, world: World, writer: Client) -> None:
-    world.beat(writer, *ROBOTS)
+    for number, robot in enumerate(ROBOTS):
+        changes = {"spool_depth": 3 + 11 * (number % 4), "clock_offset_seconds": 0.0011 * (number - 2)}
+        world.beat(writer, robot, **changes, episodes_ended=78 + number * 5 % 7)
     page = watched.open("/")
     expect(page.locator(".dot-state.live")).to_have_count(len(ROBOTS), timeout=PATIENCE_MS)
     watched.picture("readme", whole=False)

@@ -83,11 +83,15 @@ def test_answers_keep_a_page_to_itself(pages: TestClient) -> None:
 
 def test_the_fleet_is_all_robots_and_their_state(pages: TestClient, world: World, writer: Client) -> None:
     world.beat(writer, *ROBOTS)
+    world.beat(writer, "arm-3", policy_wanted=None)
+    world.beat(writer, "arm-6", policy_wanted=VERSIONS, frames_dropped=12)
     text = fragment(pages, "/panels/robots")
     assert "<strong>6</strong> of 6 live" in text
     assert all(f">{robot}</a>" in text for robot in ROBOTS)
     assert f'href="/policies/{LINE}/{VERSIONS}"' in text
-    assert text.count("1 behind") == 6
+    assert text.count("1 behind") == 1  # a robot that does not say what it should run is measured by the newest
+    assert text.count(f"waits for v{VERSIONS}") == 1
+    assert "12 frames dropped" in text
     assert "1 ms" in text  # a clock that is 1.3 ms off
     totals = fragment(pages, "/panels/totals?window=24h")
     assert f">{EPISODES * 9 // 10 + 1}<" in totals
