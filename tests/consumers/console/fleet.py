@@ -28,6 +28,7 @@ from schemas.events import (
     Heartbeat,
     InterventionPhase,
     InterventionSpan,
+    Label,
     PolicyActivated,
     PolicyRollout,
     PolicyVersion,
@@ -37,6 +38,7 @@ from schemas.events import (
     Step,
     TrainingLineage,
     TrainingProgress,
+    Verdict,
 )
 from tests.consumers.robots import Log, Robot, decoded, uuid7
 from tests.infra.clickhouse.world import golden
@@ -47,6 +49,8 @@ ROBOTS = tuple(f"arm-{n}" for n in range(1, 7))
 VERSIONS = 12
 EPISODES = 480
 HOURS = 6.0
+LABELLED = 476
+"""An online episode of the newest, which a label leaves out."""
 BUCKET = "console-tests"
 NAMES = ("shoulder", "elbow", "wrist", "lift", "gripper")
 
@@ -62,6 +66,7 @@ class Fleet:
         self.now = now
         self._chance = random.Random(3)
         self.episodes = [self._episode(number) for number in range(EPISODES)]
+        self.episodes[LABELLED] = self._labelled(self.episodes[LABELLED])
         self.shown, self.payload = self._with_payload()
 
     def at(self, share: float) -> datetime:
@@ -175,6 +180,19 @@ class Fleet:
         }
         found: EpisodeMaterialized = golden(EpisodeMaterialized).model_copy(update=changes)
         return found
+
+    def _labelled(self, episode: EpisodeMaterialized) -> EpisodeMaterialized:
+        """The camera was covered, somebody found out: it failed, and is left out."""
+        label = Label(
+            label_id=episode.episode_id,
+            author="ada",
+            reason="the camera was covered",
+            labelled_at=self.now,
+            verdict=Verdict.FAILED,
+            excluded=True,
+        )
+        changes = {"success": False, "recorded_success": True, "excluded": True, "labels": (label,), "revision": 2}
+        return episode.model_copy(update=changes)
 
     def _versions(self) -> Iterator[Event]:
         for version in range(1, VERSIONS + 1):

@@ -23,7 +23,7 @@ from infra.clickhouse.migrate import migrate
 from infra.clock import SystemClock
 from infra.local.stack import Stack
 from tests.consumers.console.conftest import World, environment_of, settings_of
-from tests.consumers.console.fleet import EPISODES, LINE, NAMES, ROBOTS, TASKS, VERSIONS
+from tests.consumers.console.fleet import EPISODES, LABELLED, LINE, NAMES, ROBOTS, TASKS, VERSIONS
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 FILTERS = "window=24h&task=fold-towel&robot=arm-1&source=ONLINE&outcome=failure&helped=yes"
@@ -94,7 +94,8 @@ def test_the_fleet_is_all_robots_and_their_state(pages: TestClient, world: World
     assert "12 frames dropped" in text
     assert "1 ms" in text  # a clock that is 1.3 ms off
     totals = fragment(pages, "/panels/totals?window=24h")
-    assert f">{EPISODES * 9 // 10 + 1}<" in totals
+    # The evaluations are not online, the last has a payload, and a label leaves one out.
+    assert f">{EPISODES * 9 // 10 + 1 - 1}<" in totals
 
 
 def test_episodes_are_filtered_by_what_was_chosen_and_paged(pages: TestClient, world: World) -> None:
@@ -141,6 +142,16 @@ def test_an_episode_shows_its_steps_with_names_and_what_a_human_did(pages: TestC
     lineage = fragment(pages, f"/panels/episodes/{world.fleet.episodes[0].episode_id}/lineage")
     assert "made from it" in lineage
     assert "acted in it" in lineage
+
+
+def test_what_people_said_of_an_episode_is_shown(pages: TestClient, world: World) -> None:
+    id_ = world.fleet.episodes[LABELLED].episode_id
+    assert "left out of training" in pages.get(f"/episodes/{id_}").text
+    labels = fragment(pages, f"/panels/episodes/{id_}/labels")
+    assert all(part in labels for part in ("ada", "failed", "left out", "the camera was covered"))
+    assert '<span class="badge">left out</span>' in fragment(pages, "/panels/episodes?window=24h")
+    unlabelled = fragment(pages, f"/panels/episodes/{world.fleet.shown.episode_id}/labels")
+    assert f"sop episodes label {world.fleet.shown.episode_id}" in unlabelled
 
 
 def test_the_payload_comes_byte_for_byte(pages: TestClient, world: World) -> None:
