@@ -1,8 +1,8 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos test-chaos lint bench-materializer bench-live bench-robot bench-learner bench- \
-	cameras docs-analytics bench-analytics lock clean
+.PHONY: setup demo test chaos test-chaos lint bench-materializer bench-live bench-robot bench-learner \
+	bench-cameras docs-analytics bench-analytics bench-console lock clean
 
 setup:
 	@$(PYTHON) -m infra.local.bootstrap
@@ -47,6 +47,7 @@ bench-robot: setup
 # The learner's loader beside the same batches from arrays in memory, and what its index costs (3 minutes).
 bench-learner: setup
 	@.venv/bin/python -m benchmarks.learner $(if $(REPORT),--report $(REPORT))
+
 # step() with two cameras on, beside the same without; no servers (3 minutes).
 bench-cameras: setup
 	@.venv/bin/python -m benchmarks.robot.cameras
@@ -59,6 +60,10 @@ docs-analytics: setup
 ANALYTICS ?= --rows 10000000
 bench-analytics: setup
 	@.venv/bin/python -m benchmarks.analytics $(ANALYTICS)
+
+# The console's pages over generated episodes (ten million: about 15 minutes).
+bench-console: setup
+	@.venv/bin/python -m benchmarks.console $(ANALYTICS)
 
 # Resolve the requirements anew: newer versions, new hashes.
 lock:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consumers.analytics import episodes, fleet, policies, query
+from consumers.console.command import console
 from infra.clock import SystemClock
 from infra.command import settings_or_fail as _settings
 from infra.command import wait_or_fail as _ready
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(stack_app, name="stack")
 app.command()(query.query)
+app.command()(console)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(keys_app, name="keys")
 app.command()(fleet.fleet)

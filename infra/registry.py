@@ -70,6 +70,17 @@ class Registry:
         Raises:
             UnknownSchema: no schema has this id, or it is another record's.
         """
+        schema = self.written_with(schema_id)
+        if schema.record != record:
+            raise UnknownSchema(f"schema id {schema_id} is a {schema.record}, not a {record}")
+        return schema
+
+    def written_with(self, schema_id: int) -> AvroSchema:
+        """Schema of this id, whatever record it is of.
+
+        Raises:
+            UnknownSchema: no schema of ours has this id.
+        """
         if schema_id not in self._schemas:
             try:
                 text = self._client.get_schema(schema_id).schema_str
@@ -80,10 +91,7 @@ class Registry:
             except (httpx.HTTPError, OSError) as error:
                 raise RegistryUnavailable(f"{self.settings.url}: {error}") from error
             self._schemas[schema_id] = _parse(schema_id, text or "")
-        schema = self._schemas[schema_id]
-        if schema.record != record:
-            raise UnknownSchema(f"schema id {schema_id} is a {schema.record}, not a {record}")
-        return schema
+        return self._schemas[schema_id]
 
     def deploy(self, topic: Topic) -> int:
         """Register every version of a topic's schema, oldest first; the newest id.

@@ -210,6 +210,14 @@ class GuardSettings(_Section):
     false_rollback: float = Field(0.05, gt=0, lt=0.5, description="risk of rolling back what is as good")
 
 
+class ConsoleSettings(_Section):
+    """`sop console`; times in seconds."""
+
+    token: SecretStr | None = Field(None, description="of the operator; made and shown at the start if unset")
+    query_seconds: float = Field(5.0, ge=0.5, le=60, description="what one query may take before it is given up")
+    live_interval: float = Field(1.0, ge=0.2, le=60, description="between two looks at the fleet")
+
+
 class Settings(BaseSettings):
     """Everything that differs between one machine and a production cluster."""
 
@@ -226,6 +234,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     policies: PolicySettings = PolicySettings()
     guard: GuardSettings = GuardSettings()
+    console: ConsoleSettings = ConsoleSettings()
     startup_timeout: float = Field(60.0, gt=0, description="seconds to wait for a server that is down at start")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="/health, /ready and /metrics; none: not served, 0: any free port"

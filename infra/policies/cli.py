@@ -90,14 +90,9 @@ def follow(policy: Line = None, reason: Reason = "", author: Author = None) -> N
 @policies_app.command()
 def hold(version: MaybeVersion = None, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
     """All robots run this version (by default the newest); later ones are candidates."""
-    from infra.policies import rollout  # noqa: PLC0415
+    from infra.policies import orders  # noqa: PLC0415
 
-    def transition(line: str, control: Control) -> Transition:
-        return rollout.hold(
-            line, _published(control, line, version or max(control.versions.get(line, {}), default=0))
-        )
-
-    _change(policy, reason, author, transition)
+    _change(policy, reason, author, lambda line, control: orders.hold(control, line, version))
 
 
 @policies_app.command()
@@ -114,13 +109,10 @@ def canary(
     author: Author = None,
 ) -> None:
     """A part of the fleet tries a version. One at a time; others wait their turn."""
-    from infra.policies import rollout  # noqa: PLC0415
+    from infra.policies import orders  # noqa: PLC0415
 
     def transition(line: str, control: Control) -> Transition:
-        older = [number for number in control.versions.get(line, {}) if number < version]
-        held = _published(control, line, base) if base else max(older, default=None)
-        _published(control, line, version)
-        return rollout.start_canary(line, version, fraction=fraction, robots=robot or (), base=held)
+        return orders.canary(control, line, version, fraction=fraction, robots=tuple(robot or ()), base=base)
 
     _change(policy, reason, author, transition)
 
@@ -128,12 +120,9 @@ def canary(
 @policies_app.command()
 def promote(version: MaybeVersion = None, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
     """All robots run this version, by default the canary, and hold it."""
-    from infra.policies import rollout  # noqa: PLC0415
+    from infra.policies import orders  # noqa: PLC0415
 
-    def transition(line: str, control: Control) -> Transition:
-        return rollout.promote(line, _published(control, line, version) if version else None)
-
-    _change(policy, reason, author, transition)
+    _change(policy, reason, author, lambda line, control: orders.promote(control, line, version))
 
 
 @policies_app.command()
@@ -144,26 +133,17 @@ def rollback(
     author: Author = None,
 ) -> None:
     """Back to the version before, or from a canary to what the others run; the learner goes on from it."""
-    from infra.policies import rollout  # noqa: PLC0415
+    from infra.policies import orders  # noqa: PLC0415
 
-    def transition(line: str, control: Control) -> Transition:
-        if to is not None:
-            return rollout.rollback(line, _published(control, line, to))
-        state = control.rollouts.get(line)
-        if state is None or state.current is None:  # the newest is followed: the one before it
-            earlier = sorted(control.versions.get(line, {}))[:-1]
-            return rollout.rollback(line, earlier[-1] if earlier else None)
-        return rollout.rollback(line)
-
-    _change(policy, reason, author, transition)
+    _change(policy, reason, author, lambda line, control: orders.rollback(control, line, to))
 
 
 @policies_app.command()
 def pin(robot: Robot, version: Version, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
     """One robot runs one version, whatever the others do."""
-    from infra.policies import rollout  # noqa: PLC0415
+    from infra.policies import orders, rollout  # noqa: PLC0415
 
-    _change(policy, reason, author, lambda line, c: rollout.pin(line, robot, _published(c, line, version)))
+    _change(policy, reason, author, lambda line, c: rollout.pin(line, robot, orders.published(c, line, version)))
 
 
 @policies_app.command()
@@ -199,15 +179,6 @@ def _read(settings: Settings) -> Control:
         return RolloutLog(settings).read()
     except (InfraError, SchemaError) as error:
         fail(str(error))
-
-
-def _published(control: Control, line: str, version: int) -> int:
-    versions = control.versions.get(line, {})
-    if version not in versions:
-        there = f"there are {', '.join(map(str, sorted(versions)))}" if versions else "there is none"
-        refused = control.refused.get(f"{line}/{version}")
-        fail(f"no version {version} of {line}" + (f" can be believed: {refused}" if refused else f"; {there}"))
-    return version
 
 
 def _change(
