@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import TypeAdapter
 
 from examples.metaworld.expert import TakeoverRule
-from examples.metaworld.tasks import TASKS, Task
+from examples.metaworld.tasks import RESET_SECONDS, STEP_SECONDS, TASKS, Task
 from examples.metaworld.world import DEPLOYMENT, Disturbance
 
 POLICY = "metaworld"
@@ -19,14 +19,21 @@ EVALUATION_SEED = 777
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """One run of the demo; times in simulated minutes.
+    """One run of a simulated fleet; times in simulated minutes.
 
+    policy, algorithm: the line that the robots follow, and what trains it.
+    step_seconds, reset_seconds: simulated seconds that a control step and a reset take.
     demonstrations_per_task: successful ones, undisturbed, by the whole fleet together.
     minutes, interval_minutes: how long the fleet runs, and how often the learner publishes.
     updates_per_interval: gradient steps between two versions, however many robots there are.
     evaluations_per_task: episodes of the fixed set, disturbed as in deployment.
+    patience: wall seconds that robots and learner wait for one another.
     """
 
+    policy: str = POLICY
+    algorithm: str = "hg-dagger"
+    step_seconds: float = STEP_SECONDS
+    reset_seconds: float = RESET_SECONDS
     tasks: tuple[Task, ...] = TASKS
     disturbance: Disturbance = DEPLOYMENT
     rule: TakeoverRule = field(default_factory=TakeoverRule)
@@ -41,6 +48,7 @@ class FleetSettings:
     ema_half_life: float = 150.0
     learning_rate: float = 1e-3
     chunk: int = 2
+    patience: float = 180.0
 
     def to_json(self) -> str:
         """As `from_json` takes it; how the settings reach the robots' processes."""
@@ -73,7 +81,8 @@ class FleetSettings:
     def learner_environment(self, robots: int, seed: int) -> dict[str, str]:
         """The learner's settings (`infra.settings.LearnerSettings`) for a fleet of so many robots."""
         values: dict[str, object] = {
-            "POLICY": POLICY,
+            "POLICY": self.policy,
+            "ALGORITHM": self.algorithm,
             "SEED": seed,
             "BATCH_SIZE": self.batch_size,
             "ONLINE_SHARE": self.online_share,
@@ -85,6 +94,7 @@ class FleetSettings:
             "PUBLISH_EVERY": self.updates_per_interval,
             "SIMULATED_INTERVAL": self.interval_seconds,
             "SIMULATED_ROBOTS": robots,
+            "SIMULATED_PATIENCE": self.patience / 6,
         }
         return {f"SOP_LEARNER__{name}": str(value) for name, value in values.items()}
 

@@ -1,0 +1,199 @@
+"""Doing one unit, in a process of its own: a base, or a fleet on one; its numbers come out of ClickHouse."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.paper.judge import announced
+from benchmarks.paper.program import Base, Program, Run
+from benchmarks.paper.result import Judged, Online, Result
+from benchmarks.paper.site import WHOLE, Site, UnitFailed, copy, running
+from examples.metaworld.demo import queries
+from examples.metaworld.demo.accounts import Account, discrepancies
+from examples.metaworld.ledger import LedgerReader
+from examples.metaworld.robot import LEDGER_FILE
+from examples.metaworld.settings import FleetSettings
+from infra.clickhouse.client import connect
+from schemas.events import EpisodeSource
+
+# Bounds, many times what a loaded machine takes.
+_PLAY_SECONDS = 3 * 3600.0
+_TRAIN_SECONDS = 1800.0
+_ARRIVE_SECONDS = 300.0
+# Seeds of extra demonstrations are other than those of all fleets and bases.
+_EXTRA = 50_000
+
+
+def base_home(work: Path, program: Program, base: Base) -> Path:
+    """Directory of a base."""
+    return work / f"{base.name}-{program.digest(base)[:12]}"
+
+
+def make_base(program: Program, base: Base, work: Path) -> Result:
+    """Demonstrate, train version 1, and let it play the fixed set.
+
+    Raises:
+        UnitFailed: it did not come to its end, or came out other than the program says.
+    """
+    began, home, fleet = time.monotonic(), base_home(work, program, base), program.settings(base)
+    shutil.rmtree(home, ignore_errors=True)
+    with running(home, fleet.learner_environment(1, program.base_seed)) as site:
+        account = _demonstrate(site, "teacher", fleet, program.base_seed)
+        count, steps = len(account.started), account.steps
+        if base.extra:
+            more = replace(fleet, demonstrations_per_task=base.extra)
+            account = _demonstrate(site, "teacher-extra", more, _EXTRA + base.extra_seed)
+            count, steps = count + len(account.started), steps + account.steps
+        # An expert may fail and try again: training begins once all are there, whatever the order of arrival.
+        learner = fleet.learner_environment(1, program.base_seed)
+        site.configure_learner(learner | {"SOP_LEARNER__PRETRAIN_EPISODES": str(count)})
+        site.crew.start_worker("learn")
+        published = "SELECT count() FROM policy_versions"
+        site.wait("training the base", lambda: site.ask(published)[0][0] == 1, _TRAIN_SECONDS)
+        site.crew.stop_worker("learn")
+        judged = _judge(site, fleet, {1: 0.0})
+        sha256 = announced(site.settings, fleet.policy)[1].sha256
+        expected = program.base_sha256.get(base.name, sha256)
+        if sha256 != expected:
+            raise UnitFailed(f"{base.name} comes out as {sha256}, not as {expected}: is this another machine?")
+        result = _result(site, program, base, began, judged, None, steps, (sha256, sha256))
+    (home / WHOLE).touch()
+    return result
+
+
+def play(program: Program, run: Run, work: Path) -> Result:
+    """A fleet for so many simulated hours on a copy of its base; then its versions play the fixed set.
+
+    Raises:
+        UnitFailed: it did not come to its end, or something was lost on the way.
+    """
+    began, home, fleet = time.monotonic(), work / f"run-{run.name}", program.settings(run)
+    copy(base_home(work, program, run.base), home)
+    with running(home, fleet.learner_environment(run.robots, run.seed)) as site:
+        site.crew.start_worker("learn")
+        robots = [f"robot-{number + 1}" for number in range(run.robots)]
+        for index, robot in enumerate(robots):
+            place = ["--index", str(index), "--robots", str(run.robots), "--seed", str(run.seed)]
+            _start(site, robot, fleet, [*place, "--phase", "online"])
+        site.wait("playing", site.crew.robots_done, _PLAY_SECONDS)
+        site.crew.stop_worker("learn")
+        accounts = {robot: _account(site, robot) for robot in robots}
+        if problems := discrepancies(accounts):
+            raise UnitFailed("; ".join(problems))
+        versions = announced(site.settings, fleet.policy)
+        chosen = {
+            number: (version.simulated_seconds or 0.0) / 60
+            for number, version in sorted(versions.items())
+            if number > 1 and (version.simulated_seconds or 0.0) % (program.evaluate_every * 60) == 0
+        }
+        judged = _judge(site, fleet, chosen)
+        online = _online(site, fleet, sum(len(account.ended) for account in accounts.values()))
+        hashes = versions[1].sha256, versions[max(versions)].sha256
+        steps = int(str(site.ask("SELECT sum(step_count) FROM episodes WHERE source = 'DEMONSTRATION'")[0][0]))
+        result = _result(site, program, run, began, judged, online, steps, hashes)
+    shutil.rmtree(home)
+    return result
+
+
+def _start(site: Site, robot: str, fleet: FleetSettings, arguments: list[str], module: str = "") -> None:
+    common = ["--data-dir", str(site.home / "robots" / robot), "--fleet", fleet.to_json()]
+    site.crew.start_robot(robot, [*common, *arguments], module or "examples.metaworld.robot")
+
+
+def _account(site: Site, robot: str) -> Account:
+    return Account.of(robot, LedgerReader(site.home / "robots" / robot / LEDGER_FILE).refresh())
+
+
+def _demonstrate(site: Site, robot: str, fleet: FleetSettings, seed: int) -> Account:
+    _start(site, robot, fleet, ["--seed", str(seed), "--phase", "demonstrations"])
+    site.wait("demonstrating", site.crew.robots_done, _PLAY_SECONDS)
+    account = _account(site, robot)
+    if problems := discrepancies({robot: account}):
+        raise UnitFailed("; ".join(problems))
+    return account
+
+
+def _judge(site: Site, fleet: FleetSettings, minutes: dict[int, float]) -> list[Judged]:
+    """Let versions play the fixed set in a process of its own; `minutes` by version."""
+    versions = ",".join(map(str, minutes))
+    _start(site, "judge", fleet, ["--versions", versions], "benchmarks.paper.judge")
+    site.wait("evaluation", site.crew.robots_done, _PLAY_SECONDS)
+    episodes = len(minutes) * fleet.evaluation_episodes
+    counted = "SELECT count() FROM episode_outcomes WHERE source = 'EVALUATION' AND robot_id = 'judge'"
+    if not _account(site, "judge").closed:
+        raise UnitFailed("the judge's ledger is not closed")
+    site.wait("arrival of evaluations", lambda: int(str(site.ask(counted)[0][0])) >= episodes, _ARRIVE_SECONDS)
+    rows = site.ask(
+        "SELECT policy_version, task, count(), countIf(success = 1), sum(step_count) FROM episode_outcomes "
+        "WHERE source = 'EVALUATION' AND robot_id = 'judge' GROUP BY ALL ORDER BY policy_version, task"
+    )
+    found = []
+    for version, minute in minutes.items():
+        mine = [(str(task), int(str(n)), int(str(k)), int(str(s))) for v, task, n, k, s in rows if v == version]
+        found.append(
+            Judged(
+                minute=minute,
+                version=version,
+                episodes=sum(n for _, n, _, _ in mine),
+                successes=sum(k for _, _, k, _ in mine),
+                steps=sum(s for _, _, _, s in mine),
+                by_task={task: round(k / n, 4) for task, n, k, _ in mine},
+            )
+        )
+    if wrong := [judged.version for judged in found if judged.episodes != fleet.evaluation_episodes]:
+        raise UnitFailed(f"versions {wrong} did not play the whole fixed set")
+    return found
+
+
+def _online(site: Site, fleet: FleetSettings, episodes: int) -> Online:
+    """What the fleet did, once ClickHouse and the learner have all of it."""
+
+    def arrived() -> bool:
+        client = connect(site.settings.clickhouse, analyst=True)
+        try:
+            return queries.unlearned(client, fleet.minutes * 60) == 0
+        finally:
+            client.close()
+
+    site.wait("arrival of episodes", arrived, _ARRIVE_SECONDS)
+    row = site.ask(
+        "SELECT count(), countIf(success = 1), countIf(success = 1 AND autonomous), sum(step_count), "
+        "sum(human_step_count), sum(intervention_count) FROM episode_outcomes WHERE source = 'ONLINE'"
+    )[0]
+    names = list(Online.model_fields)
+    online = Online(**{name: int(str(value)) for name, value in zip(names, row, strict=True)})
+    if online.episodes != episodes:
+        raise UnitFailed(f"robots ended {episodes} episodes, ClickHouse has {online.episodes}")
+    return online
+
+
+def _result(
+    site: Site,
+    program: Program,
+    unit: Base | Run,
+    began: float,
+    judged: list[Judged],
+    online: Online | None,
+    demonstration_steps: int,
+    hashes: tuple[str, str],
+) -> Result:
+    site.meter.look()
+    return Result(
+        name=unit.name,
+        digest=program.digest(unit),
+        seed=unit.seed if isinstance(unit, Run) else unit.extra_seed,
+        robots=unit.robots if isinstance(unit, Run) else 0,
+        base_sha256=hashes[0],
+        last_sha256=hashes[1],
+        demonstration_steps=demonstration_steps,
+        judged=judged,
+        online=online,
+        wall_seconds=round(time.monotonic() - began, 1),
+        cpu_seconds=site.meter.seconds(),
+        machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+    )
