@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot bench-analytics docs-analytics lock clean \
+.PHONY: setup demo test chaos lint bench-materializer bench-live bench-robot bench-analytics docs-analytics paper lock clean \
 	test-chaos
 
 setup:
@@ -52,6 +52,11 @@ docs-analytics: setup
 ANALYTICS ?= --rows 10000000
 bench-analytics: setup
 	@.venv/bin/python -m benchmarks.analytics $(ANALYTICS)
+
+# The paper's tables, into docs/paper.md: hours, and it goes on where it was stopped. For a part of it:
+# PAPER="--only table1 --seeds 1..3 --budget-minutes 60 --jobs 2"; PAPER=--report-only writes what there is.
+paper: setup
+	@.venv/bin/python -m benchmarks.paper $(PAPER)
 
 # Resolve the requirements anew: newer versions, new hashes.
 lock:

@@ -71,7 +71,6 @@ QUICK = replace(
     evaluate_every=5.0,
     sizes=(1, 2, 3),
     matched=1,
-    base_sha256={},
     seconds=60.0,
 )
 """Everything of the real program but its size: it shows that the machinery works, and nothing about robots."""

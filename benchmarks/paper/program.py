@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 from examples.metaworld.expert import TakeoverRule
 from examples.metaworld.settings import FleetSettings
@@ -72,7 +72,6 @@ class Program:
     evaluate_every: float
     sizes: tuple[int, int, int]
     matched: int
-    base_sha256: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 300.0
 
     @property
