@@ -1,6 +1,6 @@
 """The frozen settings of the reported runs, and those of the small program that tests run.
 
-Chosen on `tuning_seeds`, and not changed after a reported seed was run: results carry a digest of all that is here.
+Chosen on `tuning_seeds`, and not changed after a reported seed was run: each result carries their digest.
 """
 
 from __future__ import annotations
@@ -14,16 +14,26 @@ from examples.metaworld.tasks import Task
 
 # Nobody compares commands here: the object was dropped, or the episode is overdue.
 _NEVER = 1e9
+# Longer than any episode.
+_UNTIL_THE_END = 1000
 
+
+def _task(name: str, instruction: str, success_radius: float, expert_steps: int) -> Task:
+    """An episode is given up after three times the expert's usual number of steps."""
+    return Task(name, instruction, success_radius, expert_steps, max_steps=3 * expert_steps)
+
+
+# Of Meta-World's tasks with one object whose distance to the goal is success: those that the expert solves under
+# the disturbances, a cloned policy often does not, and a late takeover can often still save.
 TASKS = (
-    Task("pick-place-v3", "Pick up the puck and hold it at the goal.", 0.07, 58),
-    Task("push-v3", "Push the puck along the table to the goal.", 0.05, 70),
-    Task("coffee-push-v3", "Push the mug under the coffee machine.", 0.07, 62),
-    Task("sweep-v3", "Sweep the block off the table.", 0.05, 104),
-    Task("coffee-pull-v3", "Pull the mug away from the coffee machine.", 0.07, 88),
-    Task("soccer-v3", "Push the ball into the goal.", 0.07, 82),
-    Task("pick-out-of-hole-v3", "Pick the puck out of the hole.", 0.07, 145),
-    Task("plate-slide-back-side-v3", "Slide the plate out of the cabinet, to the side.", 0.07, 51),
+    _task("pick-place-v3", "Pick up the puck and hold it at the goal.", 0.07, 58),
+    _task("pick-place-wall-v3", "Carry the puck over the wall to the goal.", 0.07, 108),
+    _task("coffee-push-v3", "Push the mug under the coffee machine.", 0.07, 62),
+    _task("plate-slide-back-v3", "Slide the plate back out of the cabinet.", 0.07, 77),
+    _task("plate-slide-back-side-v3", "Slide the plate out of the cabinet, to the side.", 0.07, 51),
+    _task("bin-picking-v3", "Move the cube from one bin to the other.", 0.05, 132),
+    _task("pick-out-of-hole-v3", "Pick the puck out of the hole.", 0.07, 145),
+    _task("sweep-into-v3", "Sweep the block into the hole.", 0.05, 64),
 )
 
 PROGRAM = Program(
@@ -34,15 +44,16 @@ PROGRAM = Program(
         interval_minutes=5.0,
         evaluations_per_task=25,
         pretrain_steps=3000,
-        updates_per_interval=150,
-        ema_half_life=150.0,
+        updates_per_interval=300,
+        ema_half_life=300.0,
         learning_rate=5e-4,
+        failed_weight=0.0,
         patience=1800.0,
     ),
     base_seed=10,
     rules={
-        HUMAN: TakeoverRule(command_gap=_NEVER, hand_steps=200),
-        PRIVILEGED: TakeoverRule(hand_steps=200),
+        HUMAN: TakeoverRule(command_gap=_NEVER, hand_steps=_UNTIL_THE_END),
+        PRIVILEGED: TakeoverRule(hand_steps=_UNTIL_THE_END),
     },
     fleets=(1, 2, 4),
     threshold=0.8,
@@ -65,7 +76,8 @@ QUICK = replace(
         pretrain_steps=100,
         updates_per_interval=20,
     ),
-    fleets=(1, 2),
+    rules={HUMAN: PROGRAM.rules[HUMAN]},
+    fleets=(2,),
     seeds=range(1, 3),
     fewer_seeds=range(1, 2),
     evaluate_every=5.0,

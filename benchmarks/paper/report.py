@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.paper import plot, stats, words
-from benchmarks.paper.program import HUMAN, PRIVILEGED, Base, Program, Run, Unit
+from benchmarks.paper.program import HUMAN, Base, Program, Run, Unit
 from benchmarks.paper.result import Judged, Result, load
 
 Results = Mapping[Unit, Result]
@@ -22,7 +22,7 @@ def write(program: Program, folder: Path, document: Path) -> None:
     done = load(folder, program, program.units())
     parts = [
         words.heading(program, done),
-        *(_fleet(program, done, rule, document.parent) for rule in (HUMAN, PRIVILEGED)),
+        *(_fleet(program, done, rule, document.parent) for rule in program.rules),
         _methods(program, done),
         _bases(program, done),
         words.economics(program, done),
@@ -32,7 +32,7 @@ def write(program: Program, folder: Path, document: Path) -> None:
     document.write_text("\n".join(part.rstrip() + "\n" for part in parts if part))
 
 
-def curve(program: Program, done: Results, run: Run) -> list[tuple[float, float]]:
+def curve(done: Results, run: Run) -> list[tuple[float, float]]:
     """Success by minute; the base's own evaluation is minute 0, for it is the same for all runs."""
     base = done[run.base].last
     return [(0.0, base.success), *((judged.minute, judged.success) for judged in done[run].judged)]
@@ -41,7 +41,7 @@ def curve(program: Program, done: Results, run: Run) -> list[tuple[float, float]
 def _fleet(program: Program, done: Results, rule: str, folder: Path) -> str:
     curves = {
         robots: {
-            seed: curve(program, done, run)
+            seed: curve(done, run)
             for seed in program.seeds
             if (run := program.fleet_run(robots, rule, seed)) in done and program.base in done
         }
@@ -105,8 +105,8 @@ def _paired(program: Program, curves: Mapping[int, Mapping[int, stats.Curve]]) -
         ends = stats.mean([curves[robots][s][-1][1] - first[s][-1][1] for s in common])
         means = stats.mean([_average(curves[robots][s]) - _average(first[s]) for s in common])
         lines.append(
-            f"- {robots} robots less {program.fleets[0]}, seed by seed ({len(common)}): at the end {_points(ends)}, "
-            f"averaged over the time {_points(means)}."
+            f"- {robots} robots less {program.fleets[0]}, seed by seed ({len(common)} seeds): at the end "
+            f"{_points(ends)}, averaged over the time {_points(means)}."
         )
     return "\n".join([*lines, ""])
 

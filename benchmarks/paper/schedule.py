@@ -57,7 +57,7 @@ class Schedule:
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
                     failed += not self._ended(one, known)
-                    self._tell(began, left, running, known, jobs)
+                    self._tell(left, running, known, jobs)
                 while left and len(running) < jobs and self._may_begin(left[0], running):
                     needs = self._estimate(left[0], known)
                     if budget is not None and time.monotonic() - began + needs > budget * 60:
@@ -102,7 +102,7 @@ class Schedule:
         return False
 
     def _tell(
-        self, began: float, left: Sequence[Unit], running: Sequence[_Running], known: dict[Unit, Result], jobs: int
+        self, left: Sequence[Unit], running: Sequence[_Running], known: dict[Unit, Result], jobs: int
     ) -> None:
         ahead = sum(self._estimate(unit, known) for unit in [*left, *(one.unit for one in running)]) / jobs
         print(f"  {len(left) + len(running)} to go, about {ahead / 60:.0f} min", flush=True)

@@ -19,7 +19,6 @@ from examples.metaworld.ledger import LedgerReader
 from examples.metaworld.robot import LEDGER_FILE
 from examples.metaworld.settings import FleetSettings
 from infra.clickhouse.client import connect
-from schemas.events import EpisodeSource
 
 # Bounds, many times what a loaded machine takes.
 _PLAY_SECONDS = 3 * 3600.0
@@ -60,7 +59,7 @@ def make_base(program: Program, base: Base, work: Path, expected: str | None = N
         sha256 = announced(site.settings, fleet.policy)[1].sha256
         if expected is not None and sha256 != expected:
             raise UnitFailed(f"{base.name} comes out as {sha256}, not as {expected}: is this another machine?")
-        result = _result(site, program, base, began, judged, None, steps, (sha256, sha256))
+        result = _result(site, program, base, began=began, judged=judged, steps=steps, hashes=(sha256, sha256))
     (home / WHOLE).touch()
     return result
 
@@ -94,7 +93,7 @@ def play(program: Program, run: Run, work: Path) -> Result:
         online = _online(site, fleet, sum(len(account.ended) for account in accounts.values()))
         hashes = versions[1].sha256, versions[max(versions)].sha256
         steps = int(str(site.ask("SELECT sum(step_count) FROM episodes WHERE source = 'DEMONSTRATION'")[0][0]))
-        result = _result(site, program, run, began, judged, online, steps, hashes)
+        result = _result(site, program, run, began=began, judged=judged, steps=steps, hashes=hashes, online=online)
     shutil.rmtree(home)
     return result
 
@@ -175,11 +174,12 @@ def _result(
     site: Site,
     program: Program,
     unit: Base | Run,
+    *,
     began: float,
     judged: list[Judged],
-    online: Online | None,
-    demonstration_steps: int,
+    steps: int,
     hashes: tuple[str, str],
+    online: Online | None = None,
 ) -> Result:
     site.meter.look()
     return Result(
@@ -189,7 +189,7 @@ def _result(
         robots=unit.robots if isinstance(unit, Run) else 0,
         base_sha256=hashes[0],
         last_sha256=hashes[1],
-        demonstration_steps=demonstration_steps,
+        demonstration_steps=steps,
         judged=judged,
         online=online,
         wall_seconds=round(time.monotonic() - began, 1),

@@ -27,6 +27,7 @@ class FleetSettings:
     minutes, interval_minutes: how long the fleet runs, and how often the learner publishes.
     updates_per_interval: gradient steps between two versions, however many robots there are.
     evaluations_per_task: episodes of the fixed set, disturbed as in deployment.
+    failed_weight: of corrections in episodes that failed (`learner.algorithms.hg_dagger`).
     patience: wall seconds that robots and learner wait for one another.
     """
 
@@ -48,6 +49,7 @@ class FleetSettings:
     ema_half_life: float = 150.0
     learning_rate: float = 1e-3
     chunk: int = 2
+    failed_weight: float = 1.0
     patience: float = 180.0
 
     def to_json(self) -> str:
@@ -89,6 +91,7 @@ class FleetSettings:
             "EMA_HALF_LIFE": self.ema_half_life,
             "LEARNING_RATE": self.learning_rate,
             "CHUNK": self.chunk,
+            "HG_FAILED_WEIGHT": self.failed_weight,
             "PRETRAIN_EPISODES": self.demonstrations_per_task * len(self.tasks),
             "PRETRAIN_STEPS": self.pretrain_steps,
             "PUBLISH_EVERY": self.updates_per_interval,
