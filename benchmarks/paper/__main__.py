@@ -20,7 +20,6 @@ from benchmarks.paper.frozen import PROGRAM, QUICK
 from benchmarks.paper.program import Program, Unit
 from benchmarks.paper.result import StaleResult, load, store
 from benchmarks.paper.schedule import Schedule
-from benchmarks.paper.site import WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
 _RESULTS = ROOT / "benchmarks" / "paper" / "results"
@@ -100,7 +99,12 @@ def _passed_on(options: argparse.Namespace) -> list[str]:
 def _do(program: Program, unit: Unit, options: argparse.Namespace) -> int:
     """One unit, in this process; its result lies in the folder afterwards."""
     from benchmarks.paper.program import Base  # noqa: PLC0415
-    from benchmarks.paper.unit import UnitFailed, base_home, make_base, play  # noqa: PLC0415
+    from benchmarks.paper.site import UnitFailed  # noqa: PLC0415
+    from benchmarks.paper.unit import make_base, play  # noqa: PLC0415
+    from examples.metaworld.demo.crew import CrewFailed  # noqa: PLC0415
+    from infra.errors import InfraError  # noqa: PLC0415
+    from infra.local.stack import StackError  # noqa: PLC0415
+    from infra.local.state import DirectoryInUseError  # noqa: PLC0415
 
     for name in [name for name in os.environ if name.startswith("SOP_")]:
         del os.environ[name]  # a leftover setting would send its data to another cluster
@@ -108,14 +112,13 @@ def _do(program: Program, unit: Unit, options: argparse.Namespace) -> int:
     began = time.monotonic()
     try:
         base = unit if isinstance(unit, Base) else unit.base
-        if isinstance(unit, Base) or not (base_home(options.work, program, base) / WHOLE).exists():
-            known = load(options.results, program, [base]).get(base)
-            made = make_base(program, base, options.work, known.base_sha256 if known else None)
-            if known is None:
-                store(options.results, base, made)
+        known = load(options.results, program, [base]).get(base)
+        made = make_base(program, base, options.work, known.base_sha256 if known else None)
+        if known is None:
+            store(options.results, base, made)
         if not isinstance(unit, Base):
             store(options.results, unit, play(program, unit, options.work))
-    except UnitFailed as error:
+    except (UnitFailed, CrewFailed, StackError, DirectoryInUseError, InfraError, OSError) as error:
         print(f"{unit.name} failed after {time.monotonic() - began:.0f} s: {error}", file=sys.stderr)
         return 1
     return 0

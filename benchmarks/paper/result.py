@@ -80,7 +80,7 @@ def path_of(folder: Path, unit: Unit) -> Path:
 def store(folder: Path, unit: Unit, result: Result) -> None:
     """Keep a result: all of it or nothing, whenever the process is killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path_of(folder, unit), result.model_dump_json(indent=1) + "\n", mode=0o644)
+    write_atomically(path_of(folder, unit), result.model_dump_json(indent=1) + "\n")
 
 
 def load(folder: Path, program: Program, units: Iterable[Unit]) -> dict[Unit, Result]:

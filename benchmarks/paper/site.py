@@ -19,7 +19,7 @@ from infra.deploy import deploy
 from infra.settings import Settings
 
 WHOLE = "whole"
-"""A file that says that a base's directory is finished."""
+"""A file that says that a base's directory is finished; it holds the base's result."""
 
 _LOOK_SECONDS = 0.3
 
