@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.paper.program import HUMAN, PRIVILEGED, Program
+from benchmarks.paper.program import HG_DAGGER, HUMAN, PRIVILEGED, Program
 from examples.metaworld.expert import TakeoverRule
 from examples.metaworld.settings import FleetSettings
 from examples.metaworld.tasks import Task
+from examples.metaworld.world import DEPLOYMENT
 
 # Nobody compares commands here: the object was dropped, or the episode is overdue.
 _NEVER = 1e9
@@ -39,11 +40,18 @@ TASKS = (
 PROGRAM = Program(
     fleet=FleetSettings(
         policy="paper",
+        algorithm=HG_DAGGER,
         tasks=TASKS,
+        disturbance=DEPLOYMENT,
+        step_seconds=0.4,
+        reset_seconds=25.0,
         minutes=180.0,
         interval_minutes=5.0,
         evaluations_per_task=25,
         pretrain_steps=3000,
+        batch_size=128,
+        online_share=0.5,
+        chunk=2,
         updates_per_interval=300,
         ema_half_life=300.0,
         learning_rate=5e-4,
@@ -61,6 +69,7 @@ PROGRAM = Program(
     fewer_seeds=range(1, 6),
     tuning_seeds=range(101, 105),
     evaluate_every=15.0,
+    rollouts=30.0,
     sizes=(3, 8, 24),
     matched=9,
 )
@@ -81,6 +90,7 @@ QUICK = replace(
     seeds=range(1, 3),
     fewer_seeds=range(1, 2),
     evaluate_every=5.0,
+    rollouts=5.0,
     sizes=(1, 2, 3),
     matched=1,
     seconds=60.0,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.paper.meter import Meter
 from examples.metaworld.demo import servers
@@ -59,11 +60,11 @@ class Site:
             time.sleep(_LOOK_SECONDS)
         self.meter.look()
 
-    def ask(self, sql: str) -> list[tuple[object, ...]]:
-        """Rows from ClickHouse, as the analyst."""
+    def ask(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
+        """Rows from ClickHouse, as the analyst; parameters are bound (`{name:Type}`)."""
         client: Client = connect(self.settings.clickhouse, analyst=True)
         try:
-            return [tuple(row) for row in client.query(sql).result_rows]
+            return [tuple(row) for row in client.query(sql, parameters=parameters).result_rows]
         finally:
             client.close()
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.paper.judge import announced
 from benchmarks.paper.program import Base, Program, Run
@@ -27,6 +28,17 @@ _TRAIN_SECONDS = 1800.0
 _ARRIVE_SECONDS = 300.0
 # Seeds of extra demonstrations are other than those of all fleets and bases.
 _EXTRA = 50_000
+
+# A copied base brings the episodes of its own evaluation.
+_JUDGED = """
+    SELECT policy_version, task, count(), countIf(success = 1), sum(step_count) FROM episode_outcomes
+    WHERE source = 'EVALUATION' AND robot_id = 'judge' AND policy = {policy:String}
+      AND policy_version IN {versions:Array(Int64)}
+    GROUP BY policy_version, task ORDER BY policy_version, task"""
+_ONLINE = """
+    SELECT count(), countIf(success = 1), countIf(success = 1 AND autonomous), sum(step_count),
+           sum(human_step_count), sum(intervention_count)
+    FROM episode_outcomes WHERE source = 'ONLINE' AND policy = {policy:String}"""
 
 
 def base_home(work: Path, program: Program, base: Base) -> Path:
@@ -97,7 +109,7 @@ def play(program: Program, run: Run, work: Path) -> Result:
         judged = _judge(site, fleet, chosen)
         online = _online(site, fleet, sum(len(account.ended) for account in accounts.values()))
         hashes = versions[1].sha256, versions[max(versions)].sha256
-        steps = int(str(site.ask("SELECT sum(step_count) FROM episodes WHERE source = 'DEMONSTRATION'")[0][0]))
+        steps = int(site.ask("SELECT sum(step_count) FROM episodes WHERE source = 'DEMONSTRATION'")[0][0])
         result = _result(site, program, run, began=began, judged=judged, steps=steps, hashes=hashes, online=online)
     shutil.rmtree(home)
     return result
@@ -123,29 +135,28 @@ def _demonstrate(site: Site, robot: str, fleet: FleetSettings, seed: int) -> Acc
 
 def _judge(site: Site, fleet: FleetSettings, minutes: dict[int, float]) -> list[Judged]:
     """Let versions play the fixed set in a process of its own; `minutes` by version."""
-    versions = ",".join(map(str, minutes))
-    _start(site, "judge", fleet, ["--versions", versions], "benchmarks.paper.judge")
+    _start(site, "judge", fleet, ["--versions", ",".join(map(str, minutes))], "benchmarks.paper.judge")
     site.wait("evaluation", site.crew.robots_done, _PLAY_SECONDS)
-    episodes = len(minutes) * fleet.evaluation_episodes
-    counted = "SELECT count() FROM episode_outcomes WHERE source = 'EVALUATION' AND robot_id = 'judge'"
     if not _account(site, "judge").closed:
         raise UnitFailed("the judge's ledger is not closed")
-    site.wait("arrival of evaluations", lambda: int(str(site.ask(counted)[0][0])) >= episodes, _ARRIVE_SECONDS)
-    rows = site.ask(
-        "SELECT policy_version, task, count(), countIf(success = 1), sum(step_count) FROM episode_outcomes "
-        "WHERE source = 'EVALUATION' AND robot_id = 'judge' GROUP BY ALL ORDER BY policy_version, task"
-    )
+    rows: list[tuple[Any, ...]] = []
+
+    def arrived() -> bool:
+        rows[:] = site.ask(_JUDGED, policy=fleet.policy, versions=list(minutes))
+        return sum(row[2] for row in rows) >= len(minutes) * fleet.evaluation_episodes
+
+    site.wait("arrival of evaluations", arrived, _ARRIVE_SECONDS)
     found = []
     for version, minute in minutes.items():
-        mine = [(str(task), int(str(n)), int(str(k)), int(str(s))) for v, task, n, k, s in rows if v == version]
+        its = [row[1:] for row in rows if row[0] == version]
         found.append(
             Judged(
                 minute=minute,
                 version=version,
-                episodes=sum(n for _, n, _, _ in mine),
-                successes=sum(k for _, _, k, _ in mine),
-                steps=sum(s for _, _, _, s in mine),
-                by_task={task: round(k / n, 4) for task, n, k, _ in mine},
+                episodes=sum(n for _, n, _, _ in its),
+                successes=sum(k for _, _, k, _ in its),
+                steps=sum(s for _, _, _, s in its),
+                by_task={task: round(k / n, 4) for task, n, k, _ in its},
             )
         )
     if wrong := [judged.version for judged in found if judged.episodes != fleet.evaluation_episodes]:
@@ -164,12 +175,9 @@ def _online(site: Site, fleet: FleetSettings, episodes: int) -> Online:
             client.close()
 
     site.wait("arrival of episodes", arrived, _ARRIVE_SECONDS)
-    row = site.ask(
-        "SELECT count(), countIf(success = 1), countIf(success = 1 AND autonomous), sum(step_count), "
-        "sum(human_step_count), sum(intervention_count) FROM episode_outcomes WHERE source = 'ONLINE'"
-    )[0]
+    row = site.ask(_ONLINE, policy=fleet.policy)[0]
     names = list(Online.model_fields)
-    online = Online(**{name: int(str(value)) for name, value in zip(names, row, strict=True)})
+    online = Online(**{name: int(value) for name, value in zip(names, row, strict=True)})
     if online.episodes != episodes:
         raise UnitFailed(f"robots ended {episodes} episodes, ClickHouse has {online.episodes}")
     return online

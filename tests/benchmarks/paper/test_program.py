@@ -1,11 +1,12 @@
 """What is run, and what makes a result another one."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from benchmarks.paper.frozen import PROGRAM, QUICK
-from benchmarks.paper.program import HUMAN, PRIVILEGED, Base, Program, Run
+from benchmarks.paper.program import DECIDING, HG_DAGGER, HUMAN, PRIVILEGED, RECAP, Base, Program, Run
+from examples.metaworld.settings import FleetSettings
 
 
 @pytest.mark.parametrize("program", [PROGRAM, QUICK], ids=["full", "quick"])
@@ -28,7 +29,7 @@ def test_the_programme_is_as_large_as_it_says() -> None:
 
 def test_tables_1_and_2_have_one_base() -> None:
     runs = [unit for unit in PROGRAM.units(["table1", "table2"]) if isinstance(unit, Run)]
-    assert {run.base for run in runs} == {PROGRAM.base}
+    assert {replace(run.base, algorithm=HG_DAGGER) for run in runs} == {PROGRAM.base}
 
 
 def test_no_setting_of_the_followable_rule_compares_commands() -> None:
@@ -39,11 +40,15 @@ def test_no_setting_of_the_followable_rule_compares_commands() -> None:
 def test_a_run_takes_as_many_gradient_steps_however_often_it_publishes() -> None:
     steps = {
         settings.updates_per_interval * settings.intervals
-        for run in (PROGRAM.offline_run(1), PROGRAM.fleet_run(1, HUMAN, 1), PROGRAM.fleet_run(4, HUMAN, 1))
+        for run in (
+            PROGRAM.offline_run(HG_DAGGER, 1),
+            PROGRAM.fleet_run(1, HUMAN, 1),
+            PROGRAM.fleet_run(4, HUMAN, 1),
+        )
         for settings in [PROGRAM.settings(run)]
     }
     assert len(steps) == 1
-    assert PROGRAM.settings(PROGRAM.offline_run(1)).intervals == 2
+    assert PROGRAM.settings(PROGRAM.offline_run(RECAP, 1)).intervals == 2
 
 
 def test_whatever_decides_a_result_changes_its_digest() -> None:
@@ -58,3 +63,9 @@ def test_whatever_decides_a_result_changes_its_digest() -> None:
     digests = {program.digest(run) for program in [PROGRAM, *others]}
     digests |= {PROGRAM.digest(unit) for unit in (PROGRAM.fleet_run(2, PRIVILEGED, 1), Base(8), Base(8, 1, 1))}
     assert len(digests) == 1 + len(others) + 3
+
+
+def test_what_has_no_part_in_the_digest_has_its_default() -> None:
+    plain = FleetSettings()
+    others = {field.name for field in fields(FleetSettings)} - set(DECIDING) - {"patience"}  # wall seconds
+    assert {name: getattr(PROGRAM.fleet, name) for name in others} == {n: getattr(plain, n) for n in others}
