@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.paper import plot, stats, words
-from benchmarks.paper.program import HUMAN, Base, Program, Run, Unit
+from benchmarks.paper.program import HG_DAGGER, HUMAN, RECAP, Base, Program, Run, Unit
 from benchmarks.paper.result import Judged, Result, load
 
 Results = Mapping[Unit, Result]
@@ -29,7 +30,7 @@ def write(program: Program, folder: Path, document: Path) -> None:
         words.differences(program),
     ]
     document.parent.mkdir(parents=True, exist_ok=True)
-    document.write_text("\n".join(part.rstrip() + "\n" for part in parts if part))
+    document.write_text(words.flow("\n".join(part.rstrip() + "\n" for part in parts if part)))
 
 
 def curve(done: Results, run: Run) -> list[tuple[float, float]]:
@@ -155,28 +156,33 @@ def _by_minute(curves: Mapping[int, Mapping[int, stats.Curve]]) -> str:
 
 
 def _methods(program: Program, done: Results) -> str:
-    robots = max(program.fleets)
-    arms = {
-        "SOP + HG-DAgger": [program.fleet_run(robots, HUMAN, seed) for seed in program.fewer_seeds],
-        "HG-DAgger, offline, two iterations": [program.offline_run(seed) for seed in program.fewer_seeds],
-    }
-    base = [done[program.base]] if program.base in done else []
-    found = {"base": base} | {name: [done[run] for run in runs if run in done] for name, runs in arms.items()}
-    rows = [
-        [
-            name,
-            str(len(results)),
-            _percent(stats.mean([r.last.success for r in results])),
-            _number(stats.mean([_episodes_an_hour(program, r.last) for r in results])),
-            _number(stats.mean([_episodes_an_hour(program, r.last) * r.last.success for r in results])),
-        ]
-        for name, results in found.items()
-        if results
-    ]
-    planned = len(program.fewer_seeds)
+    seeds = program.fewer_seeds
+    arms: dict[str, list[Unit]] = {"base": [program.base]}
+    for algorithm, name in ((HG_DAGGER, "HG-DAgger"), (RECAP, "RECAP")):
+        if algorithm != HG_DAGGER:
+            arms[f"base of {name}"] = [replace(program.base, algorithm=algorithm)]
+        arms[f"{name}, off line, two iterations"] = [program.offline_run(algorithm, seed) for seed in seeds]
+        arms[f"SOP + {name}"] = [program.online_run(algorithm, seed) for seed in seeds]
+    rows = []
+    for name, units in arms.items():
+        judged = [done[unit].last for unit in units if unit in done]
+        if judged:
+            rows.append(
+                [
+                    name,
+                    f"{len(judged)} of {len(units)}",
+                    _percent(stats.mean([one.success for one in judged])),
+                    _number(stats.mean([_episodes_an_hour(program, one) for one in judged])),
+                    _number(stats.mean([_episodes_an_hour(program, one) * one.success for one in judged])),
+                ]
+            )
     note = (
-        f"Table 2: methods, {robots} robots, {program.fleet.minutes / 60:g} h each. The last version alone on the "
-        f"fixed set; resets are not in the hours. Seeds planned: {planned}. RECAP's rows are not run yet."
+        f"{max(program.fleets)} robots, {program.fleet.minutes / 60:g} h each, the rule that a human could follow. "
+        "The last version alone on the fixed set; resets are not in the hours. Off line, the fleet runs half of the "
+        "time with one version, then the other half with what was trained on the first, with as many gradient steps "
+        "in all. RECAP's base has seen "
+        f"{program.rollouts:g} more minutes, in which the base played alone: its value function, which is frozen "
+        "afterwards, must know failures."
     )
     header = ["method", "seeds", "success", "episodes/h", "successes/h"]
     return f"## Table 2: methods\n\n{note}\n\n{_table(header, rows) if rows else 'Nothing to show yet.'}\n"

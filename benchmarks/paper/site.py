@@ -68,6 +68,10 @@ class Site:
         finally:
             client.close()
 
+    def lines(self) -> set[str]:
+        """Policy lines that have a version."""
+        return {row[0] for row in self.ask("SELECT DISTINCT policy FROM policy_versions")}
+
 
 @contextmanager
 def running(home: Path, learner: Mapping[str, str]) -> Iterator[Site]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.judge import announced
-from benchmarks.paper.program import Base, Program, Run
+from benchmarks.paper.program import HG_DAGGER, Base, Program, Run
 from benchmarks.paper.result import Judged, Online, Result
 from benchmarks.paper.site import WHOLE, Site, UnitFailed, copy, running
 from examples.metaworld.demo import queries
 from examples.metaworld.demo.accounts import Account, discrepancies
+from examples.metaworld.expert import TakeoverRule
 from examples.metaworld.ledger import LedgerReader
 from examples.metaworld.robot import LEDGER_FILE
 from examples.metaworld.settings import FleetSettings
@@ -28,6 +29,8 @@ _TRAIN_SECONDS = 1800.0
 _ARRIVE_SECONDS = 300.0
 # Seeds of extra demonstrations are other than those of all fleets and bases.
 _EXTRA = 50_000
+
+_NOBODY = TakeoverRule(command_gap=1e9, dropped_steps=1_000_000, overdue_share=1e6)
 
 # A copied base brings the episodes of its own evaluation.
 _JUDGED = """
@@ -54,9 +57,22 @@ def make_base(program: Program, base: Base, work: Path, expected: str | None = N
     Raises:
         UnitFailed: it did not come to its end, or came out other than expected.
     """
-    began, home, fleet = time.monotonic(), base_home(work, program, base), program.settings(base)
+    home = base_home(work, program, base)
     if (home / WHOLE).exists():
         return Result.model_validate_json((home / WHOLE).read_text())
+    make = _cloned if base.algorithm == HG_DAGGER else _labelled
+    result = make(program, base, work)
+    if expected is not None and result.base_sha256 != expected:
+        raise UnitFailed(
+            f"{base.name} comes out as {result.base_sha256}, not {expected}: is this another machine?"
+        )
+    write_atomically(home / WHOLE, result.model_dump_json())
+    return result
+
+
+def _cloned(program: Program, base: Base, work: Path) -> Result:
+    """Demonstrate, train version 1, and let it play the fixed set."""
+    began, home, fleet = time.monotonic(), base_home(work, program, base), program.settings(base)
     shutil.rmtree(home, ignore_errors=True)
     with running(home, fleet.learner_environment(1, program.base_seed)) as site:
         account = _demonstrate(site, "teacher", fleet, program.base_seed)
@@ -69,16 +85,38 @@ def make_base(program: Program, base: Base, work: Path, expected: str | None = N
         learner = fleet.learner_environment(1, program.base_seed)
         site.configure_learner(learner | {"SOP_LEARNER__PRETRAIN_EPISODES": str(count)})
         site.crew.start_worker("learn")
-        published = "SELECT count() FROM policy_versions"
-        site.wait("training the base", lambda: site.ask(published)[0][0] == 1, _TRAIN_SECONDS)
+        site.wait("training the base", lambda: fleet.policy in site.lines(), _TRAIN_SECONDS)
         site.crew.stop_worker("learn")
         judged = _judge(site, fleet, {1: 0.0})
         sha256 = announced(site.settings, fleet.policy)[1].sha256
-        if expected is not None and sha256 != expected:
-            raise UnitFailed(f"{base.name} comes out as {sha256}, not as {expected}: is this another machine?")
-        result = _result(site, program, base, began=began, judged=judged, steps=steps, hashes=(sha256, sha256))
-    write_atomically(home / WHOLE, result.model_dump_json())
-    return result
+        return _result(site, program, base, began=began, judged=judged, steps=steps, hashes=(sha256, sha256))
+
+
+def _labelled(program: Program, base: Base, work: Path) -> Result:
+    """Let the cloned base play alone, train RECAP's version 1 on all there is, and let it play the fixed set."""
+    began, home, fleet = time.monotonic(), base_home(work, program, base), program.line(base.algorithm)
+    cloned = replace(base, algorithm=HG_DAGGER)
+    make_base(program, cloned, work)
+    copy(base_home(work, program, cloned), home)
+    robots, minutes = max(program.fleets), program.rollouts
+    alone = replace(program.fleet, rule=_NOBODY, minutes=minutes, interval_minutes=minutes, updates_per_interval=1)
+    with running(home, alone.learner_environment(robots, program.base_seed)) as site:
+        site.crew.start_worker("learn")
+        _play_online(site, alone, robots, _EXTRA + program.base_seed)
+        site.crew.stop_worker("learn")
+        _online(site, alone)
+        learner = fleet.learner_environment(robots, program.base_seed)
+        # A backfill never adds to the live line, which is not its own.
+        site.configure_learner(learner | {"SOP_LEARNER__POLICY": program.fleet.policy})
+        site.crew.start_command(
+            "backfill",
+            ["--policy", fleet.policy, "--algorithm", base.algorithm, "--steps", str(fleet.pretrain_steps)],
+        )
+        site.wait("training the base", site.crew.robots_done, _TRAIN_SECONDS)
+        judged = _judge(site, fleet, {1: 0.0})
+        sha256 = announced(site.settings, fleet.policy)[1].sha256
+        steps = int(site.ask("SELECT sum(step_count) FROM episodes WHERE source != 'EVALUATION'")[0][0])
+        return _result(site, program, base, began=began, judged=judged, steps=steps, hashes=(sha256, sha256))
 
 
 def play(program: Program, run: Run, work: Path) -> Result:
@@ -91,15 +129,8 @@ def play(program: Program, run: Run, work: Path) -> Result:
     copy(base_home(work, program, run.base), home)
     with running(home, fleet.learner_environment(run.robots, run.seed)) as site:
         site.crew.start_worker("learn")
-        robots = [f"robot-{number + 1}" for number in range(run.robots)]
-        for index, robot in enumerate(robots):
-            place = ["--index", str(index), "--robots", str(run.robots), "--seed", str(run.seed)]
-            _start(site, robot, fleet, [*place, "--phase", "online"])
-        site.wait("playing", site.crew.robots_done, _PLAY_SECONDS)
+        _play_online(site, fleet, run.robots, run.seed)
         site.crew.stop_worker("learn")
-        accounts = {robot: _account(site, robot) for robot in robots}
-        if problems := discrepancies(accounts):
-            raise UnitFailed("; ".join(problems))
         versions = announced(site.settings, fleet.policy)
         chosen = {
             number: (version.simulated_seconds or 0.0) / 60
@@ -107,7 +138,7 @@ def play(program: Program, run: Run, work: Path) -> Result:
             if number > 1 and (version.simulated_seconds or 0.0) % (program.evaluate_every * 60) == 0
         }
         judged = _judge(site, fleet, chosen)
-        online = _online(site, fleet, sum(len(account.ended) for account in accounts.values()))
+        online = _online(site, fleet)
         hashes = versions[1].sha256, versions[max(versions)].sha256
         steps = int(site.ask("SELECT sum(step_count) FROM episodes WHERE source = 'DEMONSTRATION'")[0][0])
         result = _result(site, program, run, began=began, judged=judged, steps=steps, hashes=hashes, online=online)
@@ -122,6 +153,13 @@ def _start(site: Site, robot: str, fleet: FleetSettings, arguments: list[str], m
 
 def _account(site: Site, robot: str) -> Account:
     return Account.of(robot, LedgerReader(site.home / "robots" / robot / LEDGER_FILE).refresh())
+
+
+def _play_online(site: Site, fleet: FleetSettings, robots: int, seed: int) -> None:
+    for index in range(robots):
+        place = ["--index", str(index), "--robots", str(robots), "--seed", str(seed)]
+        _start(site, f"robot-{index + 1}", fleet, [*place, "--phase", "online"])
+    site.wait("playing", site.crew.robots_done, _PLAY_SECONDS)
 
 
 def _demonstrate(site: Site, robot: str, fleet: FleetSettings, seed: int) -> Account:
@@ -164,22 +202,33 @@ def _judge(site: Site, fleet: FleetSettings, minutes: dict[int, float]) -> list[
     return found
 
 
-def _online(site: Site, fleet: FleetSettings, episodes: int) -> Online:
-    """What the fleet did, once ClickHouse and the learner have all of it."""
+def _online(site: Site, fleet: FleetSettings) -> Online:
+    """What the fleet did, once ClickHouse has all of it, and the learner too; as much as the robots say.
+
+    Raises:
+        UnitFailed: something was lost on the way.
+    """
+    robots = [name for name in site.crew.robots if name.startswith("robot-")]
+    accounts = {robot: _account(site, robot) for robot in robots}
+    if problems := discrepancies(accounts):
+        raise UnitFailed("; ".join(problems))
+    sent = sum(len(account.ended) for account in accounts.values())
+
+    def found() -> Online:
+        row = site.ask(_ONLINE, policy=fleet.policy)[0]
+        return Online(**{name: int(value) for name, value in zip(Online.model_fields, row, strict=True)})
 
     def arrived() -> bool:
         client = connect(site.settings.clickhouse, analyst=True)
         try:
-            return queries.unlearned(client, fleet.minutes * 60) == 0
+            return queries.unlearned(client, fleet.minutes * 60) == 0 and found().episodes >= sent
         finally:
             client.close()
 
     site.wait("arrival of episodes", arrived, _ARRIVE_SECONDS)
-    row = site.ask(_ONLINE, policy=fleet.policy)[0]
-    names = list(Online.model_fields)
-    online = Online(**{name: int(value) for name, value in zip(names, row, strict=True)})
-    if online.episodes != episodes:
-        raise UnitFailed(f"robots ended {episodes} episodes, ClickHouse has {online.episodes}")
+    online = found()
+    if online.episodes != sent:
+        raise UnitFailed(f"robots ended {sent} episodes, ClickHouse has {online.episodes}")
     return online
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 
@@ -30,27 +32,22 @@ def heading(program: Program, done: Mapping[Unit, Result]) -> str:
     return f"""# The paper's tables, on a simulated fleet
 
 Written by `make paper` (`python -m benchmarks.paper`) from `benchmarks/paper/results/`; not to be edited.
-Every number is of [SOP](https://arxiv.org/abs/2601.03044)'s kind, none is of its robots: the fleet is simulated
-(Meta-World), the pipeline is real. Robots record through the spool to Kafka, episodes become Parquet on S3,
-the learner
-trains on them and publishes, robots swap policies, and all counts below come out of ClickHouse.
+Every number is of the kind that [SOP](https://arxiv.org/abs/2601.03044) reports, none is of its robots: the fleet
+is simulated (Meta-World), the pipeline is real. Robots record through the spool to Kafka, episodes become Parquet
+on S3, the learner trains on them and publishes, robots swap policies, and all counts come out of ClickHouse.
 
-**How much has been run:** {sum(unit in done for unit in planned)} of {len(planned)} units ({run}). What is
-missing is
-left out of the means; the number of seeds stands beside each of them.
+**How much has been run:** {sum(unit in done for unit in planned)} of {len(planned)} units ({run}).
+What is missing is left out of the means; the number of seeds stands beside each of them.
 
 - Seeds that are reported: {_range(program.seeds)} (table 1), {_range(program.fewer_seeds)} (tables 2 and 3).
-  Settings
-  were chosen on others and are frozen in `benchmarks/paper/frozen.py`; each result carries their digest.
-- Base policy of tables 1 and 2: sha256 {base}, from {program.base.demonstrations} undisturbed demonstrations a
-  task.
-  Every run begins with a copy of the same log, objects and checkpoint.
-- Evaluation: {fleet.evaluation_episodes} episodes ({len(fleet.tasks)} tasks, {fleet.evaluations_per_task}
-  each), the
-  same layouts and disturbances for every policy, in a process of its own, every {program.evaluate_every:g}
-  simulated
-  minutes. Intervals are 95 %, over seeds: Student's t for means, bootstrap for times (the time is that of the mean
-  curve, interpolated; the threshold, {program.threshold:.0%}, was fixed beforehand).
+  Settings were chosen on others and are frozen in `benchmarks/paper/frozen.py`; each result carries their digest.
+- Base policy of tables 1 and 2: sha256 {base}, from {program.base.demonstrations} undisturbed demonstrations
+  a task. Every run begins with a copy of the same log, objects and checkpoint.
+- Evaluation: {fleet.evaluation_episodes} episodes ({len(fleet.tasks)} tasks, {fleet.evaluations_per_task} each),
+  the same layouts and disturbances for every policy, in a process of its own, every
+  {program.evaluate_every:g} simulated minutes.
+- Intervals are 95 %, over seeds: Student's t for means, bootstrap for times. The time is that at which the mean
+  curve, interpolated, reaches the threshold ({program.threshold:.0%}, the paper's).
 - Machine: {"; ".join(machines)}.
 """
 
@@ -84,11 +81,9 @@ def economics(program: Program, done: Mapping[Unit, Result]) -> str:
 
 {table}
 
-The planned programme is {len(planned)} units and {whole / 3600:.1f} h of CPU, so about {whole / 7200:.1f} h on
-two cores
-of this machine with `--jobs 2` and nothing beside it; {left / 3600:.1f} h of CPU are left. Evaluation is
-shared where it
-can be: minute 0 is the base's own, and a run of table 1 that tables 2 and 3 need is run once.
+The planned programme is {len(planned)} units and {whole / 3600:.1f} h of CPU, so about {whole / 7200:.1f} h on two
+cores like these with `--jobs 2` and nothing beside it; {left / 3600:.1f} h of CPU are left. Evaluation is shared
+where it can be: minute 0 is the base's own, and a run of table 1 that tables 2 and 3 need is run once.
 """
 
 
@@ -97,36 +92,50 @@ def differences(program: Program) -> str:
     fleet, human, privileged = program.fleet, program.rules[HUMAN], program.rules.get(PRIVILEGED, TakeoverRule())
     return f"""## What is calibrated
 
-- **The clock.** A control step counts {fleet.step_seconds:g} s and a reset {fleet.reset_seconds:g} s, so that
-  an hour
-  holds about as many episodes as are needed to see a difference. "Three hours" is a name for an amount of data.
+- **The clock.** A control step counts {fleet.step_seconds:g} s and a reset {fleet.reset_seconds:g} s. "Three hours"
+  is a name for an amount of data, chosen so that one robot is not done before they are over.
 - **The learner's speed.** {fleet.updates_per_interval} gradient steps in {fleet.interval_minutes:g} simulated
-  minutes,
-  whatever the size of the fleet; averaged weights with a half-life of {fleet.ema_half_life:g} steps are published.
-- **The takeover rules.** The first is what somebody who watches can see: an object that was raised and lies
-  away from
-  the hand for {human.dropped_steps} steps, or an episode that takes longer than {human.overdue_share:g} times the
-  operator's own usual time. The privileged one also compares each command with the expert's (further than
-  {privileged.command_gap:g} for {privileged.gap_steps} steps), which nobody could. Whoever takes over finishes the
-  episode. The operator is Meta-World's scripted expert.
-- **The tasks**: those that the expert solves under the disturbances and a cloned policy does not; an episode
-  is given
-  up after three times the expert's usual number of steps.
+  minutes, whatever the size of the fleet; published are averaged weights with a half-life of
+  {fleet.ema_half_life:g} steps.
+- **The takeover rules.** The first is what somebody who watches can see: an object that was raised and has lain
+  away from the hand for {human.dropped_steps} steps, or an episode that takes longer than
+  {human.overdue_share:g} times the operator's own usual time. The privileged one also compares each command with
+  the expert's (further than {privileged.command_gap:g} for {privileged.gap_steps} steps), which nobody could.
+  Whoever takes over finishes the episode. The operator is Meta-World's scripted expert.
+- **What is learned from.** Corrections in episodes that failed all the same are left out, as failed demonstrations
+  are: the expert often cannot mend what was spoilt, and with such corrections learning stalled on tuning seeds.
+- **The tasks**: those that the expert solves under the disturbances, a cloned policy often does not, and a takeover
+  can often still save. An episode is given up after three times the expert's usual number of steps.
 
 ## What is unlike the paper
 
 - A policy of three layers of 256 that sees positions, instead of a vision-language-action model that sees images.
-- Demonstrations are clean and the deployment is disturbed (noise, sudden pushes): more of the same
-  demonstrations soon
-  stop helping, which is the place that the paper's pre-training has. Its bases are of hours, ours of
-  demonstrations.
-- One policy learns all tasks from all robots, as in the paper; its tables are of single kinds of tasks.
-- Its numbers are of one run each; ours are means over seeds on one base, so they do not say how bases differ.
-- The scripted expert often cannot mend what the policy has spoilt, and then teaches a failure.
-- Fleet and learner wait for each other every {fleet.interval_minutes:g} simulated minutes. On a busy machine
-  nothing
-  but the wall time changes; latencies are measured elsewhere (`docs/benchmarks.md`).
+- Demonstrations are clean and the deployment is disturbed (noise, sudden pushes), which is the gap that online
+  data closes here. The paper's bases are of hours, ours of demonstrations.
+- The tables of the paper are of single kinds of tasks; ours are means over {len(fleet.tasks)} tasks that one policy
+  learns at the same time from all robots.
+- The paper's numbers are of one run each. Ours are means over seeds, all on one base: the seed decides layouts and
+  disturbances, so intervals say nothing about other bases.
+- Fleet and learner wait for each other every {fleet.interval_minutes:g} simulated minutes: a busy machine changes
+  the wall time, and not what is learned. Latencies are measured elsewhere (`docs/benchmarks.md`).
 """
+
+
+def flow(text: str) -> str:
+    """Prose in lines of one length; headings, tables and pictures as they are."""
+    blocks = []
+    for block in text.split("\n\n"):
+        if block.lstrip("\n").startswith(("#", "|", "!")):
+            blocks.append(block.strip("\n"))
+            continue
+        items = [" ".join(item.split()) for item in re.split(r"\n(?=- )", block.strip("\n"))]
+        blocks.append("\n".join(_filled(item) for item in items if item))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _filled(item: str) -> str:
+    indent = "  " if item.startswith("- ") else ""
+    return textwrap.fill(item, 115, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _range(seeds: range) -> str:

@@ -68,6 +68,11 @@ class Crew:
         command = [sys.executable, "-m", module, "--robot-id", robot_id, *arguments]
         self.robots[robot_id] = Member(robot_id, command, self._spawn(robot_id, command))
 
+    def start_command(self, name: str, arguments: Sequence[str]) -> None:
+        """Start `sop <name>` with arguments, which ends by itself and, as a robot, must not fail."""
+        command = [str(Path(sys.executable).with_name("sop")), name, *arguments]
+        self.robots[name] = Member(name, command, self._spawn(name, command))
+
     def stop_worker(self, name: str, patience: float = 10.0) -> None:
         """End a worker for good."""
         process.stop([self.workers.pop(name).running], patience=patience)
