@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.paper import report
-from benchmarks.paper.frozen import PROGRAM, QUICK
+from benchmarks.paper.frozen import PROGRAM, QUICK, TUNING
 from benchmarks.paper.program import Program, Unit
 from benchmarks.paper.result import StaleResult, load, store
 from benchmarks.paper.schedule import Schedule
@@ -28,9 +28,8 @@ _RESULTS = ROOT / "benchmarks" / "paper" / "results"
 def main() -> int:
     """See the module's text."""
     options = _options()
-    program: Program = QUICK if options.quick else PROGRAM
-    seeds = options.seeds or (program.tuning_seeds if options.tuning else None)
-    units = program.units(options.only, seeds)
+    program: Program = QUICK if options.quick else TUNING if options.tuning else PROGRAM
+    units = program.units(options.only, options.seeds)
     if options.list:
         print("\n".join(unit.name for unit in units))
         return 0

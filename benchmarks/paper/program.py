@@ -17,7 +17,8 @@ HG_DAGGER, RECAP = "hg-dagger", "recap"
 
 DECIDING = (
     *("policy", "algorithm", "tasks", "disturbance", "rule", "step_seconds", "reset_seconds"),
-    *("demonstrations_per_task", "minutes", "interval_minutes", "updates_per_interval", "evaluations_per_task"),
+    *("demonstrations_per_task", "minutes", "interval_minutes", "updates_per_interval"),
+    *("evaluations_per_task", "evaluation_seed"),
     *("pretrain_steps", "batch_size", "online_share", "ema_half_life", "learning_rate", "chunk", "failed_weight"),
 )
 """Settings of a fleet that results carry a digest of. Others have their defaults in a programme."""
@@ -68,7 +69,7 @@ class Program:
 
     fleet: what all runs share; base_seed: of demonstrations and of the base's training.
     rules: by name, the one to begin with first. fleets: sizes of table 1. threshold: success whose time is taken.
-    seeds, fewer_seeds: reported ones of table 1, and of the others. tuning_seeds: what settings were chosen on.
+    seeds, fewer_seeds: those of table 1, and of the others.
     evaluate_every: simulated minutes.
     rollouts: simulated minutes that the base plays alone for RECAP's.
     sizes: demonstrations a task of table 3's bases, the main one in the middle.
@@ -83,7 +84,6 @@ class Program:
     threshold: float
     seeds: range
     fewer_seeds: range
-    tuning_seeds: range
     evaluate_every: float
     rollouts: float
     sizes: tuple[int, int, int]

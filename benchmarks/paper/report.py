@@ -176,14 +176,12 @@ def _methods(program: Program, done: Results) -> str:
                     _number(stats.mean([_episodes_an_hour(program, one) * one.success for one in judged])),
                 ]
             )
-    note = (
-        f"{max(program.fleets)} robots, {program.fleet.minutes / 60:g} h each, the rule that a human could follow. "
-        "The last version alone on the fixed set; resets are not in the hours. Off line, the fleet runs half of the "
-        "time with one version, then the other half with what was trained on the first, with as many gradient steps "
-        "in all. RECAP's base has seen "
-        f"{program.rollouts:g} more minutes, in which the base played alone: its value function, which is frozen "
-        "afterwards, must know failures."
-    )
+    note = f"""{max(program.fleets)} robots, {program.fleet.minutes / 60:g} h each, with the rule that a human
+could follow. The last version alone on the fixed set; resets are not in the hours. Off line, the fleet runs
+half of the
+time with one version, then the other half with what was trained on the first, with as many gradient steps in all.
+RECAP's base has seen {program.rollouts:g} more minutes, in which the base played alone: its value function is
+frozen afterwards and must know failures."""
     header = ["method", "seeds", "success", "episodes/h", "successes/h"]
     return f"## Table 2: methods\n\n{note}\n\n{_table(header, rows) if rows else 'Nothing to show yet.'}\n"
 

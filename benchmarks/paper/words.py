@@ -40,7 +40,8 @@ on S3, the learner trains on them and publishes, robots swap policies, and all c
 What is missing is left out of the means; the number of seeds stands beside each of them.
 
 - Seeds that are reported: {_range(program.seeds)} (table 1), {_range(program.fewer_seeds)} (tables 2 and 3).
-  Settings were chosen on others and are frozen in `benchmarks/paper/frozen.py`; each result carries their digest.
+  Settings were chosen on other seeds and another fixed set (`TUNING`) and are frozen in
+  `benchmarks/paper/frozen.py`; each result carries their digest.
 - Base policy of tables 1 and 2: sha256 {base}, from {program.base.demonstrations} undisturbed demonstrations
   a task. Every run begins with a copy of the same log, objects and checkpoint.
 - Evaluation: {fleet.evaluation_episodes} episodes ({len(fleet.tasks)} tasks, {fleet.evaluations_per_task} each),
@@ -92,8 +93,8 @@ def differences(program: Program) -> str:
     fleet, human, privileged = program.fleet, program.rules[HUMAN], program.rules.get(PRIVILEGED, TakeoverRule())
     return f"""## What is calibrated
 
-- **The clock.** A control step counts {fleet.step_seconds:g} s and a reset {fleet.reset_seconds:g} s. "Three hours"
-  is a name for an amount of data, chosen so that one robot is not done before they are over.
+- **The clock.** A control step counts {fleet.step_seconds:g} s and a reset {fleet.reset_seconds:g} s.
+  "Three hours" is a name for an amount of data, chosen so that one robot is not done before they are over.
 - **The learner's speed.** {fleet.updates_per_interval} gradient steps in {fleet.interval_minutes:g} simulated
   minutes, whatever the size of the fleet; published are averaged weights with a half-life of
   {fleet.ema_half_life:g} steps.
@@ -103,17 +104,17 @@ def differences(program: Program) -> str:
   the expert's (further than {privileged.command_gap:g} for {privileged.gap_steps} steps), which nobody could.
   Whoever takes over finishes the episode. The operator is Meta-World's scripted expert.
 - **What is learned from.** Corrections in episodes that failed all the same are left out, as failed demonstrations
-  are: the expert often cannot mend what was spoilt, and with such corrections learning stalled on tuning seeds.
-- **The tasks**: those that the expert solves under the disturbances, a cloned policy often does not, and a takeover
-  can often still save. An episode is given up after three times the expert's usual number of steps.
+  are: the expert often cannot mend what was spoilt, and then goes on for most of the steps of all corrections.
+- **The tasks**: those that the expert solves under the disturbances, a cloned policy often does not, and a
+  takeover can often still save. An episode is given up after three times the expert's usual number of steps.
 
 ## What is unlike the paper
 
 - A policy of three layers of 256 that sees positions, instead of a vision-language-action model that sees images.
 - Demonstrations are clean and the deployment is disturbed (noise, sudden pushes), which is the gap that online
   data closes here. The paper's bases are of hours, ours of demonstrations.
-- The tables of the paper are of single kinds of tasks; ours are means over {len(fleet.tasks)} tasks that one policy
-  learns at the same time from all robots.
+- The tables of the paper are of single kinds of tasks; ours are means over {len(fleet.tasks)} tasks that one
+  policy learns at the same time from all robots.
 - The paper's numbers are of one run each. Ours are means over seeds, all on one base: the seed decides layouts and
   disturbances, so intervals say nothing about other bases.
 - Fleet and learner wait for each other every {fleet.interval_minutes:g} simulated minutes: a busy machine changes

@@ -14,7 +14,7 @@ from examples.metaworld import ledger as entries
 from examples.metaworld.expert import Expert
 from examples.metaworld.ledger import Ledger
 from examples.metaworld.play import FEATURES, Autonomous, Outcome, Pilot, Supervised, demonstrating, play
-from examples.metaworld.settings import EVALUATION_SEED, FleetSettings
+from examples.metaworld.settings import FleetSettings
 from examples.metaworld.tasks import Task
 from examples.metaworld.world import UNDISTURBED, Disturbance, World
 from infra.clock import Clock
@@ -137,7 +137,7 @@ class SimulatedRobot:
         each = self._settings.evaluations_per_task
         for number in self._berth.share(self._settings.evaluation_episodes):
             task = self._settings.tasks[number // each]
-            world, _ = self._world(task, EVALUATION_SEED, self._settings.disturbance)
+            world, _ = self._world(task, self._settings.evaluation_seed, self._settings.disturbance)
             pilot = Autonomous(self._require_policy(), task.name)
             self._episode(world, number % each, pilot, EpisodeSource.EVALUATION, None)
 

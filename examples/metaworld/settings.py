@@ -13,8 +13,8 @@ from examples.metaworld.world import DEPLOYMENT, Disturbance
 POLICY = "metaworld"
 """Name of the policy line."""
 
-# The layouts that judge every policy of every run: the same worlds whatever `--seed` says.
 EVALUATION_SEED = 777
+"""The layouts that judge every policy of every run: the same worlds whatever `--seed` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class FleetSettings:
     demonstrations_per_task: successful ones, undisturbed, by the whole fleet together.
     minutes, interval_minutes: how long the fleet runs, and how often the learner publishes.
     updates_per_interval: gradient steps between two versions, however many robots there are.
-    evaluations_per_task: episodes of the fixed set, disturbed as in deployment.
+    evaluations_per_task, evaluation_seed: episodes of the fixed set, disturbed as in deployment.
     failed_weight: of corrections in episodes that failed (`learner.algorithms.hg_dagger`).
     patience: wall seconds that robots and learner wait for one another.
     """
@@ -42,6 +42,7 @@ class FleetSettings:
     minutes: float = 60.0
     interval_minutes: float = 5.0
     evaluations_per_task: int = 40
+    evaluation_seed: int = EVALUATION_SEED
     pretrain_steps: int = 1500
     updates_per_interval: int = 400
     batch_size: int = 128

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from benchmarks.paper.frozen import PROGRAM, QUICK
+from benchmarks.paper.frozen import PROGRAM, QUICK, TUNING
 from benchmarks.paper.program import DECIDING, HG_DAGGER, HUMAN, PRIVILEGED, RECAP, Base, Program, Run
 from examples.metaworld.settings import FleetSettings
 
@@ -23,7 +23,9 @@ def test_the_programme_is_as_large_as_it_says() -> None:
     assert len(PROGRAM.fewer_seeds) >= 5
     assert PROGRAM.fleet.evaluation_episodes >= 200
     assert 5 <= PROGRAM.evaluate_every <= 15
-    assert set(PROGRAM.tuning_seeds).isdisjoint(PROGRAM.seeds)
+    assert PROGRAM.base_seed not in PROGRAM.seeds
+    assert set(TUNING.seeds).isdisjoint(PROGRAM.seeds)
+    assert TUNING.fleet.evaluation_seed != PROGRAM.fleet.evaluation_seed
     assert PROGRAM.evaluate_every % PROGRAM.fleet.interval_minutes == 0
 
 
