@@ -97,9 +97,10 @@ def _passed_on(options: argparse.Namespace) -> list[str]:
 
 def _do(program: Program, unit: Unit, options: argparse.Namespace) -> int:
     """One unit, in this process; its result lies in the folder afterwards."""
+    from benchmarks.paper.bases import make_base  # noqa: PLC0415
     from benchmarks.paper.program import Base  # noqa: PLC0415
+    from benchmarks.paper.runs import play  # noqa: PLC0415
     from benchmarks.paper.site import UnitFailed  # noqa: PLC0415
-    from benchmarks.paper.unit import make_base, play  # noqa: PLC0415
     from examples.metaworld.demo.crew import CrewFailed  # noqa: PLC0415
     from infra.errors import InfraError  # noqa: PLC0415
     from infra.local.stack import StackError  # noqa: PLC0415

@@ -77,8 +77,7 @@ class Schedule:
         return mine not in bases or self._whole(mine)
 
     def _whole(self, base: Base) -> bool:
-        from benchmarks.paper.site import WHOLE  # noqa: PLC0415 - loads the pipeline's packages
-        from benchmarks.paper.unit import base_home  # noqa: PLC0415
+        from benchmarks.paper.site import WHOLE, base_home  # noqa: PLC0415 - loads the pipeline's packages
 
         return (base_home(self._work, self._program, base) / WHOLE).exists()
 

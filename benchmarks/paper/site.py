@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.meter import Meter
+from benchmarks.paper.program import Base, Program
 from examples.metaworld.demo import servers
 from examples.metaworld.demo.crew import Crew
 from infra.clickhouse.client import Client, connect
@@ -91,6 +92,11 @@ def running(home: Path, learner: Mapping[str, str]) -> Iterator[Site]:
             yield Site(home, settings, crew, Meter(), environment)
         finally:
             crew.stop()
+
+
+def base_home(work: Path, program: Program, base: Base) -> Path:
+    """Directory of a base."""
+    return work / f"{base.name}-{program.digest(base)[:12]}"
 
 
 def copy(base: Path, home: Path) -> None:
