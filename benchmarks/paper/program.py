@@ -128,6 +128,7 @@ class Program:
     def table2(self, seeds: range | None = None) -> Iterator[Unit]:
         """Methods."""
         yield self.base
+        yield replace(self.base, algorithm=RECAP)
         for seed in self.fewer_seeds if seeds is None else seeds:
             for algorithm in (HG_DAGGER, RECAP):
                 yield self.online_run(algorithm, seed)

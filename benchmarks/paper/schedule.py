@@ -7,11 +7,11 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import Popen
 
-from benchmarks.paper.program import Base, Program, Unit
+from benchmarks.paper.program import HG_DAGGER, Base, Program, Unit
 from benchmarks.paper.result import Result, load
 from infra.local import process
 
@@ -71,10 +71,10 @@ class Schedule:
         return 1 if failed else 0
 
     def _may_begin(self, unit: Unit, running: Sequence[_Running]) -> bool:
-        """Two units must not make the same base at the same time."""
-        bases = [one.unit if isinstance(one.unit, Base) else one.unit.base for one in running]
+        """Two units must not make the same base at the same time; RECAP's is made from the other."""
+        bases = [_cloned(one.unit) for one in running]
         mine = unit if isinstance(unit, Base) else unit.base
-        return mine not in bases or self._whole(mine)
+        return _cloned(unit) not in bases or self._whole(mine)
 
     def _whole(self, base: Base) -> bool:
         from benchmarks.paper.site import WHOLE, base_home  # noqa: PLC0415 - loads the pipeline's packages
@@ -114,6 +114,10 @@ class Schedule:
 
     def _log(self, unit: Unit) -> Path:
         return self._work / "logs" / f"{unit.name}.log"
+
+
+def _cloned(unit: Unit) -> Base:
+    return replace(unit if isinstance(unit, Base) else unit.base, algorithm=HG_DAGGER)
 
 
 def _kind(unit: Unit) -> object:
