@@ -72,7 +72,7 @@ PROGRAM = Program(
     evaluate_every=15.0,
     rollouts=30.0,
     sizes=(3, 8, 24),
-    matched=9,
+    matched=23,
 )
 
 TUNING = replace(

@@ -88,7 +88,7 @@ class Program:
     rollouts: float
     sizes: tuple[int, int, int]
     matched: int
-    seconds: float = 300.0
+    seconds: float = 600.0
 
     @property
     def base(self) -> Base:
