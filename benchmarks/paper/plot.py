@@ -22,7 +22,13 @@ def curves(path: Path, found: Mapping[int, Mapping[int, stats.Curve]], threshold
         points = list(zip(*by_seed.values(), strict=True))
         at = [each[0][0] for each in points]
         means = [stats.mean([100 * success for _, success in each]) for each in points]
-        (line,) = axes.plot(at, [m.value for m in means], "o-", markersize=3, label=f"{robots} robots")
+        (line,) = axes.plot(
+            at,
+            [m.value for m in means],
+            "o-",
+            markersize=3,
+            label="1 robot" if robots == 1 else f"{robots} robots",
+        )
         if len(by_seed) > 1:
             low, high = [m.value - m.half for m in means], [m.value + m.half for m in means]
             axes.fill_between(at, low, high, alpha=0.15, color=line.get_color())

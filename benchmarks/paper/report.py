@@ -55,7 +55,7 @@ def _fleet(program: Program, done: Results, rule: str, folder: Path) -> str:
     if not any(curves.values()):
         return f"{title}\n{counts} Nothing to show yet.\n"
     hours = program.fleet.minutes / 60
-    goal = f"{program.threshold:.0%}"
+    goal = f"{100 * program.threshold:.0f} %"
     header = [
         "robots",
         "seeds",
@@ -201,7 +201,7 @@ def _bases(program: Program, done: Results) -> str:
                 [
                     f"{size} a task",
                     str(done[base].demonstration_steps) if base in done else "-",
-                    f"{done[base].last.success:.1%}" if base in done else "-",
+                    f"{100 * done[base].last.success:.1f} %" if base in done else "-",
                     _percent(stats.mean(found)) if found else "-",
                     f"{len(found)} of {len(program.fewer_seeds)}",
                 ]
@@ -237,7 +237,7 @@ def _matched(program: Program, done: Results) -> str:
             str(len(online)),
         ],
     ]
-    first = ["base", "0", f"{before.last.success:.1%}", "1"]
+    first = ["base", "0", f"{100 * before.last.success:.1f} %", "1"]
     header = ["data beyond the base's", "labelled steps", "success", "seeds"]
     return "Offline against online data, at matched labelled steps:\n\n" + _table(header, [first, *rows]) + "\n"
 
@@ -269,4 +269,6 @@ def _interval(found: stats.Interval, never: str) -> str:
             return "-"
         return never if value == stats.NEVER else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
+    if math.isnan(found.low):
+        return say(found.value)
     return f"{say(found.value)} [{say(found.low)}, {say(found.high)}]"

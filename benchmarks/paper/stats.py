@@ -70,7 +70,12 @@ class Interval:
 
 
 def bootstrap(seeds: Sequence[int], estimate: Callable[[Sequence[int]], float]) -> Interval:
-    """Resample seeds with replacement (4,000 times, always the same draws); an estimate of NaN is not counted."""
+    """Resample seeds with replacement (4,000 times, always the same draws); an estimate of NaN is not counted.
+
+    Bounds are NaN for a single seed.
+    """
+    if len(seeds) == 1:
+        return Interval(estimate(seeds), math.nan, math.nan)
     random = np.random.default_rng(0)
     drawn = [estimate([seeds[i] for i in random.integers(len(seeds), size=len(seeds))]) for _ in range(_DRAWS)]
     known = sorted(value for value in drawn if not math.isnan(value))
@@ -98,7 +103,8 @@ def speed_up(slow: Mapping[int, Curve], fast: Mapping[int, Curve], threshold: fl
             return math.nan
         return 0.0 if soon == NEVER else NEVER if late == NEVER else late / soon if soon else math.nan
 
-    return bootstrap(sorted(set(slow) & set(fast)), estimate)
+    common = sorted(set(slow) & set(fast))
+    return bootstrap(common, estimate) if common else Interval(math.nan, math.nan, math.nan)
 
 
 def minutes(curves: Sequence[Curve]) -> npt.NDArray[np.float64]:

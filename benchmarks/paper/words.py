@@ -48,7 +48,7 @@ What is missing is left out of the means; the number of seeds stands beside each
   the same layouts and disturbances for every policy, in a process of its own, every
   {program.evaluate_every:g} simulated minutes.
 - Intervals are 95 %, over seeds: Student's t for means, bootstrap for times. The time is that at which the mean
-  curve, interpolated, reaches the threshold ({program.threshold:.0%}, the paper's).
+  curve, interpolated, reaches the threshold ({100 * program.threshold:.0f} %, the paper's).
 - Machine: {"; ".join(machines)}.
 """
 

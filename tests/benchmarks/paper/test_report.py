@@ -59,7 +59,7 @@ def test_tables_hold_what_the_results_say(tmp_path: Path) -> None:
     assert "| 1 | 2 | 90.0 % ± 0.0 | 60 [60, 60] | 1 | 2 of 2 |" in text
     assert "| 4 | 2 | 90.0 % ± 0.0 | 15 [15, 15] | 4.0 [4.0, 4.0] | 2 of 2 |" in text
     assert "| base | 1 of 1 | 60.0 % | 90 | 54 |" in text
-    assert "2 of 10 (4 robots)" in text
+    assert "2 of 10 (1 robot), 2 of 10 (2 robots), 2 of 10 (4 robots)" in text
     assert "7 of" in text
     assert (tmp_path / "paper-fleet-human.png").stat().st_size > 0
 

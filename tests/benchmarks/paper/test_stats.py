@@ -49,6 +49,8 @@ def test_speed_up_is_of_mean_curves_and_says_what_is_not_known() -> None:
     assert late.low <= late.value <= late.high
     assert found.value == pytest.approx(late.value / soon.value)
     assert found.low <= found.value <= found.high
+    assert math.isnan(speed_up({1: slow[1]}, {1: fast[1]}, 0.8).low)
+    assert math.isnan(speed_up({1: slow[1]}, {2: fast[2]}, 0.8).value)
     flat = {seed: [(0.0, 0.5), (60.0, 0.5), (120.0, 0.5)] for seed in (1, 2, 3)}
     assert speed_up(flat, fast, 0.8).value == NEVER
     assert speed_up(slow, flat, 0.8).value == 0
