@@ -49,9 +49,11 @@ def _fleet(program: Program, done: Results, rule: str, folder: Path) -> str:
         for robots in program.fleets
     }
     title = f"## Table 1{'a' if rule == HUMAN else 'b'}: size of the fleet, {words.RULES[rule]}\n"
-    counts = (
-        f"Seeds run: {', '.join(f'{len(c)} of {len(program.seeds)} ({n} robots)' for n, c in curves.items())}."
-    )
+    counted = [
+        f"{len(found)} of {len(program.seeds)} ({robots} {'robot' if robots == 1 else 'robots'})"
+        for robots, found in curves.items()
+    ]
+    counts = f"Seeds run: {', '.join(counted)}."
     if not any(curves.values()):
         return f"{title}\n{counts} Nothing to show yet.\n"
     hours = program.fleet.minutes / 60
