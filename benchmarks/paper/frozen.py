@@ -35,6 +35,7 @@ TASKS = (
     _task("plate-slide-back-side-v3", "Slide the plate out of the cabinet, to the side.", 0.07, 51),
     _task("bin-picking-v3", "Move the cube from one bin to the other.", 0.05, 132),
     _task("pick-out-of-hole-v3", "Pick the puck out of the hole.", 0.07, 145),
+    # Stricter than Meta-World, which leaves the height out.
     _task("sweep-into-v3", "Sweep the block into the hole.", 0.05, 64),
 )
 

@@ -12,6 +12,8 @@ from examples.metaworld.world import DEPLOYMENT, STATE_NAMES, UNDISTURBED, Distu
 PICK_PLACE = TASKS[0]
 # The tables of the paper are played on others as well.
 PLAYED = (*TASKS, *(task for task in PROGRAM.fleet.tasks if task.name not in {known.name for known in TASKS}))
+# Meta-World leaves the height out: there a block above the hole is in it.
+STRICTER = {"sweep-into-v3"}
 STILL = np.zeros(4, np.float32)
 
 
@@ -87,9 +89,10 @@ def test_success_and_the_experts_command_agree_with_metaworlds_own(task: Task) -
             command = expert.action()
             done, success = world.step(command)[2:]
             full = np.clip(env._get_obs(), space.low, space.high)
-            assert bool(env.evaluate_state(full, command)[1]["success"]) is success
-            theirs = np.clip(expert._policy.get_action(full), -1, 1).astype(np.float32)
-            np.testing.assert_array_equal(theirs, expert.action())
+            theirs = bool(env.evaluate_state(full, command)[1]["success"])
+            assert theirs is success or (theirs and task.name in STRICTER)
+            asked = np.clip(expert._policy.get_action(full), -1, 1).astype(np.float32)
+            np.testing.assert_array_equal(asked, expert.action())
 
 
 def test_an_episode_without_success_ends_at_the_tasks_last_step() -> None:
