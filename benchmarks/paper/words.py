@@ -106,8 +106,8 @@ def differences(program: Program) -> str:
 - **What is learned from.** Corrections in episodes that failed all the same are left out, as failed demonstrations
   are: the expert often cannot mend what was spoilt, and then goes on for most of the steps of all corrections.
 - **The tasks**: those that the expert solves under the disturbances, a cloned policy often does not, and a
-  takeover can often still save. An episode is given up after three times the expert's usual number of steps. Success is
-  Meta-World's own; only in sweep-into the height counts as well.
+  takeover can often still save. An episode is given up after three times the expert's usual number of
+  steps. Success is Meta-World's own; only in sweep-into the height counts as well.
 
 ## What is unlike the paper
 
