@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="units at a time")
     parser.add_argument("--quick", action="store_true", help="a tiny programme that shows only that it works")
     parser.add_argument("--results", type=Path, default=None)
-    parser.add_argument("--work", type=Path, default=ROOT / ".sop" / "paper", help="for servers and bases")
+    parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "paper", help="for servers and bases")
     parser.add_argument("--document", type=Path, help="where the tables go; by default docs/paper.md")
     parser.add_argument("--report-only", action="store_true", help="write the tables of what there is")
     parser.add_argument("--list", action="store_true", help="name the units, in order")
