@@ -54,7 +54,7 @@ bench-analytics: setup
 	@.venv/bin/python -m benchmarks.analytics $(ANALYTICS)
 
 # The paper's tables, into docs/paper.md: hours, and it goes on where it was stopped. For a part of it:
-# PAPER="--only table1 --seeds 1..3 --budget-minutes 60 --jobs 2"; PAPER=--report-only writes what there is.
+# PAPER="--only table1 --seeds 11..13 --budget-minutes 60 --jobs 2"; PAPER=--report-only writes what there is.
 paper: setup
 	@.venv/bin/python -m benchmarks.paper $(PAPER)
 

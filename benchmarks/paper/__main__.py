@@ -1,6 +1,6 @@
 """`make paper`: run what is missing, then write the tables.
 
-    python -m benchmarks.paper --only table1 --seeds 1..3 --budget-minutes 90
+    python -m benchmarks.paper --only table1 --seeds 11..13 --budget-minutes 90
 
 A unit that has a result is not run again, so the same command goes on after a kill. --report-only runs nothing.
 Exit codes: 0 good, 1 a unit failed (the others were run), 2 wrong use; 130 after Ctrl-C.
@@ -33,16 +33,21 @@ def main() -> int:
     if options.list:
         print("\n".join(unit.name for unit in units))
         return 0
+
+    def tell() -> None:
+        if options.document:
+            report.write(program, options.results, options.document)
+
     try:
         if options.unit:
             return _do(program, next(unit for unit in units if unit.name == options.unit), options)
         done = load(options.results, program, units)
         code = 0
         if not options.report_only:
-            schedule = Schedule(program, options.results, options.work, _passed_on(options))
+            schedule = Schedule(program, options.results, options.work, _passed_on(options), tell)
             code = schedule.run(units, done, jobs=options.jobs, budget=options.budget_minutes)
+        tell()
         if options.document:
-            report.write(program, options.results, options.document)
             print(f"tables: {options.document}")
     except StaleResult as error:
         print(f"paper: {error}", file=sys.stderr)
@@ -74,7 +79,7 @@ def _options() -> argparse.Namespace:
     ours = options.results is None and not options.quick and not options.tuning
     if options.results is None:
         options.results = _RESULTS if ours else options.work / ("quick" if options.quick else "tuning")
-    if options.document is None and ours and options.seeds is None:
+    if options.document is None and ours:
         options.document = ROOT / "docs" / "paper.md"
     options.results, options.work = options.results.absolute(), options.work.absolute()
     return options

@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import Popen
@@ -30,12 +30,20 @@ class _Running:
 class Schedule:
     """Runs units one or several at a time; none outlives this process."""
 
-    def __init__(self, program: Program, results: Path, work: Path, arguments: Sequence[str]) -> None:
-        """`arguments`: options that a unit's process is given."""
+    def __init__(
+        self,
+        program: Program,
+        results: Path,
+        work: Path,
+        arguments: Sequence[str],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`arguments`: options that a unit's process is given. `ended` is called after each unit."""
         self._program = program
         self._results = results
         self._work = work
         self._arguments = list(arguments)
+        self._after = ended
 
     def run(self, units: Sequence[Unit], done: Mapping[Unit, Result], *, jobs: int, budget: float | None) -> int:
         """Run those that have no result; bases before what needs them. 1 if any failed.
@@ -57,6 +65,7 @@ class Schedule:
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
                     failed += not self._ended(one, known)
+                    self._after()
                     self._tell(left, running, known, jobs)
                 while left and len(running) < jobs and self._may_begin(left[0], running):
                     needs = self._estimate(left[0], known)
