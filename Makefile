@@ -2,7 +2,7 @@
 PYTHON ?= python3
 
 .PHONY: setup demo test chaos test-chaos lint bench-materializer bench-live bench-robot bench-learner \
-	bench-cameras docs-analytics bench-analytics bench-console lock clean
+	bench-cameras docs-analytics bench-analytics bench-console paper lock clean
 
 setup:
 	@$(PYTHON) -m infra.local.bootstrap
@@ -64,6 +64,11 @@ bench-analytics: setup
 # The console's pages over generated episodes (ten million: about 15 minutes).
 bench-console: setup
 	@.venv/bin/python -m benchmarks.console $(ANALYTICS)
+
+# The paper's tables, into docs/paper.md: hours, and it goes on where it was stopped. For a part of it:
+# PAPER="--only table1 --seeds 11..13 --budget-minutes 60 --jobs 2"; PAPER=--report-only writes what there is.
+paper: setup
+	@.venv/bin/python -m benchmarks.paper $(PAPER)
 
 # Resolve the requirements anew: newer versions, new hashes.
 lock:

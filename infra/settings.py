@@ -144,6 +144,7 @@ class LearnerSettings(_Section):
     hg_autonomous_weight: float = Field(0.0, ge=0, description="of the policy's own steps in successful episodes")
     hg_takeover_steps: int = Field(0, ge=0, description="before a takeover, whose weight is lowered")
     hg_takeover_weight: float = Field(0.0, ge=0, description="factor of their weight")
+    hg_failed_weight: float = Field(1.0, ge=0, description="of human steps in episodes that failed")
     recap_failure_penalty: float = Field(1.0, gt=0, description="C_fail as a share of the task's longest episode")
     recap_look_ahead: int = Field(50, ge=1, description="N, control steps")
     recap_positive_share: Share = Field(0.4, description="of the policy's steps that count as good")

@@ -14,8 +14,8 @@ from examples.metaworld import ledger as entries
 from examples.metaworld.expert import Expert
 from examples.metaworld.ledger import Ledger
 from examples.metaworld.play import FEATURES, Autonomous, Outcome, Pilot, Supervised, demonstrating, play
-from examples.metaworld.settings import EVALUATION_SEED, FleetSettings
-from examples.metaworld.tasks import RESET_SECONDS, STEP_SECONDS, Task
+from examples.metaworld.settings import FleetSettings
+from examples.metaworld.tasks import Task
 from examples.metaworld.world import UNDISTURBED, Disturbance, World
 from infra.clock import Clock
 from learner.policies import Policy, load_policy
@@ -76,9 +76,8 @@ class SimulatedRobot:
         ledger: Ledger,
         clock: Clock,
         stop: threading.Event,
-        patience: float = 180.0,
     ) -> None:
-        """Wait at most `patience` wall seconds for each version."""
+        """It plays once one of its parts is asked for."""
         self._settings = settings
         self._berth = berth
         self._client = client
@@ -86,7 +85,7 @@ class SimulatedRobot:
         self._ledger = ledger
         self._clock = clock
         self._stop = stop
-        self._patience = patience
+        self._patience = settings.patience
         self._worlds: dict[tuple[str, int, Disturbance], tuple[World, Expert]] = {}
         self._policy: Policy | None = None
 
@@ -112,6 +111,16 @@ class SimulatedRobot:
                 self._wait_for_version(last)
                 self._evaluate(phase)
 
+    def judge(self, file: PolicyFile) -> None:
+        """Play the fixed set with this version.
+
+        Raises:
+            Stopped: the robot was told to stop.
+            RobotClientError: an event could not be recorded.
+        """
+        self._activate(file)
+        self._evaluate(Phase.EVALUATE_LAST)
+
     def _demonstrate(self) -> None:
         self._note(Phase.DEMONSTRATIONS)
         each = self._settings.demonstrations_per_task
@@ -128,7 +137,7 @@ class SimulatedRobot:
         each = self._settings.evaluations_per_task
         for number in self._berth.share(self._settings.evaluation_episodes):
             task = self._settings.tasks[number // each]
-            world, _ = self._world(task, EVALUATION_SEED, self._settings.disturbance)
+            world, _ = self._world(task, self._settings.evaluation_seed, self._settings.disturbance)
             pilot = Autonomous(self._require_policy(), task.name)
             self._episode(world, number % each, pilot, EpisodeSource.EVALUATION, None)
 
@@ -151,7 +160,7 @@ class SimulatedRobot:
     def _online_episode(self, world: World, layout: int, pilot: Pilot, seconds: float) -> float:
         """Play one episode that begins at `seconds`; simulated seconds once its objects are put back."""
         outcome = self._episode(world, layout, pilot, EpisodeSource.ONLINE, seconds)
-        return seconds + outcome.steps * STEP_SECONDS + RESET_SECONDS
+        return seconds + outcome.steps * self._settings.step_seconds + self._settings.reset_seconds
 
     def _episode(
         self, world: World, layout: int, pilot: Pilot, source: EpisodeSource, began: float | None
@@ -164,7 +173,7 @@ class SimulatedRobot:
             instruction=task.instruction,
             features=FEATURES,
             source=source,
-            fps=1.0 / STEP_SECONDS,
+            fps=1.0 / self._settings.step_seconds,
             embodiment="metaworld-sawyer",
             max_steps=task.max_steps,
         )
@@ -173,7 +182,7 @@ class SimulatedRobot:
                 entries.Started(at=self._clock.now(), episode_id=episode.episode_id, task=task.name, source=source)
             )
             outcome = play(world, layout, pilot, episode)
-            ended = None if began is None else began + outcome.steps * STEP_SECONDS
+            ended = None if began is None else began + outcome.steps * self._settings.step_seconds
             episode.end(
                 success=outcome.success,
                 terminated=outcome.success,

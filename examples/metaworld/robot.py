@@ -18,8 +18,7 @@ from examples.metaworld import ledger as entries
 from examples.metaworld.ledger import Ledger
 from examples.metaworld.phases import Berth, NoPolicy, Phase, SimulatedRobot, Stopped
 from examples.metaworld.play import FEATURES
-from examples.metaworld.settings import FLEET, POLICY, FleetSettings
-from examples.metaworld.tasks import STEP_SECONDS
+from examples.metaworld.settings import FLEET, FleetSettings
 from infra.clock import SystemClock
 from infra.errors import InfraError
 from infra.lifecycle import stop_on_signals
@@ -54,10 +53,12 @@ def main(
     try:
         with Ledger(data_dir / LEDGER_FILE) as ledger:
             with RobotClient(load_settings(), robot_id, data_dir) as client:
-                client.heartbeat(simulated_seconds=0.0)  # so that the learner knows of it before anyone waits
+                phases = phase or list(Phase)
+                if Phase.ONLINE in phases:  # so that the learner knows of it before anyone waits
+                    client.heartbeat(simulated_seconds=0.0)
                 opened = entries.Opened(at=clock.now(), robot_id=robot_id, boot_epoch=client.boot_epoch)
                 ledger.write(opened)
-                inbox = client.follow(POLICY, kind=RobotKind(FEATURES, fps=1.0 / STEP_SECONDS))
+                inbox = client.follow(settings.policy, kind=RobotKind(FEATURES, fps=1.0 / settings.step_seconds))
                 robot = SimulatedRobot(
                     settings,
                     Berth(index, robots, seed),
@@ -67,7 +68,7 @@ def main(
                     clock=clock,
                     stop=stop,
                 )
-                for part in phase or list(Phase):
+                for part in phases:
                     robot.run(part)
             ledger.write(entries.Closed(at=clock.now()))
     except Stopped:

@@ -7,26 +7,34 @@ from dataclasses import dataclass, field
 from pydantic import TypeAdapter
 
 from examples.metaworld.expert import TakeoverRule
-from examples.metaworld.tasks import TASKS, Task
+from examples.metaworld.tasks import RESET_SECONDS, STEP_SECONDS, TASKS, Task
 from examples.metaworld.world import DEPLOYMENT, Disturbance
 
 POLICY = "metaworld"
 """Name of the policy line."""
 
-# The layouts that judge every policy of every run: the same worlds whatever `--seed` says.
 EVALUATION_SEED = 777
+"""The layouts that judge every policy of every run: the same worlds whatever `--seed` says."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """One run of the demo; times in simulated minutes.
+    """One run of a simulated fleet; times in simulated minutes.
 
+    policy, algorithm: the line that the robots follow, and what trains it.
+    step_seconds, reset_seconds: simulated seconds that a control step and a reset take.
     demonstrations_per_task: successful ones, undisturbed, by the whole fleet together.
     minutes, interval_minutes: how long the fleet runs, and how often the learner publishes.
     updates_per_interval: gradient steps between two versions, however many robots there are.
-    evaluations_per_task: episodes of the fixed set, disturbed as in deployment.
+    evaluations_per_task, evaluation_seed: episodes of the fixed set, disturbed as in deployment.
+    failed_weight: of corrections in episodes that failed (`learner.algorithms.hg_dagger`).
+    patience: wall seconds that robots and learner wait for one another.
     """
 
+    policy: str = POLICY
+    algorithm: str = "hg-dagger"
+    step_seconds: float = STEP_SECONDS
+    reset_seconds: float = RESET_SECONDS
     tasks: tuple[Task, ...] = TASKS
     disturbance: Disturbance = DEPLOYMENT
     rule: TakeoverRule = field(default_factory=TakeoverRule)
@@ -34,6 +42,7 @@ class FleetSettings:
     minutes: float = 60.0
     interval_minutes: float = 5.0
     evaluations_per_task: int = 40
+    evaluation_seed: int = EVALUATION_SEED
     pretrain_steps: int = 1500
     updates_per_interval: int = 400
     batch_size: int = 128
@@ -41,6 +50,8 @@ class FleetSettings:
     ema_half_life: float = 150.0
     learning_rate: float = 1e-3
     chunk: int = 2
+    failed_weight: float = 1.0
+    patience: float = 180.0
 
     def to_json(self) -> str:
         """As `from_json` takes it; how the settings reach the robots' processes."""
@@ -73,18 +84,21 @@ class FleetSettings:
     def learner_environment(self, robots: int, seed: int) -> dict[str, str]:
         """The learner's settings (`infra.settings.LearnerSettings`) for a fleet of so many robots."""
         values: dict[str, object] = {
-            "POLICY": POLICY,
+            "POLICY": self.policy,
+            "ALGORITHM": self.algorithm,
             "SEED": seed,
             "BATCH_SIZE": self.batch_size,
             "ONLINE_SHARE": self.online_share,
             "EMA_HALF_LIFE": self.ema_half_life,
             "LEARNING_RATE": self.learning_rate,
             "CHUNK": self.chunk,
+            "HG_FAILED_WEIGHT": self.failed_weight,
             "PRETRAIN_EPISODES": self.demonstrations_per_task * len(self.tasks),
             "PRETRAIN_STEPS": self.pretrain_steps,
             "PUBLISH_EVERY": self.updates_per_interval,
             "SIMULATED_INTERVAL": self.interval_seconds,
             "SIMULATED_ROBOTS": robots,
+            "SIMULATED_PATIENCE": self.patience / 6,
         }
         return {f"SOP_LEARNER__{name}": str(value) for name, value in values.items()}
 

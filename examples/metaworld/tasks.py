@@ -27,11 +27,6 @@ class Task:
     expert_steps: int
     max_steps: int = 200
 
-    @property
-    def max_seconds(self) -> float:
-        """The longest episode in simulated seconds, its reset included."""
-        return self.max_steps * STEP_SECONDS + RESET_SECONDS
-
 
 # Each moves one object to one goal and is judged by their distance alone, so that the world need not
 # compute Meta-World's dense rewards to know of success. Under deployment disturbances the scripted expert

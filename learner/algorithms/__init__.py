@@ -43,6 +43,7 @@ def _hg_options(settings: LearnerSettings) -> hg_dagger.Options:
         autonomous_weight=settings.hg_autonomous_weight,
         takeover_steps=settings.hg_takeover_steps,
         takeover_weight=settings.hg_takeover_weight,
+        failed_weight=settings.hg_failed_weight,
     )
 
 

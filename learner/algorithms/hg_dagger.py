@@ -21,16 +21,19 @@ NAME = "hg-dagger"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is trained on besides human control; the defaults are the paper's: nothing.
+    """What is trained on besides human control, and of it; the defaults are the paper's: nothing, and all.
 
     autonomous_weight: of frames under the policy's control in episodes that ended in success; 0 leaves them out.
     takeover_steps: so many steps before a human took over led there. takeover_weight: factor of their weight, as
     in Sirius (arXiv 2211.08416), which gives them none.
+    failed_weight: of human steps in episodes that failed; 0 leaves out corrections that mended nothing, as failed
+    demonstrations are left out.
     """
 
     autonomous_weight: float = 0.0
     takeover_steps: int = 0
     takeover_weight: float = 0.0
+    failed_weight: float = 1.0
 
 
 class HgDagger(GradientAlgorithm):
@@ -53,6 +56,8 @@ class HgDagger(GradientAlgorithm):
         if record.source is EpisodeSource.DEMONSTRATION:
             return Selection.of(np.full(len(frames), record.success is not False))
         weights = frames.human.astype(np.float32)
+        if record.success is False:
+            weights *= self._options.failed_weight
         if record.end is EpisodeEnd.TERMINATED and record.success:
             weights[~frames.human] = self._options.autonomous_weight
             weights[before_takeover(frames, self._options.takeover_steps)] *= self._options.takeover_weight

@@ -61,10 +61,21 @@ class Crew:
         command = [str(Path(sys.executable).with_name("sop")), name]
         self.workers[name] = Member(name, command, self._spawn(name, command))
 
-    def start_robot(self, robot_id: str, arguments: Sequence[str]) -> None:
-        """Start one simulated robot."""
-        command = [sys.executable, "-m", "examples.metaworld.robot", "--robot-id", robot_id, *arguments]
+    def start_robot(
+        self, robot_id: str, arguments: Sequence[str], module: str = "examples.metaworld.robot"
+    ) -> None:
+        """Start one simulated robot, or another program that plays."""
+        command = [sys.executable, "-m", module, "--robot-id", robot_id, *arguments]
         self.robots[robot_id] = Member(robot_id, command, self._spawn(robot_id, command))
+
+    def start_command(self, name: str, arguments: Sequence[str]) -> None:
+        """Start `sop <name>` with arguments, which ends by itself and, as a robot, must not fail."""
+        command = [str(Path(sys.executable).with_name("sop")), name, *arguments]
+        self.robots[name] = Member(name, command, self._spawn(name, command))
+
+    def stop_worker(self, name: str, patience: float = 10.0) -> None:
+        """End a worker for good."""
+        process.stop([self.workers.pop(name).running], patience=patience)
 
     def mend(self) -> list[str]:
         """Start again every worker that has died; their names.

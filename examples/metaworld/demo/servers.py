@@ -36,8 +36,9 @@ def running(data_dir: Path, *, outlive: bool) -> Iterator[Mapping[str, str]]:
 
 
 def make_keys(data_dir: Path) -> dict[str, str]:
-    """A key of the demo's own, for its learner and for whoever rolls back; settings that name it."""
-    write_pair(data_dir / "keys" / "demo")
+    """A key of the demo's own, if it has none, for learner and whoever rolls back; settings that name it."""
+    if not (data_dir / "keys" / "demo.key").exists():
+        write_pair(data_dir / "keys" / "demo")
     return key_settings(data_dir / "keys" / "demo")
 
 

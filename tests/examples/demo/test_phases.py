@@ -117,14 +117,13 @@ def robot(
         inbox = client.follow("line", feed=learner.feed)
         yield (
             SimulatedRobot(
-                SMALL,
+                replace(SMALL, patience=patience),
                 Berth(0, 1, 1),
                 client=client,
                 inbox=inbox,
                 ledger=ledger,
                 clock=SystemClock(),
                 stop=stop or threading.Event(),
-                patience=patience,
             ),
             inbox,
         )

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from benchmarks.paper.frozen import PROGRAM
 from examples.metaworld.expert import Expert
 from examples.metaworld.tasks import TASKS, Task
 from examples.metaworld.world import DEPLOYMENT, STATE_NAMES, UNDISTURBED, Disturbance, Vector, World
 
 PICK_PLACE = TASKS[0]
+# The tables of the paper are played on others as well.
+PLAYED = (*TASKS, *(task for task in PROGRAM.fleet.tasks if task.name not in {known.name for known in TASKS}))
+# Meta-World leaves the height out: there a block above the hole is in it.
+STRICTER = {"sweep-into-v3"}
 STILL = np.zeros(4, np.float32)
 
 
@@ -26,7 +31,7 @@ def test_at_least_four_tasks_with_distinct_names() -> None:
     assert len({task.name for task in TASKS}) == len(TASKS) >= 4
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", PLAYED, ids=lambda task: task.name)
 def test_every_component_of_the_state_has_one_name(task: Task) -> None:
     world = World(task, seed=1)
     state = world.reset(0)
@@ -38,7 +43,7 @@ def test_every_component_of_the_state_has_one_name(task: Task) -> None:
     assert by_name["object_to_goal_z"] == pytest.approx(by_name["goal_z"] - by_name["object_z"], abs=1e-6)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", PLAYED, ids=lambda task: task.name)
 def test_same_seeds_and_actions_give_the_same_episode_whatever_was_played_before(task: Task) -> None:
     fresh, used = World(task, 7, DEPLOYMENT), World(task, 7, DEPLOYMENT)
     play(used, 99)
@@ -62,13 +67,13 @@ def test_disturbances_do_not_depend_on_the_policy() -> None:
     np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", PLAYED, ids=lambda task: task.name)
 def test_the_expert_succeeds_when_nothing_disturbs_it(task: Task) -> None:
     world = World(task, 11, UNDISTURBED)
     assert [play(world, seed)[1] for seed in range(6)] == [True] * 6
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", PLAYED, ids=lambda task: task.name)
 def test_success_and_the_experts_command_agree_with_metaworlds_own(task: Task) -> None:
     world = World(task, 13, DEPLOYMENT)
     expert, env = Expert(world), world._env
@@ -84,9 +89,10 @@ def test_success_and_the_experts_command_agree_with_metaworlds_own(task: Task) -
             command = expert.action()
             done, success = world.step(command)[2:]
             full = np.clip(env._get_obs(), space.low, space.high)
-            assert bool(env.evaluate_state(full, command)[1]["success"]) is success
-            theirs = np.clip(expert._policy.get_action(full), -1, 1).astype(np.float32)
-            np.testing.assert_array_equal(theirs, expert.action())
+            theirs = bool(env.evaluate_state(full, command)[1]["success"])
+            assert theirs is success or (theirs and task.name in STRICTER)
+            asked = np.clip(expert._policy.get_action(full), -1, 1).astype(np.float32)
+            np.testing.assert_array_equal(asked, expert.action())
 
 
 def test_an_episode_without_success_ends_at_the_tasks_last_step() -> None:

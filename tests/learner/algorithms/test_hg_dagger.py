@@ -73,6 +73,21 @@ def test_successful_autonomous_segments_count_if_asked_for_and_what_led_to_a_tak
         assert np.flatnonzero(algorithm(options=options).select(other).drawable).tolist() == [5, 6]
 
 
+def test_corrections_of_an_episode_that_failed_count_as_the_settings_say() -> None:
+    saved = make_episode(1, steps=10, human=(5, 7))
+    lost = replace(saved.episode, record=saved.record.model_copy(update={"success": False}))
+    unknown = replace(saved.episode, record=saved.record.model_copy(update={"success": None}))
+    for episode, weight, expected in (
+        (lost, 1.0, [5, 6]),
+        (lost, 0.0, []),
+        (saved.episode, 0.0, [5, 6]),
+        (unknown, 0.0, [5, 6]),
+    ):
+        selection = algorithm(options=Options(failed_weight=weight)).select(episode)
+        assert np.flatnonzero(selection.drawable).tolist() == expected
+    assert algorithm(options=Options(failed_weight=0.25)).select(lost).weights[5:7].tolist() == [0.25, 0.25]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 3)), min_size=1, max_size=30), st.integers(0, 6))
 def test_steps_before_a_takeover_are_those_within_reach_of_one(steps: list[tuple[bool, int]], reach: int) -> None:
     index = np.cumsum([gap for _, gap in steps]).astype(np.int32)

@@ -1,0 +1,74 @@
+"""The document: what has not been run is said to be missing, and stale results are refused."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.paper import report
+from benchmarks.paper.frozen import PROGRAM
+from benchmarks.paper.program import HUMAN, Base, Program, Unit
+from benchmarks.paper.result import Judged, Online, Result, StaleResult, load, path_of, store
+
+
+def made_up(program: Program, unit: Unit, successes: Sequence[int]) -> Result:
+    judged = [
+        Judged(minute=15.0 * n, version=n + 1, episodes=200, successes=count, steps=20_000, by_task={})
+        for n, count in enumerate(successes, start=0 if isinstance(unit, Base) else 1)
+    ]
+    return Result(
+        name=unit.name,
+        digest=program.digest(unit),
+        seed=0,
+        robots=0 if isinstance(unit, Base) else unit.robots,
+        base_sha256="b" * 64,
+        last_sha256="c" * 64,
+        demonstration_steps=5000,
+        judged=judged,
+        online=Online(episodes=100, successes=90, alone=80, steps=9000, human_steps=900, interventions=30),
+        wall_seconds=100.0,
+        cpu_seconds={"robots": 60.0, "learner": 40.0},
+        machine="a test",
+    )
+
+
+def test_an_empty_folder_gives_a_document_that_says_so(tmp_path: Path) -> None:
+    report.write(PROGRAM, tmp_path / "results", tmp_path / "paper.md")
+    text = (tmp_path / "paper.md").read_text()
+    assert f"0 of {len(PROGRAM.units())} units" in text
+    assert text.count("Nothing to show yet.") == 4
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_tables_hold_what_the_results_say(tmp_path: Path) -> None:
+    random.seed(1)
+    folder, document = tmp_path / "results", tmp_path / "paper.md"
+    store(folder, PROGRAM.base, made_up(PROGRAM, PROGRAM.base, [120]))
+    for seed in PROGRAM.seeds[:2]:
+        for robots in PROGRAM.fleets:
+            run = PROGRAM.fleet_run(robots, HUMAN, seed)
+            # 60 % at first; 80 % is reached after 60 minutes by one robot, and after 60 / robots by more.
+            points = [min(120 + round(10 * robots * n), 180) for n in range(1, 13)]
+            store(folder, run, made_up(PROGRAM, run, points))
+    report.write(PROGRAM, folder, document)
+    text = document.read_text()
+    assert "| 1 | 2 | 90.0 % ± 0.0 | 60 [60, 60] | 1 | 2 of 2 |" in text
+    assert "| 4 | 2 | 90.0 % ± 0.0 | 15 [15, 15] | 4.0 [4.0, 4.0] | 2 of 2 |" in text
+    assert "| base | 1 of 1 | 60.0 % | 90 | 54 |" in text
+    assert "2 of 10 (1 robot), 2 of 10 (2 robots), 2 of 10 (4 robots)" in text
+    assert "7 of" in text
+    assert (tmp_path / "paper-fleet-human.png").stat().st_size > 0
+
+
+def test_a_result_of_other_settings_or_of_half_a_write_is_refused_by_name(tmp_path: Path) -> None:
+    other = replace(PROGRAM, base_seed=PROGRAM.base_seed + 1)
+    store(tmp_path, PROGRAM.base, made_up(other, PROGRAM.base, [1]))
+    with pytest.raises(StaleResult, match=r"base-8\.json was made with other settings; remove it"):
+        load(tmp_path, PROGRAM, [PROGRAM.base])
+    path_of(tmp_path, PROGRAM.base).write_text('{"name": "base')
+    with pytest.raises(StaleResult, match="remove it"):
+        load(tmp_path, PROGRAM, [PROGRAM.base])
