@@ -68,7 +68,7 @@ def judge(site: Site, fleet: FleetSettings, minutes: dict[int, float]) -> list[J
 
     def arrived() -> bool:
         rows[:] = site.ask(_JUDGED, policy=fleet.policy, versions=list(minutes))
-        return sum(row[2] for row in rows) >= len(minutes) * fleet.evaluation_episodes
+        return sum(int(row[2]) for row in rows) >= len(minutes) * fleet.evaluation_episodes
 
     site.wait("arrival of evaluations", arrived, _ARRIVE_SECONDS)
     found = []
