@@ -162,10 +162,11 @@ class ReplayBuffer:
         begin = _NOWHERE
         if len(chosen):
             facts = np.zeros(len(frames), FACTS)
-            facts["skip"][: len(chosen)] = chosen - np.arange(len(chosen))
-            facts["left"] = runs_left(frames)
-            facts["weight"] = selection.weights
-            facts["advantage"] = selection.advantages
+            first = facts[: len(chosen)]  # in the order of what may be drawn: a sample looks at one row of them
+            first["skip"] = chosen - np.arange(len(chosen))
+            first["left"] = runs_left(frames)[chosen]
+            first["weight"] = selection.weights[chosen]
+            first["advantage"] = selection.advantages[chosen]
             begin = self._store.add(frames.states, frames.actions, facts)
         self._enter(record, task, begin, len(chosen))
         return len(chosen)
@@ -272,12 +273,12 @@ class ReplayBuffer:
             "disk": self._store.end * self._store.row_bytes,
         }
 
-    def _gather(self, ranks: npt.NDArray[np.int64], batch: Batch) -> None:
-        """Fill a batch; `ranks` are rows of the store, of which `skip` says how far on the chosen frame lies."""
+    def _gather(self, rows: npt.NDArray[np.int64], batch: Batch) -> None:
+        """Fill a batch; `rows` are those of the samples' facts, which say how far on the frames lie."""
         store = self._store
         # mode="clip" lets numpy write straight into `out`; targets past the end of the array are masked anyway.
-        anchors = ranks + store.facts["skip"][ranks]
-        facts = store.facts.take(anchors)
+        facts = store.facts.take(rows)
+        anchors = rows + facts["skip"]
         np.take(store.states, anchors, axis=0, out=batch.states, mode="clip")
         np.take(store.actions, anchors[:, None] + self._ahead, axis=0, out=batch.actions, mode="clip")
         np.less(self._ahead, facts["left"][:, None], out=batch.mask, casting="unsafe")
