@@ -297,7 +297,8 @@ class ReplayBuffer:
             if not behind.any():
                 return entries
             entries += behind
-        return np.searchsorted(self._ends, places, side="right").astype(np.int32)
+        found: npt.NDArray[np.int32] = np.searchsorted(self._ends, places, side="right").astype(np.int32)
+        return found
 
     def _row(self, record: EpisodeRecord) -> int:
         """The index's row for an episode that is added; what it had before is dropped."""
