@@ -291,7 +291,7 @@ class ReplayBuffer:
 
     def _entries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """For each place among the drawable frames, which entry it is of: a table, and a few steps from there."""
-        entries = self._near[places >> self._shift]
+        entries: npt.NDArray[np.int32] = self._near[places >> self._shift]
         for _ in range(_STEPS):
             behind = self._ends[entries] <= places
             if not behind.any():
