@@ -108,8 +108,8 @@ class Column:
 
 
 FACTS = np.dtype([("skip", np.int32), ("left", np.int32), ("weight", np.float32), ("advantage", np.float32)])
-"""Of an episode's row n: `skip`, how many rows on its n-th frame that may be drawn lies; `left` as `runs_left`;
-and what the algorithm selected."""
+"""In an episode's row n, of its n-th frame that may be drawn: `skip`, how many rows on that lies; `left` as
+`runs_left`; and what the algorithm selected."""
 
 
 class FrameStore:

@@ -28,6 +28,8 @@ from learner.sampler import OFFLINE, ONLINE, SOURCES
 from learner.team import ALONE, Team
 
 _NOWHERE, _ELSEWHERE = -1, -2
+# From where a table says that an entry is; where episodes of very different lengths lie together it is searched.
+_STEPS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class ReplayBuffer:
         self._rows = np.empty(0, np.int32)
         self._owners = np.empty(0, np.int64)
         self._ends = self._bases = np.empty(0, np.int64)
+        self._shift, self._near = 0, np.empty(0, np.int32)
         self._stale = False
         self._ahead = np.arange(spec.chunk)
         self._batch = Batch(
@@ -162,10 +165,11 @@ class ReplayBuffer:
         begin = _NOWHERE
         if len(chosen):
             facts = np.zeros(len(frames), FACTS)
-            facts["skip"][: len(chosen)] = chosen - np.arange(len(chosen))
-            facts["left"] = runs_left(frames)
-            facts["weight"] = selection.weights
-            facts["advantage"] = selection.advantages
+            first = facts[: len(chosen)]  # in the order of what may be drawn: a sample looks at one row of them
+            first["skip"] = chosen - np.arange(len(chosen))
+            first["left"] = runs_left(frames)[chosen]
+            first["weight"] = selection.weights[chosen]
+            first["advantage"] = selection.advantages[chosen]
             begin = self._store.add(frames.states, frames.actions, facts)
         self._enter(record, task, begin, len(chosen))
         return len(chosen)
@@ -241,7 +245,7 @@ class ReplayBuffer:
         np.less(random.random(size), shares[batch.tasks], out=batch.online)
         cells = batch.tasks * SOURCES + batch.online
         places = self._first.ravel()[cells] + random.integers(self._sizes.ravel()[cells])
-        entries = np.searchsorted(self._ends, places, side="right")
+        entries = self._entries(places)
         self.draws.count(self._rows[entries])
         if self._team.ranks == 1:
             self._gather(places + self._bases[entries], batch)
@@ -272,18 +276,29 @@ class ReplayBuffer:
             "disk": self._store.end * self._store.row_bytes,
         }
 
-    def _gather(self, ranks: npt.NDArray[np.int64], batch: Batch) -> None:
-        """Fill a batch; `ranks` are rows of the store, of which `skip` says how far on the chosen frame lies."""
+    def _gather(self, rows: npt.NDArray[np.int64], batch: Batch) -> None:
+        """Fill a batch; `rows` are those of the samples' facts, which say how far on the frames lie."""
         store = self._store
         # mode="clip" lets numpy write straight into `out`; targets past the end of the array are masked anyway.
-        anchors = ranks + store.facts["skip"][ranks]
-        facts = store.facts.take(anchors)
+        facts = store.facts.take(rows)
+        anchors = rows + facts["skip"]
         np.take(store.states, anchors, axis=0, out=batch.states, mode="clip")
         np.take(store.actions, anchors[:, None] + self._ahead, axis=0, out=batch.actions, mode="clip")
         np.less(self._ahead, facts["left"][:, None], out=batch.mask, casting="unsafe")
         batch.actions[batch.mask == 0.0] = 0.0
         batch.weights[:] = facts["weight"]
         batch.advantages[:] = facts["advantage"]
+
+    def _entries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """For each place among the drawable frames, which entry it is of: a table, and a few steps from there."""
+        entries: npt.NDArray[np.int32] = self._near[places >> self._shift]
+        for _ in range(_STEPS):
+            behind = self._ends[entries] <= places
+            if not behind.any():
+                return entries
+            entries += behind
+        found: npt.NDArray[np.int32] = np.searchsorted(self._ends, places, side="right").astype(np.int32)
+        return found
 
     def _row(self, record: EpisodeRecord) -> int:
         """The index's row for an episode that is added; what it had before is dropped."""
@@ -336,6 +351,10 @@ class ReplayBuffer:
         self._bases = begins[self._rows]
         self._bases[1:] -= ends[:-1]
         self._ends = ends
+        # `near` has the entry of each place that is a multiple of 2**shift: about one for each entry.
+        self._shift = max(0, (position // max(1, len(ends))).bit_length() - 1)
+        marks = -(-ends >> self._shift)
+        self._near = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(marks, prepend=0))
         if self._team.ranks > 1:
             self._owners = np.frombuffer(self._shards, np.int16)[self._rows].astype(np.int64)
         self._stale = False

@@ -274,3 +274,19 @@ def test_a_buffer_that_is_filled_again_draws_the_same() -> None:
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert first.draws.take() != ()
     assert len(again.draws.take()) == len(list(again.index.held()))
+
+
+def test_a_place_finds_its_episode_among_very_short_and_very_long_ones() -> None:
+    """Each frame that may be drawn is, and belongs to the episode that was counted."""
+    buffer, random = ReplayBuffer(SPEC, batch_size=64), np.random.default_rng(3)
+    lengths = [900, *[1] * 80, 700, *random.integers(1, 40, 60).tolist(), *[1] * 80]
+    for number, length in enumerate(lengths):
+        episode = marked(number, [True] * int(length))
+        buffer.add(episode, everything(episode))
+    seen: dict[int, int] = {}
+    for _ in range(900):
+        for number in buffer.sample(random, np.ones(2)).states[:, 0].astype(int).tolist():
+            seen[number] = seen.get(number, 0) + 1
+    assert set(seen) == set(range(len(lengths)))
+    ids = {make_episode(number, steps=1).record.episode_id: number for number in range(len(lengths))}
+    assert {ids[told.episode_id]: told.draws for told in buffer.draws.take()} == seen
