@@ -83,6 +83,7 @@ def without_buried(episode: OpenEpisode, buried: RangeSet) -> None:
     episode.seen = episode.seen.without(again)
     episode.others = {sequence: place for sequence, place in episode.others.items() if sequence not in again}
     episode.interventions = [event for event in episode.interventions if event.sequence not in again]
+    episode.footage = [event for event in episode.footage if event.sequence not in again]
     if episode.ended is not None and episode.ended.sequence in again:
         episode.ended = None
     episode.steps, episode.early = _filtered(episode.steps, again), _filtered(episode.early, again)

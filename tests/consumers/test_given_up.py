@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from consumers.dead_letters import Reason
+from consumers.episode import OpenEpisode
 from consumers.payload import read_payload
 from consumers.ranges import RangeSet
+from consumers.revision import without_buried
 from consumers.tombstone import is_tombstone
-from schemas.events import ClosedBy, EpisodeMaterialized, RobotEvent
+from schemas.events import ClosedBy, EpisodeMaterialized, FrameSegment, RobotEvent
+from schemas.frames import FFV1
 from schemas.topics import ROBOT_TOPICS
 from tests.consumers.member import TIMEOUT, Cluster, Member
 from tests.consumers.robots import Robot
@@ -167,3 +170,20 @@ def test_a_rejected_record_of_an_episode_that_never_started_is_buried_once() -> 
         member.decide()
         settle(member)
     assert len(cluster.dead) == 3
+
+
+def test_whatever_was_buried_is_taken_out_of_an_episode_be_it_a_step_or_not() -> None:
+    robot = Robot()
+    events = robot.episode(3, intervene_at=1, ends=False)
+    segment = FrameSegment(sha256="0" * 64, size_bytes=1, codec=FFV1, steps=(), data=b"x")
+    events.append(robot.frames(events[0].episode_id, "wrist", [segment]))
+    episode = OpenEpisode(events[0].episode_id, robot.robot_id, robot.boot_epoch)
+    for event in events:
+        episode.take(event)
+        episode.seen.add(event.sequence)
+    buried = RangeSet([(1, 100)])
+    for _ in range(2):  # once more changes nothing
+        without_buried(episode, buried)
+        assert (episode.interventions, episode.footage, list(episode.seen)) == ([], [], [(0, 0)])
+        assert episode.started is events[0]
+        assert episode.rejected == buried
