@@ -27,6 +27,7 @@ def paper(work: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_what_was_run_is_not_run_again_after_a_kill_and_the_document_tells_all_of_it(tmp_path: Path) -> None:
     work, units = tmp_path / "paper", QUICK.units(["table1"])
     base = work / "quick" / "base-2.json"
