@@ -27,6 +27,7 @@ def paper(work: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_what_was_run_is_not_run_again_after_a_kill_and_the_document_tells_all_of_it(tmp_path: Path) -> None:
     work, units = tmp_path / "paper", QUICK.units(["table1"])
     base = work / "quick" / "base-2.json"
@@ -35,7 +36,7 @@ def test_what_was_run_is_not_run_again_after_a_kill_and_the_document_tells_all_o
         until = time.monotonic() + DEADLINE
         while not list(work.glob("run-*/robots/robot-1/ledger.jsonl")):
             assert time.monotonic() < until, "the first run did not begin"
-            assert killed.poll() is None, "it ended"
+            assert killed.poll() is None, killed.communicate()[0]
             time.sleep(0.2)
         killed.send_signal(signal.SIGKILL)
         killed.communicate(timeout=60)

@@ -67,7 +67,7 @@ def test_disturbances_do_not_depend_on_the_policy() -> None:
     np.testing.assert_array_equal(drawn[0], drawn[1])
 
 
-@pytest.mark.parametrize("task", PLAYED, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_expert_succeeds_when_nothing_disturbs_it(task: Task) -> None:
     world = World(task, 11, UNDISTURBED)
     assert [play(world, seed)[1] for seed in range(6)] == [True] * 6
