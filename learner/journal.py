@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from infra.errors import ObjectMissing
@@ -19,6 +20,8 @@ from learner.episodes import EpisodeRecord
 from learner.errors import InvalidArtifact, JournalMissing
 from learner.patience import Patience
 from schemas.events import Feature, PolicyVersion
+
+_log = structlog.get_logger(__name__)
 
 
 class _Document(BaseModel):
@@ -107,6 +110,14 @@ class Journal:
         youngest = max((key.rsplit("/", 1)[0] for key in keys), default="")
         found = [entry for key in keys if key.rsplit("/", 1)[0] == youngest for entry in self._read_entries(key)]
         return tuple(found)
+
+    def readable_tail(self, version: int) -> tuple[Entry, ...]:
+        """The same; nothing, and a word in the log, where what lies there is no journal."""
+        try:
+            return self.tail(version)
+        except InvalidArtifact as error:
+            _log.error("journal_passed_over", version=version, reason=str(error))
+            return ()
 
     def take_over(self, version: int, claim: str, entries: tuple[Entry, ...]) -> None:
         """From now on this is the journal after `version`; `entries` were taken up from the last learner's."""

@@ -21,7 +21,7 @@ from infra.settings import Settings
 from learner.checkpoint import Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord
-from learner.errors import BadPayload, InvalidArtifact, LearnerError
+from learner.errors import BadPayload, LearnerError
 from learner.frames import Room
 from learner.gathering import Gathered
 from learner.halfway import Halfway
@@ -166,7 +166,7 @@ class Line:
         self.simulated_seconds = self.newest.simulated_seconds
         _log.info("learner_resumes", version=self._parent, learner_step=resumed.core.learner_step)
         if resumed.at.version == self.newest.version:
-            self._tail = self._read_tail(self.newest.version)
+            self._tail = list(self._journal.readable_tail(self.newest.version))
         if resumed.lost:
             forgotten = tuple(record.episode_id for record in resumed.lost)
             self._tail.insert(0, Entry(learner_step=resumed.core.learner_step, forgotten=forgotten))
@@ -342,7 +342,7 @@ class Line:
     def _take_up_beginning(self) -> None:
         """Nothing is published yet: begin as the last learner had begun, if it had."""
         self.intake.payloads.whole = True
-        self._tail = self._read_tail(0)
+        self._tail = list(self._journal.readable_tail(0))
         if self._tail and (beginning := self._tail[0].beginning) is not None:
             admitted = self._tail[0].admitted
             demonstrations = keep_all(self._good(decision.record for decision in admitted), self.room)
@@ -366,13 +366,6 @@ class Line:
                 _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
             else:
                 yield episode
-
-    def _read_tail(self, version: int) -> list[Entry]:
-        try:
-            return list(self._journal.tail(version))
-        except InvalidArtifact as error:
-            _log.error("journal_passed_over", version=version, reason=str(error))
-            return []
 
     def _take_up(self, entry: Entry) -> Entry:
         """Do what the last learner had decided; what can no longer be read is set aside."""
