@@ -115,7 +115,8 @@ def test_without_a_command_all_of_them_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", sorted(str(c.name or c.callback.__name__) for c in app.registered_commands if c.callback)
+    "command",
+    sorted(c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback),
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
 import structlog
@@ -19,6 +20,8 @@ from infra.kafka.transactions import CommittedOffset
 from infra.settings import KafkaSettings
 
 _log = structlog.get_logger(__name__)
+
+_error_of = methodcaller("error")
 
 
 class GroupConsumer:
@@ -92,7 +95,7 @@ class GroupConsumer:
             before = self.epochs.total() + self._revocations
             records = self._consumer.consume(count, timeout)
             unchanged = before == self.epochs.total() + self._revocations
-            if unchanged and not any(map(Message.error, records)):
+            if unchanged and not any(map(_error_of, records)):
                 return records
             records = self._sifted(records)
             # What came beside an error will not be delivered again: it goes first, the error with the next call.

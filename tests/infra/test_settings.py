@@ -30,6 +30,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Settings], object], object]] = {
     "SOP_INDEX__GROUP": ("i", lambda s: s.index.group, "i"),
     "SOP_LEARNER__HIDDEN": ("[16, 8]", lambda s: s.learner.hidden, (16, 8)),
     "SOP_POLICIES__LEARNER_KEYS": ('["a", "b"]', lambda s: s.policies.learner_keys, ("a", "b")),
+    "SOP_CACHE__MAX_BYTES": ("0", lambda s: s.cache.max_bytes, 0),
+    "SOP_CONSOLE__LIVE_INTERVAL": ("2.5", lambda s: s.console.live_interval, 2.5),
     "SOP_GUARD__ODDS_RATIO": ("3", lambda s: s.guard.odds_ratio, 3.0),
     "SOP_STARTUP_TIMEOUT": ("3", lambda s: s.startup_timeout, 3.0),
     "SOP_METRICS_PORT": ("0", lambda s: s.metrics_port, 0),
@@ -227,7 +229,7 @@ def test_secrets_show_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch
         for field, info in getattr(part.annotation, "model_fields", {}).items()
         if "SecretStr" in repr(info.annotation)
     ]
-    assert len(names) == 5
+    assert len(names) == 6
     for name in names:
         monkeypatch.setenv(name, "hush-hush")
     found = load_settings()

@@ -18,10 +18,9 @@ from schemas.events import Heartbeat
 from sop import app
 from tests.infra.clickhouse import world
 
-NOW = datetime.now(UTC)
-
 
 def beat(robot_id: str, seconds_ago: float, epoch: int = 5, **changes: Any) -> Heartbeat:
+    """As if it had been sent so long before now; made when it is inserted, and not much earlier."""
     fields = {
         "spool_depth": 0,
         "spool_age_seconds": 0.0,
@@ -30,27 +29,28 @@ def beat(robot_id: str, seconds_ago: float, epoch: int = 5, **changes: Any) -> H
         "episodes_ended": 1,
         "policy_wanted": 4,
     }
-    reported_at = NOW - timedelta(seconds=seconds_ago)
+    reported_at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
     return Heartbeat(**fields | changes, robot_id=robot_id, boot_epoch=epoch, reported_at=reported_at)
 
 
-BEATS = [
-    beat("calm", 9.0, spool_depth=3),
-    beat("calm", 1.0),
-    beat("old-version", 1.0, policy_version=3, frames_dropped=7),
-    beat("ill", 1.0, errors=("the schema registry: away",), spool_depth=900, spool_age_seconds=75.0),
-    beat("gone", 7_200.0),
-    beat("long-gone", 10 * 86_400.0),
-    beat("fast-clock", -3_600.0, clock_offset_seconds=-3_601.0),
-    beat("new", 1.0, policy="", policy_version=0, policy_wanted=None),
-    beat("restarted", 60.0, epoch=5),
-    beat("restarted", 30.0, epoch=6),
-    beat("restarted", 1.0, epoch=6, policy_version=4),
-    beat("cloned", 60.0, epoch=5),
-    beat("cloned", 50.0, epoch=6),
-    beat("cloned", 2.0, epoch=5),
-    beat("cloned", 1.0, epoch=6),
-]
+def beats() -> list[Heartbeat]:
+    return [
+        beat("calm", 9.0, spool_depth=3),
+        beat("calm", 1.0),
+        beat("old-version", 1.0, policy_version=3, frames_dropped=7),
+        beat("ill", 1.0, errors=("the schema registry: away",), spool_depth=900, spool_age_seconds=75.0),
+        beat("gone", 7_200.0),
+        beat("long-gone", 10 * 86_400.0),
+        beat("fast-clock", -3_600.0, clock_offset_seconds=-3_601.0),
+        beat("new", 1.0, policy="", policy_version=0, policy_wanted=None),
+        beat("restarted", 60.0, epoch=5),
+        beat("restarted", 30.0, epoch=6),
+        beat("restarted", 1.0, epoch=6, policy_version=4),
+        beat("cloned", 60.0, epoch=5),
+        beat("cloned", 50.0, epoch=6),
+        beat("cloned", 2.0, epoch=5),
+        beat("cloned", 1.0, epoch=6),
+    ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +61,7 @@ def _servers(stack: Stack) -> Any:
         settings = load_settings()
         migrate(settings.clickhouse)
         client = connect(settings.clickhouse)
-        world.insert(client, BEATS)
+        world.insert(client, beats())
         client.close()
         yield
 
@@ -72,7 +72,7 @@ def run(*arguments: str) -> Result:
 
 def test_each_robot_is_as_its_newest_boot_said_last() -> None:
     found = {row["robot"]: row for row in json.loads(run("--format", "json").output)}
-    assert set(found) == {beat.robot_id for beat in BEATS} - {"long-gone"}
+    assert set(found) == {beat.robot_id for beat in beats()} - {"long-gone"}
     assert {name: row["activation"] for name, row in found.items()} == {
         "calm": "active",
         "old-version": "waits for v4",

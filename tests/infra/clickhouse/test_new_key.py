@@ -7,6 +7,7 @@ import pytest
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import Migration, Step, load_migrations, migrate
 from infra.settings import ClickHouseSettings, Settings
+from schemas.events import Event, Heartbeat
 from tests.infra.clickhouse import world
 from tests.infra.clickhouse.world import episode
 
@@ -32,10 +33,15 @@ def before(settings: Settings, name: str) -> ClickHouseSettings:
     made = settings.clickhouse.model_copy(update={"database": name.replace("-", "_")})
     migrate(made, MIGRATIONS[: BY_HOUR.number - 1])
     client = connect(made)
-    world.insert(client, world.older())
-    world.insert(client, world.everything())
+    world.insert(client, known_then(world.older()))
+    world.insert(client, known_then(world.everything()))
     client.close()
     return made
+
+
+def known_then(events: list[Event]) -> list[Event]:
+    """Without heartbeats, whose table got more columns since."""
+    return [event for event in events if not isinstance(event, Heartbeat)]
 
 
 def run(client: Client, steps: list[Step]) -> None:
