@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 from tests.chaos.kinds import KINDS
@@ -34,4 +33,8 @@ def tables(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(tables(json.loads(Path(sys.argv[1]).read_text())))  # noqa: T201 - a command's output
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos.table", description="A report as Markdown tables."
+    )
+    parser.add_argument("report", type=argparse.FileType(), help="JSON that `python -m tests.chaos` wrote")
+    print(tables(json.load(parser.parse_args().report)))  # noqa: T201 - a command's output
