@@ -75,14 +75,14 @@ class PayloadCache:
         path, size = self._path(sha256), len(data)
         if size > self._max_bytes or path.exists():
             return
-        with self._survive("written"):
-            with self._locked():
-                held = self._held()
-                if held + size > self._max_bytes:
-                    held = self._sweep(min(self._max_bytes - size, int(0.9 * self._max_bytes)))
-                # Counted before it is there: whoever is killed in between leaves a bound that is too low, not one
-                # that is broken; the next sweep counts anew.
-                self._count(held + size)
+        with self._survive("written"), self._locked():
+            held = self._held()
+            if held + size > self._max_bytes:
+                held = self._sweep(min(self._max_bytes - size, int(0.9 * self._max_bytes)))
+            # Counted before it is there: whoever is killed in between leaves a bound that is too low, not one
+            # that is broken; the next sweep counts anew.
+            self._count(held + size)
+            # Others wait: a sweep would not see what is still to be written.
             path.parent.mkdir(mode=0o700, exist_ok=True)
             partial = self._directory / f"{uuid.uuid4().hex}.tmp"
             try:

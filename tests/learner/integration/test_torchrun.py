@@ -47,12 +47,10 @@ def kill(pids: list[int]) -> None:
 def agreed(site: Site, policy: str) -> dict[str, set[str]]:
     """By sha256, the ranks that said that they had this policy."""
     found: dict[str, set[str]] = {}
-    for line in site.log(policy).splitlines():
-        if "ranks_agree" in line:
-            rank, digest = re.search(r"rank\W+(\d)", line), re.search(r"[0-9a-f]{64}", line)
-            assert rank is not None
-            assert digest is not None
-            found.setdefault(digest[0], set()).add(rank[1])
+    # Not line by line: both write to one file, and now and then the lines' ends come behind both of them.
+    said = re.finditer(r'"rank": (\d)[^}]*"sha256": "([0-9a-f]{64})", "event": "ranks_agree"', site.log(policy))
+    for match in said:
+        found.setdefault(match[2], set()).add(match[1])
     return found
 
 

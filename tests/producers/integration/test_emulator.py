@@ -28,7 +28,7 @@ def names(prefix: str) -> list[str]:
     return [f"{prefix}-{number:05d}" for number in range(4)]
 
 
-def check(settings: Settings, prefix: str) -> tuple[int, int]:
+def check(settings: Settings, prefix: str, *, beats: bool = True) -> tuple[int, int]:
     """Nothing is missing; steps and episodes."""
     steps = episodes = 0
     for robot_id in names(prefix):
@@ -39,8 +39,8 @@ def check(settings: Settings, prefix: str) -> tuple[int, int]:
         assert isinstance(last.body, EpisodeEnded)
         steps += sum(isinstance(event, Step) for event in events)
         episodes += sum(isinstance(e, EpisodeBoundary) and isinstance(e.body, EpisodeEnded) for e in events)
-        beats = [event for _, event in read(settings, robot_id, ROBOT_STATUS)]
-        assert any(isinstance(beat, Heartbeat) for beat in beats)
+        found = [event for _, event in read(settings, robot_id, ROBOT_STATUS)]
+        assert not beats or any(isinstance(beat, Heartbeat) for beat in found)
     return steps, episodes
 
 
@@ -71,7 +71,7 @@ def test_a_signal_ends_open_episodes_and_delivers_them(settings: Settings, stack
     fleet.send_signal(signal.SIGTERM)
     fleet.communicate(timeout=DEADLINE)
     assert fleet.returncode in {0, 1}, "1 where the machine was too slow"
-    steps, episodes = check(settings, "ended")
+    steps, episodes = check(settings, "ended", beats=False)  # it may end before the first
     assert steps > 0
     assert episodes == 4
 
