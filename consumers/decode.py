@@ -23,7 +23,7 @@ from consumers.intake import Intake, StepRecords
 from consumers.records import Origin
 from consumers.steps import Steps, as_event
 from consumers.vectors import Bools, Ints, Vectors
-from infra.decoder import SchemaLookup
+from infra.decoder import E, SchemaLookup, event_in
 from schemas import codec, frames
 from schemas.codec import FRAME_BYTES, AvroSchema
 from schemas.errors import SchemaError, UnknownSchema
@@ -105,15 +105,20 @@ def decode(intake: Intake, schema_of: SchemaLookup) -> Batch:
     return out
 
 
-def _decode_event(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
-    event_type = _EVENT_OF[place.topic]
-    part = out[place.partition]
+def _read(part: Decoded, place: Origin, event_type: type[E], schema_of: SchemaLookup) -> E | None:
+    """The event in a record; None, and a rejected record more, if it holds none."""
     part.last[place.topic] = (place.offset, place.appended_ms)
     try:
-        schema_id, body = codec.unframe(place.value)
-        event = codec.decode(event_type, body, schema_of(schema_id, event_type.record))
+        return event_in(place.value, event_type, schema_of)
     except SchemaError as error:
         part.rejected.append((_undecodable(place, error), None))
+        return None
+
+
+def _decode_event(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
+    part = out[place.partition]
+    event = _read(part, place, _EVENT_OF[place.topic], schema_of)
+    if event is None:
         return
     if problem := _identity_problem(event.robot_id, event.episode_id, place.key):
         part.rejected.append((DeadLetter(place, *problem), None))
@@ -125,12 +130,8 @@ def _decode_event(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
 
 def _decode_label(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
     part = out[place.partition]
-    part.last[place.topic] = (place.offset, place.appended_ms)
-    try:
-        schema_id, body = codec.unframe(place.value)
-        event = codec.decode(EpisodeLabelled, body, schema_of(schema_id, EpisodeLabelled.record))
-    except SchemaError as error:
-        part.rejected.append((_undecodable(place, error), None))
+    event = _read(part, place, EpisodeLabelled, schema_of)
+    if event is None:
         return
     problem = _identity_problem(event.robot_id, event.episode_id, place.key)
     if problem is None and not is_uuid7(event.label.label_id):

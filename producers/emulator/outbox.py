@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from infra.clock import Clock
 from infra.kafka import OutRecord
 from producers.clock_offset import ClockOffset, OffsetEstimate
 from producers.errors import SpoolFull
 from producers.outbox import Item
+from producers.sender import Sender
 from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.recovery import writer_schema
 from producers.spool.schema_ids import IdLookup
@@ -22,24 +22,6 @@ from schemas.codec import frame
 
 # Every so many records one tells the clock's offset.
 _SAMPLED = 1_000
-
-
-class WireProducer(Protocol):
-    """What is needed of `infra.kafka.EventProducer`."""
-
-    def send(
-        self,
-        record: OutRecord,
-        on_delivery: Callable[[str | None, int], None] | None = None,
-        on_appended: Callable[[float, float], None] | None = None,
-    ) -> bool:
-        """Queue a record, or say that the queue is full."""
-
-    def poll(self, timeout: float = 0.0) -> None:
-        """Serve delivery reports."""
-
-    def flush(self, timeout: float) -> int:
-        """Wait for what is queued."""
 
 
 class Wire:
@@ -53,9 +35,7 @@ class Wire:
         InfraError, SchemaError: the registry is away, or does not know what we write.
     """
 
-    def __init__(
-        self, producer: WireProducer, registry: IdLookup, clock: Clock, ending: Callable[[], bool]
-    ) -> None:
+    def __init__(self, producer: Sender, registry: IdLookup, clock: Clock, ending: Callable[[], bool]) -> None:
         """`ending` says whether the fleet is to end: a full queue is waited for no longer then."""
         self.clock = clock
         self.unacknowledged = 0

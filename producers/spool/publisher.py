@@ -15,6 +15,7 @@ import structlog
 from infra.clock import Clock
 from infra.kafka import OutRecord
 from producers.clock_offset import ClockOffset, OffsetEstimate
+from producers.sender import Sender
 from producers.spool.in_flight import InFlight
 from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.pace import Pace
@@ -36,26 +37,12 @@ _TICK = 0.02
 _log = structlog.get_logger(__name__)
 
 
-class Sender(Protocol):
+class Connection(Sender, Protocol):
     """What the publisher needs of `infra.kafka.EventProducer`."""
 
     @property
     def trouble(self) -> str | None:
         """What the client said last that is wrong with the brokers."""
-
-    def send(
-        self,
-        record: OutRecord,
-        on_delivery: Callable[[str | None, int], None] | None = None,
-        on_appended: Callable[[float, float], None] | None = None,
-    ) -> bool:
-        """Queue a record, or say that the queue is full."""
-
-    def poll(self, timeout: float = 0.0) -> None:
-        """Serve delivery reports."""
-
-    def flush(self, timeout: float) -> int:
-        """Wait for what is queued."""
 
     def discard(self) -> None:
         """Give up what is queued."""
@@ -102,7 +89,7 @@ class Publisher:
     def __init__(
         self,
         reading: SpoolReading,
-        connect: Callable[[], Sender],
+        connect: Callable[[], Connection],
         ids: SchemaIds,
         clock: Clock,
         *,

@@ -156,7 +156,7 @@ class Broker:
 
 @dataclass
 class Connection:
-    """Implements `publisher.Sender`; nothing is delivered before `deliver`."""
+    """Implements `publisher.Connection`; nothing is delivered before `deliver`."""
 
     broker: Broker
     room: int = 1_000
