@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from infra.clock import Clock
+from infra.local.files import sync_folder
 from producers.errors import DataDirBusy
 
 _EPOCH_FILE = "boot_epoch"
@@ -75,8 +76,4 @@ def _write_durably(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # else the rename itself may be lost with the power
-    finally:
-        os.close(directory)
+    sync_folder(path.parent)

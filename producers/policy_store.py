@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from infra.local.files import write_atomically
+from infra.local.files import sync_folder, write_atomically
 from infra.policies.announced import Announced, announced_from_json
 from producers.errors import PolicyRefused
 from schemas.errors import SchemaError
@@ -113,7 +113,7 @@ class PolicyStore:
         path = self._path(announced.event)
         write_atomically(path.with_suffix(".json"), announced.to_json())
         self.part(announced.event).replace(path)
-        _sync(self._directory)
+        sync_folder(self._directory)
         return PolicyFile(announced.event, path)
 
     def prune(self, protected: Iterable[PolicyVersion]) -> None:
@@ -136,7 +136,7 @@ class PolicyStore:
     def save_rollout(self, announced: Announced[PolicyRollout]) -> None:
         """Remember it for the next boot; durable when this returns."""
         write_atomically(self._directory / _ROLLOUT, announced.to_json())
-        _sync(self._directory)
+        sync_folder(self._directory)
 
     def active(self) -> Announced[PolicyVersion] | None:
         """What ran last, not verified."""
@@ -145,7 +145,7 @@ class PolicyStore:
     def save_active(self, announced: Announced[PolicyVersion]) -> None:
         """Remember what runs; durable when this returns."""
         write_atomically(self._directory / _ACTIVE, announced.to_json())
-        _sync(self._directory)
+        sync_folder(self._directory)
 
     def _path(self, announcement: PolicyVersion) -> Path:
         # Zero-padded so that names sort by version; the digest, so that a re-made version is another file.
@@ -160,11 +160,3 @@ class PolicyStore:
         except (OSError, UnicodeDecodeError, SchemaError) as error:
             _log.error("policy_file_unreadable", path=str(path), error=str(error))
             return None
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local.files import sync_folder
 from infra.local.progress import say, step
 
 
@@ -75,7 +76,7 @@ def _build(artifact: Artifact) -> None:
             building.chmod(0o755)
             _flush(building)
         building.rename(artifact.path)
-        _flush_directory(home)
+        sync_folder(home)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -100,12 +101,4 @@ def _flush(directory: Path) -> None:
         for name in files:
             with (Path(parent) / name).open("rb") as file:
                 os.fsync(file.fileno())
-        _flush_directory(Path(parent))
-
-
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(parent))

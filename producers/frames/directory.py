@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.local.files import sync_folder
 from producers.frames.camera import Camera
 from schemas.events import FrameSegment, FramesRecorded, StepRange
 from schemas.frames import INLINE_BYTES, SUFFIX, ranges_of, steps_of
@@ -131,7 +132,7 @@ class EpisodeFolder:
         try:
             _write_synced(path.with_suffix(".new"), data)
             path.with_suffix(".new").replace(path)
-            _sync_folder(self.path)
+            sync_folder(self.path)
         except OSError:
             path.with_suffix(".new").unlink(missing_ok=True)
             raise
@@ -273,12 +274,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Return once the names in it are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.local.files import sync_folder
 from producers.spool.framing import Stored, find, pack, unpack
 
 DRAFT = "draft"
@@ -79,7 +80,7 @@ class SegmentWriter:
             _write(descriptor, header)
             os.fsync(descriptor)
             draft.rename(path)
-            _sync_names(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             os.close(descriptor)
             raise
@@ -243,11 +244,3 @@ def _write(descriptor: int, data: bytes) -> None:
     written = _os_write(descriptor, data)
     while written < len(data):  # the disk is full, which the next attempt says; or a signal came
         written += _os_write(descriptor, data[written:])
-
-
-def _sync_names(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)  # else a name may be lost with the power
-    finally:
-        os.close(descriptor)
