@@ -32,6 +32,7 @@ from infra.policies.errors import KeyUnusable
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 from infra.terminal import fail
+from learner.errors import OtherAlgorithm
 from producers.emulator.cli import fleet_emulator
 from schemas.errors import SchemaError
 
@@ -321,7 +322,7 @@ def _serve(process: str, run: Run, servers: list[str]) -> None:
         health.set_ready(True)
         if not stop.is_set():
             run(settings, stop, health)
-    except (SettingMissing, KeyUnusable) as error:
+    except (SettingMissing, KeyUnusable, OtherAlgorithm) as error:
         fail(f"{process}: {error}", code=2)
     except (InfraError, SchemaError, OSError) as error:
         fail(f"{process}: {error}")

@@ -9,6 +9,8 @@ LearnerError
 ├── NothingChosen       a backfill has no episode to learn from
 ├── PayloadGone         what a version was trained on is no longer there
 ├── JournalMissing      how a version came about was not written down
+├── OtherAlgorithm      the settings name another algorithm than the line was trained with
+├── WeightsNotFinite    what was trained would send no numbers to motors
 ├── RanksDisagree       the processes that train together do not have the same policy
 ├── RankGone            another of the processes that train together ended without a word
 ├── RolledBack          an operator or the guard went back to an earlier version: start again from there
@@ -40,6 +42,14 @@ class UnfitEpisode(LearnerError):
 
 class RolledBack(LearnerError):
     """The line was rolled back: what is in training is given up, and the learner starts again."""
+
+
+class WeightsNotFinite(LearnerError, InfraError):
+    """A weight of the policy is NaN or infinite. Fatal: it is not published, an operator rolls back."""
+
+
+class OtherAlgorithm(LearnerError, InfraError):
+    """The line was trained by another algorithm than the settings name. Wrong use: the text says what to do."""
 
 
 class RanksDisagree(LearnerError, InfraError):

@@ -146,6 +146,7 @@ class Line:
 
         Raises:
             CheckpointMissing: versions were published, and there is nothing to go on from.
+            OtherAlgorithm: the line was trained with another algorithm than the settings name.
         """
         published = self._publisher.take_over()
         self.newest = published[max(published)] if published else None

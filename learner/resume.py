@@ -11,7 +11,7 @@ from infra.settings import LearnerSettings
 from learner.checkpoint import Checkpoint
 from learner.core import TrainingCore
 from learner.episodes import EpisodeRecord
-from learner.errors import BadPayload, InvalidArtifact, JournalMissing, PayloadGone
+from learner.errors import BadPayload, InvalidArtifact, JournalMissing, OtherAlgorithm, PayloadGone
 from learner.frames import Room
 from learner.journal import Journal, path_to
 from learner.payloads import PayloadFetcher
@@ -45,8 +45,15 @@ def resume(
     """The core of the newest version, or of the checkpoint's if the way from there to the newest cannot be gone.
 
     Raises:
+        OtherAlgorithm: the line was trained with another algorithm than the settings name.
         Stopped: a stop was asked for.
     """
+    if (trained_with := checkpoint.announcement.algorithm) != settings.algorithm:
+        raise OtherAlgorithm(
+            f"the line {settings.policy!r} is trained with {trained_with}, not with {settings.algorithm}: set "
+            f"SOP_LEARNER__ALGORITHM back, or train a new line on the same episodes: "
+            f"sop backfill --policy NEW --algorithm {settings.algorithm}"
+        )
     resumed = restore(settings, checkpoint, payloads, room, team)
     newest = published[max(published)]
     if newest.version == resumed.at.version or resumed.lost:

@@ -34,11 +34,12 @@ class GroupLosses:
         *,
         task_count: int,
     ) -> GroupLosses:
-        """Group the samples of one batch; all arrays have length B."""
+        """Group the samples of one batch; all arrays have length B. A loss that is no number counts as 0."""
         groups = tasks * SOURCES + online
         cells = task_count * SOURCES
         draws = np.bincount(groups, minlength=cells).astype(np.int64)
-        sums = np.bincount(groups, weights=losses, minlength=cells).astype(np.float64)
+        told = np.where(np.isfinite(losses), losses, 0.0)
+        sums = np.bincount(groups, weights=told, minlength=cells).astype(np.float64)
         return cls(draws.reshape(task_count, SOURCES), sums.reshape(task_count, SOURCES))
 
     def __add__(self, other: GroupLosses) -> GroupLosses:

@@ -58,6 +58,7 @@ def demo(
         from examples.metaworld.demo.outputs import OutputRefused  # noqa: PLC0415
         from examples.metaworld.demo.run import Demo, DemoFailed, run_demo  # noqa: PLC0415
         from examples.metaworld.settings import FLEET, FleetSettings  # noqa: PLC0415
+        from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
         from infra.errors import InfraError  # noqa: PLC0415
         from infra.local.stack import StackError  # noqa: PLC0415
         from infra.local.state import DirectoryInUseError  # noqa: PLC0415
@@ -83,7 +84,7 @@ def demo(
         code = interrupted.exit_code
     except (DirectoryRefused, DirectoryInUseError, OutputRefused) as refused:
         fail(refused, code=2)
-    except (DemoFailed, CrewFailed, StackError, InfraError, OSError) as failed:
+    except (DemoFailed, CrewFailed, StackError, InfraError, ClickHouseError, OSError) as failed:
         fail(failed)
     raise typer.Exit(code)
 

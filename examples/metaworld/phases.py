@@ -21,6 +21,7 @@ from infra.clock import Clock
 from learner.policies import Policy, load_policy
 from producers.policy_inbox import PolicyInbox
 from producers.policy_store import PolicyFile
+from producers.policy_swap import swap
 from producers.robot import RobotClient
 from schemas.events import EpisodeSource, PolicyVersion
 
@@ -117,8 +118,12 @@ class SimulatedRobot:
         Raises:
             Stopped: the robot was told to stop.
             RobotClientError: an event could not be recorded.
+            InvalidArtifact: the file is no policy of ours.
         """
-        self._activate(file)
+        policy = load_policy(file.read())
+        self._client.activate(file)
+        self._policy = policy
+        self._ledger.write(entries.Activated(at=self._clock.now(), version=file.version))
         self._evaluate(Phase.EVALUATE_LAST)
 
     def _demonstrate(self) -> None:
@@ -218,8 +223,10 @@ class SimulatedRobot:
         self._note(WAITING)
         while True:
             self._client.heartbeat(simulated_seconds=at, waiting=True)
-            file = self._inbox.wait_for(due, _LOOK_SECONDS)
-            if file is not None:
+            if self._inbox.wait_for(due, _LOOK_SECONDS) is not None:
+                self._swap()
+            active = self._client.active_policy
+            if active is not None and due(active.announcement):
                 break
             if self._stop.is_set():
                 raise Stopped
@@ -228,18 +235,16 @@ class SimulatedRobot:
                     f"no version of {self._inbox.policy} for simulated second {simulated_seconds:.0f} came within "
                     f"{self._patience:.0f} s; is `sop learn` running? {'; '.join(self._inbox.errors())}"
                 )
-        self._activate(file)
         self._client.heartbeat(simulated_seconds=at)
         if at is not None:
             self._note(Phase.ONLINE)
 
-    def _activate(self, file: PolicyFile) -> None:
-        active = self._client.active_policy
-        if active is not None and active.announcement == file.announcement:
-            return
-        self._policy = load_policy(file.read())
-        self._client.activate(file)
-        self._ledger.write(entries.Activated(at=self._clock.now(), version=file.version))
+    def _swap(self) -> None:
+        """Run what the inbox holds; what cannot be loaded is refused there, and told."""
+        policy = swap(self._client, self._inbox, load_policy)
+        if policy is not None and (active := self._client.active_policy) is not None:
+            self._policy = policy
+            self._ledger.write(entries.Activated(at=self._clock.now(), version=active.version))
 
     def _require_policy(self) -> Policy:
         if self._policy is None:

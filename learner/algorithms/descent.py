@@ -8,12 +8,17 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 import torch
 
 from learner.errors import InvalidArtifact
 from learner.policies.artifact import Arrays
 
+_log = structlog.get_logger(__name__)
+
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+_ABSURD_NORM = 1e6
+"""Of a gradient. Losses are means of squares in units of a standard deviation: norms are about 1."""
 
 
 class Trainable(Protocol):
@@ -38,6 +43,8 @@ class Descent:
     def __init__(self, policy: Trainable, *, seed: int, ema_half_life: float) -> None:
         """`seed` of `random`, the only source of chance; `ema_half_life` in updates, 0: the weights themselves."""
         self._seed, self._taken = seed, 0
+        self.skipped = 0
+        """Updates since the start of this process whose gradient was no number, or absurd."""
         torch.set_num_threads(1)
         self.random = torch.Generator().manual_seed(seed)
         self._names = policy.names()
@@ -83,8 +90,18 @@ class Descent:
         return [torch.from_numpy(cut).view(p.shape) for cut, p in zip(cuts, self._parameters, strict=True)]
 
     def follow(self, gradients: Sequence[torch.Tensor]) -> None:
-        """One update along these gradients, one for each parameter."""
+        """One update along these gradients, one for each parameter.
+
+        One that is no number, or longer than any sample of sense makes it, is not followed: a single reading of 1e30
+        would make every weight NaN, one of 1e15 would fill Adam's memory for thousands of updates. Who trains the
+        same batch again skips it again.
+        """
         self._taken += 1
+        squared = sum(float(gradient.square().sum()) for gradient in gradients)
+        if not squared < _ABSURD_NORM**2:  # true of NaN as well
+            self.skipped += 1
+            _log.warning("update_skipped", gradient_norm=math.sqrt(squared), skipped=self.skipped)
+            return
         rate = self.learning_rate
         self._updates += 1
         step_size = rate / (1.0 - _BETA1**self._updates)

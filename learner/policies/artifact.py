@@ -16,7 +16,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from learner.errors import InvalidArtifact
+from learner.errors import InvalidArtifact, WeightsNotFinite
 from learner.policies.base import PolicySpec
 
 METADATA_KEY = "sop"
@@ -26,7 +26,13 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def pack(spec: PolicySpec, weights: Arrays) -> bytes:
-    """Artifact of a policy: `weights` by name, any shape, usually float32."""
+    """Artifact of a policy: `weights` by name, any shape, usually float32.
+
+    Raises:
+        WeightsNotFinite: one of them is no number; a robot would send it to its motors.
+    """
+    if broken := _not_finite(weights):
+        raise WeightsNotFinite(f"the policy's {broken} is not finite after training: roll back to a good version")
     return pack_json(spec.document(), weights)
 
 
@@ -34,7 +40,7 @@ def unpack(data: bytes) -> tuple[PolicySpec, dict[str, npt.NDArray[Any]]]:
     """Spec and weights of an artifact.
 
     Raises:
-        InvalidArtifact: the bytes are no policy of ours.
+        InvalidArtifact: the bytes are no policy of ours, or one with weights that are no numbers.
     """
     document, weights = unpack_json(data)
     try:
@@ -43,7 +49,13 @@ def unpack(data: bytes) -> tuple[PolicySpec, dict[str, npt.NDArray[Any]]]:
         raise InvalidArtifact(f"the metadata are no policy's: {error.errors()[0]['msg']}") from error
     if spec.format != 1:
         raise InvalidArtifact(f"format {spec.format} is not known here (only 1)")
+    if broken := _not_finite(weights):
+        raise InvalidArtifact(f"{broken} is not finite")
     return spec, weights
+
+
+def _not_finite(weights: Arrays) -> str | None:
+    return next((name for name, w in weights.items() if w.dtype.kind == "f" and not np.isfinite(w).all()), None)
 
 
 def pack_json(document: object, tensors: Arrays) -> bytes:

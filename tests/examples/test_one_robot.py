@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from examples.one_robot import FEATURES
 from infra.decoder import event_in
@@ -20,7 +22,9 @@ from infra.object_store import ObjectStore, sha256_hex
 from infra.policies.keys import SigningKey
 from infra.registry import Registry
 from infra.settings import Settings, load_settings
-from learner.policies.artifact import pack_json
+from learner.policies import PolicySpec
+from learner.policies.artifact import pack
+from learner.policies.chunked import ARCHITECTURE, layer_widths
 from schemas.codec import encode, frame, latest
 from schemas.events import PolicyVersion, Step
 from schemas.topics import POLICY_VERSIONS, ROBOT_STEPS
@@ -30,15 +34,22 @@ KEY = SigningKey.generate()
 
 
 def publish(settings: Settings) -> None:
-    """A policy that multiplies the state by two."""
-    document = {
-        "features": [feature.model_dump(mode="json") for feature in FEATURES],
-        "chunk": 1,
-        "fps": 30.0,
-        "state_mean": [0.0] * 7,
-        "state_std": [1.0] * 7,
-    }
-    data = pack_json(document, {"w": 2 * np.eye(7, dtype=np.float32)})
+    """A policy as `sop learn` makes them, which commands 0.5 whatever it sees."""
+    spec = PolicySpec(
+        architecture=ARCHITECTURE,
+        hidden=(4,),
+        features=FEATURES,
+        chunk=2,
+        fps=30.0,
+        tasks=("hold",),
+        state_mean=(0.0,) * 7,
+        state_std=(1.0,) * 7,
+    )
+    weights: dict[str, npt.NDArray[np.float32]] = {}
+    for number, (fan_in, fan_out) in enumerate(pairwise(layer_widths(spec))):
+        weights[f"layer.{number}.weight"] = np.zeros((fan_out, fan_in), np.float32)
+        weights[f"layer.{number}.bias"] = np.full(fan_out, 0.5, np.float32)
+    data = pack(spec, {**weights, "layer.0.bias": np.zeros(4, np.float32)})
     version = PolicyVersion(
         policy="default",
         version=1,
@@ -81,4 +92,4 @@ def test_the_example_records_its_steps_and_runs_what_the_fleet_runs(stack: Stack
     assert len(steps) == 2 * 2 * 60
     second = [step for step in steps if step.boot_epoch == max(step.boot_epoch for step in steps)]
     assert {step.policy_version for step in second} == {1}
-    assert np.frombuffer(second[0].action, "<f4").tolist() == [2.0] * 7
+    assert np.frombuffer(second[0].action, "<f4").tolist() == [0.5] * 7

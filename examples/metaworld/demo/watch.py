@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from examples.metaworld.demo import queries
 from examples.metaworld.demo.accounts import Account
 from examples.metaworld.ledger import LedgerReader
-from infra.clickhouse.client import Client, connect
+from infra.clickhouse.client import ClickHouseError, Client, connect
 from infra.clock import Clock
-from infra.errors import InfraError
+from infra.errors import InfraError, KafkaUnavailable
 from infra.kafka import LogReader
 from infra.kafka.log_reader import all_partitions
 from infra.settings import Settings
@@ -50,7 +48,8 @@ class Watcher:
         self._ledgers = {robot_id: LedgerReader(path) for robot_id, path in ledgers.items()}
         self._clock = clock
         self._reader = LogReader(settings.kafka, "demo-watch")
-        self._reader.assign(all_partitions(self._reader, [TRAINING_EPISODES]))
+        self._beginning = all_partitions(self._reader, [TRAINING_EPISODES])
+        self._reader.assign(self._beginning)
         self._materialized: set[str] = set()
         self._clickhouse: Client | None = None
         self._latencies_at: float | None = None
@@ -69,6 +68,9 @@ class Watcher:
             self._follow_stream()
             pipeline.materialized = len(self._materialized)
             self._ask(pipeline)
+        except KafkaUnavailable as error:
+            pipeline.trouble = str(error).splitlines()[0][:100]
+            self._reader.assign(self._beginning)  # records beside an error are lost to a reader that goes on
         except (InfraError, ClickHouseError) as error:
             pipeline.trouble = str(error).splitlines()[0][:100]
             self._clickhouse = None

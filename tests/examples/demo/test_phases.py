@@ -48,8 +48,8 @@ SMALL = replace(
 )
 
 
-def idle_policy() -> bytes:
-    """A policy that never moves: the expert has to take over."""
+def idle_policy(*, whole: bool = True) -> bytes:
+    """A policy that never moves: the expert has to take over. Without its weights it cannot be loaded."""
     state = FEATURES[0].size
     spec = PolicySpec(
         architecture=ARCHITECTURE,
@@ -66,7 +66,7 @@ def idle_policy() -> bytes:
     for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
         weights[f"layer.{number}.weight"] = np.zeros((fan_out, fan_in), np.float32)
         weights[f"layer.{number}.bias"] = np.zeros(fan_out, np.float32)
-    return pack(spec, weights)
+    return pack(spec, weights if whole else {})
 
 
 class Learner:
@@ -198,3 +198,26 @@ def test_a_robot_that_is_stopped_begins_no_further_episode(tmp_path: Path) -> No
     with robot(tmp_path, learner, stop=stop) as (simulated, _), pytest.raises(Stopped):
         simulated.run(Phase.DEMONSTRATIONS)
     assert learner.outbox.robot_events() == []
+
+
+def test_a_version_that_cannot_be_loaded_is_refused_and_the_next_one_runs(tmp_path: Path) -> None:
+    learner = Learner(SMALL)
+    last = SMALL.intervals * SMALL.interval_seconds
+    learner.feed.publish(2, idle_policy(whole=False), policy="line", simulated_seconds=last)
+    hear, told = learner.outbox.offer, []
+
+    def mend(entry: object) -> None:
+        beat = as_event(entry)  # type: ignore[arg-type]
+        assert isinstance(beat, Heartbeat)
+        if not told and any("v2: cannot be loaded" in error for error in beat.errors):
+            told.append(beat)
+            learner.feed.publish(3, idle_policy(), policy="line", simulated_seconds=last)
+        hear(entry)  # type: ignore[arg-type]
+
+    learner.outbox.offer = mend  # type: ignore[method-assign]
+    with robot(tmp_path, learner) as (simulated, _):
+        simulated.run(Phase.EVALUATE_LAST)
+    account = Account.of("robot-1", LedgerReader(tmp_path / "ledger.jsonl").refresh())
+    assert told
+    assert [version for version, _ in account.activated] == [3]
+    assert {ended.policy_version for ended in account.ended.values()} == {3}

@@ -63,3 +63,16 @@ def test_an_algorithm_is_small() -> None:
     source = behaviour_cloning.__file__
     assert source is not None
     assert len(Path(source).read_text().splitlines()) < 40
+
+
+@pytest.mark.parametrize("absurd", [1e30, 1e21, 1e12, float("inf"), float("nan")])
+def test_an_absurd_sample_costs_its_update_and_nothing_else(absurd: float) -> None:
+    algorithm, undisturbed = (BehaviourCloning(Constant(), seed=1, ema_half_life=0.0) for _ in range(2))
+    made, poisoned = batch(), batch()
+    poisoned.actions[0, 0, 0] = absurd
+    algorithm.update(made)
+    algorithm.update(poisoned)
+    algorithm.update(made)
+    for _ in range(2):
+        undisturbed.update(made)
+    np.testing.assert_array_equal(algorithm.weights()["action"], undisturbed.weights()["action"])
