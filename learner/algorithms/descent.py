@@ -92,9 +92,9 @@ class Descent:
     def follow(self, gradients: Sequence[torch.Tensor]) -> None:
         """One update along these gradients, one for each parameter.
 
-        One that is no number, or longer than any sample of sense makes it, is not followed: a single reading of 1e30
-        would make every weight NaN, one of 1e15 would fill Adam's memory for thousands of updates. Who trains the
-        same batch again skips it again.
+        One that is no number, or longer than any sensible sample makes it, is not followed: a single reading of
+        1e30 would make every weight NaN, one of 1e15 would fill Adam's memory for thousands of updates. Whoever
+        trains the same batch again skips it again.
         """
         self._taken += 1
         squared = sum(float(gradient.square().sum()) for gradient in gradients)

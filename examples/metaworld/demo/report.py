@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict
 
+from examples.metaworld.settings import FLEET, FleetSettings
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,3 +105,9 @@ def broken_equalities(report: Report) -> Iterator[str]:
         yield f"{report.duplicates} duplicates"
     if report.dead_letters:
         yield f"{report.dead_letters} dead letters"
+
+
+def learned_nothing(fleet: FleetSettings, base: float, final: float) -> Iterator[str]:
+    """That success did not rise, in words. A fleet of the demo's length gets better; a shorter one need not."""
+    if fleet.minutes >= FLEET.minutes and final <= base:
+        yield f"success: {final:.1%} at the end is not above the base policy's {base:.1%}; does the learner learn?"

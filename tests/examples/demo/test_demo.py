@@ -8,21 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from examples.metaworld.demo.report import Report, broken_equalities
+from examples.metaworld.demo.report import Report, broken_equalities, learned_nothing
+from examples.metaworld.settings import FLEET as SETTINGS
 
 ROOT = Path(__file__).resolve().parents[3]
 FLEET = {"minutes": 20, "interval_minutes": 5, "evaluations_per_task": 2, "pretrain_steps": 300}
 DEADLINE = 240.0
 
 
-def demo(data_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+def demo(data_dir: Path, *arguments: str, minutes: float = 20) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOP_")}
     command = [sys.executable, "-m", "sop", "demo", "--data-dir", str(data_dir), *arguments]
-    command += ["--plot", str(data_dir.parent / "plot.png"), "--fleet", json.dumps(FLEET)]
+    command += ["--plot", str(data_dir.parent / "plot.png"), "--fleet", json.dumps(FLEET | {"minutes": minutes})]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
@@ -80,6 +82,29 @@ def test_every_episode_is_accounted_for_although_each_worker_was_killed(tmp_path
     assert (tmp_path / "plot.png").stat().st_size > 0
     assert nothing_left(data_dir)
     assert not data_dir.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robots", [1, 8])
+def test_a_fleet_of_any_size_is_accounted_for(tmp_path: Path, robots: int) -> None:
+    data_dir, report = tmp_path / "sop", tmp_path / "report.json"
+    running = demo(data_dir, "--robots", str(robots), "--report", str(report), minutes=5)
+    try:
+        output, _ = running.communicate(timeout=DEADLINE)
+    finally:
+        running.kill()
+    assert running.returncode == 0, output
+    outcome = Report.model_validate_json(report.read_text())
+    assert outcome.episodes.sent > 8 * robots
+    assert outcome.policy_versions.published == outcome.policy_versions.activated_by_every_robot == 2
+
+
+@pytest.mark.parametrize(("minutes", "final", "told"), [(60, 0.6, 1), (60, 0.7, 1), (60, 0.71, 0), (20, 0.6, 0)])
+def test_a_fleet_of_full_length_that_does_not_get_better_is_a_failure(
+    minutes: float, final: float, told: int
+) -> None:
+    fleet = replace(SETTINGS, minutes=minutes)
+    assert len(list(learned_nothing(fleet, base=0.7, final=final))) == told
 
 
 @pytest.mark.slow

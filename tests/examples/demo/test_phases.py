@@ -204,7 +204,8 @@ def test_a_version_that_cannot_be_loaded_is_refused_and_the_next_one_runs(tmp_pa
     learner = Learner(SMALL)
     last = SMALL.intervals * SMALL.interval_seconds
     learner.feed.publish(2, idle_policy(whole=False), policy="line", simulated_seconds=last)
-    hear, told = learner.outbox.offer, []
+    hear = learner.outbox.offer
+    told: list[Heartbeat] = []
 
     def mend(entry: object) -> None:
         beat = as_event(entry)  # type: ignore[arg-type]
