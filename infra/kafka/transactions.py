@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from infra.errors import KafkaUnavailable, ProducerFenced, TransactionAborted
+from infra.kafka.bounded import within
 from infra.kafka.config import PARTITIONER, Partition, client_config
 from infra.kafka.producer import OutRecord
 from infra.settings import KafkaSettings
@@ -23,6 +25,8 @@ _PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
 """What an abort does to the rest: not its reason."""
 
 _REQUEST_BYTES = 100_000_000
+_GRACE_SECONDS = 5.0
+"""How much longer than its own bound a call may take before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,10 @@ class TransactionalProducer:
                     TopicPartition(topic, number, value.offset, value.metadata)
                     for (topic, number), value in offsets.items()
                 ]
-                self._producer.send_offsets_to_transaction(positions, group, self._timeout)
-            self._producer.commit_transaction(self._timeout + 5.0)
+                sending = partial(self._producer.send_offsets_to_transaction, positions, group, self._timeout)
+                within(self._timeout + _GRACE_SECONDS, sending, "send_offsets_to_transaction")
+            committing = partial(self._producer.commit_transaction, self._timeout + 5.0)
+            within(self._timeout + 5.0 + _GRACE_SECONDS, committing, "commit_transaction")
         except KafkaException as error:
             raise self._abort(error, failures) from error
         if failures or -1 in written:
@@ -130,9 +136,12 @@ class TransactionalProducer:
         if kafka_error.retriable() and not kafka_error.txn_requires_abort():
             return KafkaUnavailable(f"transaction not settled: {kafka_error.str()}")
         try:
-            self._producer.abort_transaction(self._timeout + 5.0)
+            aborting = partial(self._producer.abort_transaction, self._timeout + 5.0)
+            within(self._timeout + 5.0 + _GRACE_SECONDS, aborting, "abort_transaction")
         except KafkaException as second:
             return _translate(second)
+        except KafkaUnavailable as second:
+            return second
         return TransactionAborted(failures[0] if failures else kafka_error.str())
 
 

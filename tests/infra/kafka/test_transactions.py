@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
-from infra.errors import ProducerFenced, TransactionAborted
-from infra.kafka import CommittedOffset, GroupConsumer, LogReader, OutRecord, TransactionalProducer
+from infra.errors import KafkaUnavailable, ProducerFenced, TransactionAborted
+from infra.kafka import CommittedOffset, GroupConsumer, LogReader, OutRecord, TransactionalProducer, transactions
 from infra.kafka.admin import ClusterAdmin
 from infra.kafka.config import MESSAGE_BYTES
 from infra.settings import Settings
@@ -137,3 +139,32 @@ def values(settings: Settings, topic: str) -> list[bytes | None]:
     """What a reader of partition 0 gets, byte for byte."""
     with closing(LogReader(settings.kafka, topic)) as reader:
         return [message.value() for message in reader.read_to_end({(topic, 0): 0}, PATIENCE)]
+
+
+class Stuck:
+    """A producer whose call for a coordinator that is gone does not return, as librdkafka's may not."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self.released = threading.Event()
+
+    def send_offsets_to_transaction(self, *_: object) -> None:
+        self.released.wait()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+
+def test_a_coordinator_that_is_never_found_leaves_the_outcome_open_and_a_new_producer_goes_on(
+    settings: Settings, make_topic: MakeTopic, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "_GRACE_SECONDS", -9.5)
+    make_topic(partitions=1)
+    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    stuck = Stuck(producer._producer)
+    producer._producer = stuck  # type: ignore[assignment]
+    with pytest.raises(KafkaUnavailable, match="send_offsets_to_transaction did not return"):
+        producer.commit(numbered(name, 0, 1), {(name, 0): CommittedOffset(5)}, object())
+    TransactionalProducer(settings.kafka, name, timeout=10.0).commit(numbered(name, 0, 1, start=1))
+    stuck.released.set()
+    assert visible(settings.kafka, name) == ["0:1"]
