@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from infra.local import state
 from infra.local.catalog import SERVER_NAMES, all_servers
 from infra.local.credentials import load
-from infra.local.environment import variables
+from infra.local.environment import keep, variables
 from infra.local.server import NotReadyError, Server, Site
 from infra.local.stack import StackError
 
@@ -141,10 +142,23 @@ def environment(data_dir: Path) -> dict[str, str]:
     Raises:
         StackError: none runs on the data directory.
     """
+    return variables(_running_site(data_dir))
+
+
+def keep_settings(data_dir: Path, own: Mapping[str, str]) -> None:
+    """Have these settings among those of the stack, as long as its data last.
+
+    Raises:
+        StackError: none runs on the data directory.
+    """
+    keep(_running_site(data_dir), own)
+
+
+def _running_site(data_dir: Path) -> Site:
     data_dir = data_dir.absolute()
     if not (data_dir.is_dir() and state.is_running(data_dir)):
         raise StackError(f"no stack runs on {data_dir}; start one with `sop stack up --data-dir {data_dir}`")
-    return variables(_site(data_dir))
+    return _site(data_dir)
 
 
 def wait_while_starting(data_dir: Path, *, timeout: float = 120.0) -> None:

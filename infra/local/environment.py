@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from dotenv import dotenv_values
+
 from infra.local.files import write_atomically
 from infra.local.object_store.server import REGION
 from infra.local.registry.server import API
 from infra.local.server import HOST, Site
+
+OWN_FILE = "own.env"
+"""In the data directory: settings that go with its data, whatever ports the servers get, as keys do."""
 
 
 def variables(site: Site) -> dict[str, str]:
@@ -35,14 +42,25 @@ def variables(site: Site) -> dict[str, str]:
         }
     if "registry" in ports:
         found["SOP_REGISTRY__URL"] = f"http://{HOST}:{ports['registry']}{API}"
-    return found
+    own = dotenv_values(site.data_dir / OWN_FILE)
+    return found | {name: value for name, value in own.items() if value is not None}
 
 
 def write_files(site: Site) -> None:
     """Write `stack.env` (dotenv) and `clickhouse.netrc` (the analyst, for curl), mode 0600."""
     found = variables(site)
-    write_atomically(site.data_dir / "stack.env", "".join(f"{name}={value}\n" for name, value in found.items()))
+    _write(site, "stack.env", found)
     if "clickhouse" in site.ports:
         login, password = (found[f"SOP_CLICKHOUSE__ANALYST_{part}"] for part in ("USERNAME", "PASSWORD"))
         line = f"machine {HOST} login {login} password {password}\n"
         write_atomically(site.data_dir / "clickhouse.netrc", line)
+
+
+def keep(site: Site, own: Mapping[str, str]) -> None:
+    """Have these settings in `stack.env` from now on, after every start."""
+    _write(site, OWN_FILE, own)
+    write_files(site)
+
+
+def _write(site: Site, name: str, found: Mapping[str, str]) -> None:
+    write_atomically(site.data_dir / name, "".join(f"{variable}={value}\n" for variable, value in found.items()))

@@ -34,6 +34,7 @@ from infra.clickhouse.client import ClickHouseError, Client, connect
 from infra.clock import Clock, SystemClock
 from infra.deploy import deploy
 from infra.errors import InfraError
+from infra.local import control
 from infra.settings import Settings
 
 _LOOK_SECONDS = 0.5
@@ -78,12 +79,12 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
     home.claim(data_dir)
     console.print(f"starting Kafka, object store, ClickHouse and schema registry in {data_dir}", highlight=False)
     with servers.running(data_dir, outlive=demo.keep) as environment:
-        env_file, settings = servers.write_settings(
-            data_dir,
-            environment,
-            demo.fleet.learner_environment(demo.robots, demo.seed),
-            servers.make_keys(data_dir),
-        )
+        own = demo.fleet.learner_environment(demo.robots, demo.seed) | servers.make_keys(data_dir)
+        env_file, settings = servers.write_settings(data_dir, environment, own)
+        if demo.keep:
+            control.keep_settings(
+                data_dir, own
+            )  # for whoever looks: the demo's policy line and keys
         deploy(settings)
         crew = Crew(env_file, data_dir / "logs", clock)
         try:

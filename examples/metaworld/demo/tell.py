@@ -65,7 +65,7 @@ def addresses(console: Console, settings: Settings, data_dir: Path) -> None:
         f"ask:   curl -sS --netrc-file {where}/clickhouse.netrc \\",
         f"         'http://{clickhouse.host}:{clickhouse.port}/?database={clickhouse.database}' \\",
         f"         --data '{query}'",
-        f"a worker again:        SOP_ENV_FILE={where}/demo.env {sop} materialize   (or index, or learn)",
+        f"a worker again:        SOP_DATA_DIR={where} {sop} materialize   (or index, or learn)",
         f"stop:                  {sop} stack down --data-dir {where}   (with --purge the data go as well)",
     )
     for line in lines:

@@ -115,6 +115,19 @@ def test_env_file_is_the_environment(stack: Stack) -> None:
     assert dict(line.split("=", 1) for line in lines) == stack.environment()
 
 
+def test_settings_that_are_kept_with_the_data_are_the_stack_s(stack: Stack) -> None:
+    addresses = stack.environment()
+    control.keep_settings(stack.data_dir, {"SOP_LEARNER__POLICY": "arm"})
+    try:
+        assert control.environment(stack.data_dir) == stack.environment()
+        assert stack.environment() == addresses | {"SOP_LEARNER__POLICY": "arm"}
+        assert "SOP_LEARNER__POLICY=arm" in (stack.data_dir / "stack.env").read_text().splitlines()
+        assert stat.S_IMODE((stack.data_dir / "own.env").stat().st_mode) == 0o600
+    finally:
+        control.keep_settings(stack.data_dir, {})
+    assert stack.environment() == addresses
+
+
 def test_curl_asks_clickhouse_as_the_analyst_with_no_password_on_its_command_line(stack: Stack) -> None:
     netrc = stack.data_dir / "clickhouse.netrc"
     environment = stack.environment()
