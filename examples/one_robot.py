@@ -1,4 +1,4 @@
-"""A robot of the fleet: records episodes, runs the fleet's policy.  Run: python -m examples.one_robot DIR"""
+"""A robot of the fleet: records episodes, runs the fleet's policy.  Run: python -m examples.one_robot [DIR]"""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ FEATURES = tuple(Feature(name=name, shape=(7,), names=JOINTS) for name in ("stat
 def run(data_dir: Path) -> None:
     """Two episodes; in the second half of each an operator corrects. Put sensors and motors where the dots are."""
     policy: Policy | None = None
-    with RobotClient(load_settings(), "robot-1", data_dir) as client:  # SOP_* variables, or .sop/stack.env
+    with RobotClient(load_settings(), "arm-1", data_dir) as client:  # SOP_* variables, or .sop/stack.env
         inbox = client.follow("default", kind=RobotKind(FEATURES, fps=30.0))
         inbox.wait_for(lambda _: True, timeout=5.0)  # a first boot has none yet; later ones do not wait
         for _ in range(2):
@@ -36,4 +36,4 @@ def run(data_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    run(Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/arm-1"))

@@ -99,7 +99,9 @@ def hold(version: MaybeVersion = None, policy: Line = None, reason: Reason = "",
 def canary(
     version: Version,
     *,
-    fraction: Annotated[float, typer.Option(help="Share of the fleet, above 0 and below 1.")] = 0.0,
+    fraction: Annotated[
+        float, typer.Option(help="Share of the fleet, above 0 and below 1.", min=0.0, max=1.0)
+    ] = 0.0,
     robot: Annotated[
         list[str] | None, typer.Option(help="Name of a robot that tries it; may be repeated.")
     ] = None,

@@ -86,7 +86,7 @@ def test_the_example_records_its_steps_and_runs_what_the_fleet_runs(stack: Stack
     steps = [
         event_in(message.value(), Step, schema_of)
         for message in reader.read_to_end(all_partitions(reader, [ROBOT_STEPS]), 60)
-        if message.key() == b"robot-1"
+        if message.key() == b"arm-1"
     ]
     reader.close()
     assert len(steps) == 2 * 2 * 60

@@ -82,9 +82,7 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
         own = demo.fleet.learner_environment(demo.robots, demo.seed) | servers.make_keys(data_dir)
         env_file, settings = servers.write_settings(data_dir, environment, own)
         if demo.keep:
-            control.keep_settings(
-                data_dir, own
-            )  # for whoever looks: the demo's policy line and keys
+            control.keep_settings(data_dir, own)  # for whoever looks: the demo's policy line and keys
         deploy(settings)
         crew = Crew(env_file, data_dir / "logs", clock)
         try:
