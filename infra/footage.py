@@ -38,6 +38,10 @@ class View:
     images: Image
     present: npt.NDArray[np.bool_]
 
+    def only(self, rows: npt.NDArray[np.int64]) -> View:
+        """Some of the rows, copied."""
+        return View(self.images[rows], self.present[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -159,6 +159,9 @@ class LearnerSettings(_Section):
         (256, 256, 256), description="widths of the layers; a transformer's are all alike"
     )
     chunk: int = Field(4, ge=1, description="actions that the policy plans at once")
+    cameras: tuple[str, ...] = Field(
+        (), description="features that a new line's policy sees: uint8 (height, width, 3), by a flow-transformer"
+    )
     pretrain_episodes: int = Field(1, ge=1, description="demonstrations to wait for before the base is trained")
     pretrain_steps: int = Field(1500, ge=1)
     publish_every: int = Field(200, ge=1, description="gradient steps between versions")
@@ -171,6 +174,14 @@ class LearnerSettings(_Section):
     simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")
     simulated_robots: int = Field(0, ge=0, description="robots that the barrier waits for")
     simulated_patience: float = Field(30.0, gt=0, description="wall seconds of silence that end the wait")
+
+    @model_validator(mode="after")
+    def _has_eyes(self) -> Self:
+        if self.cameras and self.architecture != "flow-transformer":
+            raise ValueError(f"{self.architecture} sees no cameras; set architecture to flow-transformer")
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError("a camera is named twice")
+        return self
 
     @model_validator(mode="after")
     def _clip_is_a_range(self) -> Self:
@@ -186,7 +197,12 @@ class CacheSettings(_Section):
         default_factory=lambda: Path(f"/var/tmp/sop-cache-{os.getuid()}"),  # noqa: S108
         description="on a disk, not in memory; learners of one machine and one user share it",
     )
-    max_bytes: int = Field(8 * 2**30, ge=0, description="of payloads; 0: none are kept. Frames come on top")
+    max_bytes: int = Field(
+        8 * 2**30, ge=0, description="of payloads and segments; 0: none are kept. Frames come on top"
+    )
+    image_bytes: int = Field(
+        8 * 2**30, ge=0, description="of decoded images, for each camera and learner; 0: none are kept"
+    )
 
 
 class PolicySettings(_Section):

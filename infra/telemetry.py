@@ -33,6 +33,9 @@ ROWS_INSERTED = Counter("sop_index_rows_inserted_total", "Rows written to ClickH
 UNAVAILABLE = Counter("sop_unavailable_total", "Calls that a server did not answer.", ["server"])
 PAYLOADS_READ = Counter("sop_learner_payloads_read_total", "Payloads that the learner read.", ["source"])
 EPISODES_SET_ASIDE = Counter("sop_learner_set_aside_total", "Episodes refused by the learner.", ["reason"])
+FRAMES_UNREADABLE = Counter(
+    "sop_learner_frames_unreadable_total", "Drawn camera frames that could not be decoded, shown as absent."
+)
 LEARNER_STEP = Gauge("sop_learner_step", "Gradient steps taken on the current policy line.")
 LEARNER_VERSION = Gauge("sop_learner_version", "Newest policy version published.")
 

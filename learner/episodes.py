@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from infra.object_store import sha256_hex
 from learner.errors import BadPayload
 from learner.policies.base import Floats
+from learner.tracks import Track
 from schemas.events import Actor, EpisodeEnd, EpisodeMaterialized, EpisodeSource
 
 _COLUMNS = ["index", "actor", "state", "action", "reward"]
@@ -69,10 +71,11 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What is remembered of an episode together with its frames."""
+    """What is remembered of an episode together with its frames, and what the wanted cameras saw, by name."""
 
     record: EpisodeRecord
     frames: Frames
+    tracks: Mapping[str, Track] = field(default_factory=dict)
 
 
 def read_payload(data: bytes, record: EpisodeRecord) -> Frames:

@@ -44,10 +44,14 @@ def _refuse(error: DiskFull) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where frames may lie. `full` is called when the disk takes no more: it waits and returns, or raises."""
+    """Where frames may lie. `full` is called when the disk takes no more: it waits and returns, or raises.
+
+    `image_bytes`: of each camera's decoded images, at most.
+    """
 
     directory: Path | None = None
     full: Callable[[DiskFull], None] = _refuse
+    image_bytes: int = 2**30
 
     def file(self) -> int:
         """A file without a name, open for reading and writing."""

@@ -10,20 +10,23 @@ does what was just admitted. An episode that left comes back only with a newer r
 
 from __future__ import annotations
 
-import bisect
+import copy
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from infra.footage import View
+from learner.cameras import Cameras
 from learner.draws import DrawCounter
 from learner.episode_index import GONE, HELD, LEFT, EpisodeIndex
 from learner.episodes import Episode, EpisodeRecord, runs_left
 from learner.frames import FACTS, FrameStore, Room
 from learner.policies.base import Floats, PolicySpec
+from learner.pool import Pool
 from learner.sampler import OFFLINE, ONLINE, SOURCES
 from learner.team import ALONE, Team
 
@@ -64,7 +67,7 @@ class Batch:
     actions float32[B, chunk, a], the targets; mask float32[B, chunk], 1 where a target may be used;
     weights and advantages float32[B], as the algorithm selected the frames;
     indicators int64[B], what a conditioned policy is told (`learner.policies.base`), None: nothing;
-    images uint8[B, h, w, c], None where the policy has no camera;
+    images by camera that the policy sees: uint8[B, h, w, 3], zeros where `present`, bool[B], is False;
     ranks int64[B], with which of several ranks each sample lies, None: there is one.
     """
 
@@ -76,7 +79,7 @@ class Batch:
     weights: Floats
     advantages: Floats
     indicators: npt.NDArray[np.int64] | None = None
-    images: npt.NDArray[np.uint8] | None = None
+    images: Mapping[str, View] = field(default_factory=dict)
     ranks: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -84,10 +87,11 @@ class Batch:
 
     def only(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Some of the samples, copied."""
-        found: dict[str, Any] = {}
-        for field in fields(self):
-            array = getattr(self, field.name)
-            found[field.name] = None if array is None else array[rows]
+        found: dict[str, Any] = {"images": {name: v.only(rows) for name, v in self.images.items()}}
+        for one in fields(self):
+            if one.name not in found:
+                array = getattr(self, one.name)
+                found[one.name] = None if array is None else array[rows]
         return Batch(**found)
 
 
@@ -120,9 +124,10 @@ class ReplayBuffer:
         self.index = index if index is not None else EpisodeIndex()
         self.draws = DrawCounter(self.index.identity)
         self._store = FrameStore(spec.state_size, spec.action_size, room or Room())
+        self._cameras = Cameras(spec, batch_size, room or Room())
         self._begins = array("q", [_NOWHERE]) * self.index.rows
         self._shards = array("h", [0]) * self.index.rows
-        self._pools = {key: _Pool() for key in np.ndindex(len(spec.tasks), SOURCES)}
+        self._pools = {key: Pool() for key in np.ndindex(len(spec.tasks), SOURCES)}
         self._steps = 0
         self._front = 0
         self._first = np.zeros((len(spec.tasks), SOURCES), np.int64)
@@ -171,6 +176,11 @@ class ReplayBuffer:
             first["weight"] = selection.weights[chosen]
             first["advantage"] = selection.advantages[chosen]
             begin = self._store.add(frames.states, frames.actions, facts)
+            try:
+                self._cameras.add(begin, len(frames), episode.tracks)
+            except BaseException:
+                self._store.remove(begin, len(frames))
+                raise
         self._enter(record, task, begin, len(chosen))
         return len(chosen)
 
@@ -231,29 +241,22 @@ class ReplayBuffer:
             ValueError: there is nothing to draw.
         """
         self._refresh()
-        batch, size = self._batch, len(self._batch)
-        tasks = self._tasks
-        if len(tasks) == 0:
+        batch = self._batch
+        if len(self._tasks) == 0:
             raise ValueError("the replay buffer holds no frame that may be drawn")
         shares = self.shares(online_shares)
-        if task_weights is None:
-            batch.tasks[:] = tasks[random.integers(len(tasks), size=size)]
-        else:
-            shared_out = np.cumsum(task_weights[tasks])
-            places = np.searchsorted(shared_out, random.random(size) * shared_out[-1], side="right")
-            batch.tasks[:] = tasks[np.minimum(places, len(tasks) - 1)]
-        np.less(random.random(size), shares[batch.tasks], out=batch.online)
-        cells = batch.tasks * SOURCES + batch.online
-        places = self._first.ravel()[cells] + random.integers(self._sizes.ravel()[cells])
-        entries = self._entries(places)
+        places, entries = self._choose(random, shares, task_weights, batch)
         self.draws.count(self._rows[entries])
-        if self._team.ranks == 1:
-            self._gather(places + self._bases[entries], batch)
-            return batch
-        owners = self._owners[entries]
-        mine = np.flatnonzero(np.isin(owners, self._team.mine))
-        part = replace(batch.only(mine), ranks=owners[mine])
-        self._gather((places + self._bases[entries])[mine], part)
+        part, rows = batch, places + self._bases[entries]
+        if self._team.ranks > 1:
+            owners = self._owners[entries]
+            mine = np.flatnonzero(np.isin(owners, self._team.mine))
+            part, rows = replace(batch.only(mine), ranks=owners[mine]), rows[mine]
+        anchors = self._gather(rows, part)
+        if not self._cameras:
+            return part
+        part = replace(part, images=self._cameras.take(anchors))
+        self._look_ahead(random, shares, task_weights)
         return part
 
     @property
@@ -263,6 +266,7 @@ class ReplayBuffer:
 
     def close(self) -> None:
         """Let go of the frames' files."""
+        self._cameras.close()
         self._store.close()
 
     def memory(self) -> Mapping[str, int]:
@@ -273,11 +277,48 @@ class ReplayBuffer:
         return {
             "episodes": self.index.nbytes,
             "pools": pools + drawn + places,
-            "disk": self._store.end * self._store.row_bytes,
+            "disk": self._store.end * self._store.row_bytes + self._cameras.nbytes,
         }
 
-    def _gather(self, rows: npt.NDArray[np.int64], batch: Batch) -> None:
-        """Fill a batch; `rows` are those of the samples' facts, which say how far on the frames lie."""
+    def _choose(
+        self,
+        random: np.random.Generator,
+        shares: npt.NDArray[np.float64],
+        task_weights: npt.NDArray[np.float64] | None,
+        batch: Batch,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """Draw tasks and sources into the batch; places among the drawable frames, and the entries they are of."""
+        tasks, size = self._tasks, len(batch)
+        if task_weights is None:
+            batch.tasks[:] = tasks[random.integers(len(tasks), size=size)]
+        else:
+            shared_out = np.cumsum(task_weights[tasks])
+            places = np.searchsorted(shared_out, random.random(size) * shared_out[-1], side="right")
+            batch.tasks[:] = tasks[np.minimum(places, len(tasks) - 1)]
+        np.less(random.random(size), shares[batch.tasks], out=batch.online)
+        cells = batch.tasks * SOURCES + batch.online
+        places = self._first.ravel()[cells] + random.integers(self._sizes.ravel()[cells])
+        return places, self._entries(places)
+
+    def _look_ahead(
+        self,
+        random: np.random.Generator,
+        shares: npt.NDArray[np.float64],
+        task_weights: npt.NDArray[np.float64] | None,
+    ) -> None:
+        """Have the images decoded that the next batch holds, if nothing changes until then.
+
+        Where shares or admissions make it another one, only what differs is decoded when it is drawn.
+        """
+        ghost = replace(self._batch, tasks=self._batch.tasks.copy(), online=self._batch.online.copy())
+        places, entries = self._choose(copy.deepcopy(random), shares, task_weights, ghost)
+        rows = places + self._bases[entries]
+        if self._team.ranks > 1:
+            rows = rows[np.isin(self._owners[entries], self._team.mine)]
+        self._cameras.expect(rows + self._store.facts.take(rows)["skip"])
+
+    def _gather(self, rows: npt.NDArray[np.int64], batch: Batch) -> npt.NDArray[np.int64]:
+        """Fill a batch; `rows` are those of the samples' facts, which say how far on the frames lie: rows of those."""
         store = self._store
         # mode="clip" lets numpy write straight into `out`; targets past the end of the array are masked anyway.
         facts = store.facts.take(rows)
@@ -288,6 +329,7 @@ class ReplayBuffer:
         batch.actions[batch.mask == 0.0] = 0.0
         batch.weights[:] = facts["weight"]
         batch.advantages[:] = facts["advantage"]
+        return anchors
 
     def _entries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """For each place among the drawable frames, which entry it is of: a table, and a few steps from there."""
@@ -327,6 +369,7 @@ class ReplayBuffer:
             return
         if begin != _ELSEWHERE:
             self._store.remove(begin, self.index.steps[row])
+            self._cameras.remove(begin, self.index.steps[row])
         self._steps -= self.index.steps[row]
         for pool in self._pools.values():
             pool.remove(row)
@@ -358,28 +401,3 @@ class ReplayBuffer:
         if self._team.ranks > 1:
             self._owners = np.frombuffer(self._shards, np.int16)[self._rows].astype(np.int64)
         self._stale = False
-
-
-class _Pool:
-    """Rows of the index, rising, and how many frames of each may be drawn."""
-
-    def __init__(self) -> None:
-        self._rows, self._counts = array("i"), array("i")
-
-    def append(self, row: int, count: int) -> None:
-        self._rows.append(row)
-        self._counts.append(count)
-
-    def remove(self, row: int) -> None:
-        place = bisect.bisect_left(self._rows, row)
-        if place < len(self._rows) and self._rows[place] == row:
-            self._counts[place] = 0
-
-    def drawable(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        rows, counts = (np.array(column, np.int32) for column in (self._rows, self._counts))
-        some = counts > 0
-        return rows[some], counts[some]
-
-    @property
-    def nbytes(self) -> int:
-        return 8 * len(self._rows)

@@ -12,7 +12,7 @@ import numpy as np
 
 from learner.errors import InvalidArtifact
 from learner.policies.artifact import Arrays
-from learner.policies.base import Floats, Image, Inference, PolicySpec
+from learner.policies.base import Floats, Images, Inference, PolicySpec
 from learner.policies.guidance import guided
 
 ARCHITECTURE = "chunked-mlp"
@@ -45,7 +45,7 @@ class ChunkedPolicy:
         self._mean = np.asarray(spec.state_mean, np.float32)
         self._std = np.asarray(spec.state_std, np.float32)
 
-    def act(self, state: Floats, task: str, image: Image | None = None) -> Floats:  # noqa: ARG002 - it has no eyes
+    def act(self, state: Floats, task: str, images: Images | None = None) -> Floats:  # noqa: ARG002 - it has no eyes
         """Plan the next actions: `state` float32[d] to float32[chunk, a].
 
         Raises:

@@ -1,7 +1,7 @@
 """The flow-matching policy as a robot runs it: noise becomes the next `chunk` actions, in a few steps.
 
 A small transformer over tokens for the state, the task (one embedding for each, where a language model's of its
-instruction would be), the camera if there is one, the advantage indicator if it is conditioned, and each planned
+instruction would be), each camera if there are any, the advantage indicator if it is conditioned, and each planned
 action. In numpy, as `chunked.py`; `flow_network.py` is the same in torch, and a test holds the two together.
 """
 
@@ -11,11 +11,10 @@ import math
 import zlib
 
 import numpy as np
-import numpy.typing as npt
 
 from learner.errors import InvalidArtifact
 from learner.policies.artifact import Arrays
-from learner.policies.base import Floats, Image, Inference, PolicySpec
+from learner.policies.base import Floats, Images, Inference, PolicySpec
 from learner.policies.guidance import guided
 
 ARCHITECTURE = "flow-transformer"
@@ -24,7 +23,7 @@ STEPS = 10
 
 TIME_FEATURES = 16
 CONVOLUTIONS = (16, 32)
-"""Channels of the camera's 3×3 convolutions with stride 2; a last one has the transformer's width."""
+"""Channels of a camera's 3×3 convolutions with stride 2; a last one has the transformer's width."""
 
 _EPSILON = np.float32(1e-5)
 
@@ -34,6 +33,7 @@ def shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
 
     Raises:
         InvalidArtifact: the hidden layers are not of one width.
+        UnfitEpisode: a camera is none.
     """
     if not spec.hidden or len(set(spec.hidden)) != 1:
         raise InvalidArtifact(f"{ARCHITECTURE} has layers of one width, not {list(spec.hidden)}")
@@ -50,11 +50,12 @@ def shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
     linear["head"] = (action, width)
     for name, (fan_out, fan_in) in linear.items():
         found |= {f"{name}.weight": (fan_out, fan_in), f"{name}.bias": (fan_out,)}
-    if spec.camera is not None:
-        channels = [spec.camera[2], *CONVOLUTIONS, width]
+    for camera, (_, _, colours) in enumerate(spec.camera_shapes.values()):
+        found[f"camera.{camera}.absent"] = (width,)
+        channels = [colours, *CONVOLUTIONS, width]
         for number in range(len(channels) - 1):
-            found[f"camera.{number}.weight"] = (channels[number + 1], channels[number], 3, 3)
-            found[f"camera.{number}.bias"] = (channels[number + 1],)
+            found[f"camera.{camera}.{number}.weight"] = (channels[number + 1], channels[number], 3, 3)
+            found[f"camera.{camera}.{number}.bias"] = (channels[number + 1],)
     return found
 
 
@@ -86,20 +87,21 @@ class FlowPolicy:
             if name not in weights or weights[name].shape != shape:
                 raise InvalidArtifact(f"the weights lack {name} of shape {shape}")
             self._weights[name] = weights[name].astype(np.float32)
+        self._cameras = spec.camera_shapes
         self._mean, self._std = (np.asarray(v, np.float32) for v in (spec.state_mean, spec.state_std))
         self._action_mean = np.asarray(spec.action_mean, np.float32)
         self._action_std = np.asarray(spec.action_std, np.float32)
         times = np.arange(STEPS, dtype=np.float32) / np.float32(STEPS)
         self._times = self._linear("time", time_features(times))
 
-    def act(self, state: Floats, task: str, image: Image | None = None) -> Floats:
+    def act(self, state: Floats, task: str, images: Images | None = None) -> Floats:
         """Plan the next actions: `state` float32[d] to float32[chunk, a].
 
         Raises:
             UnknownTask: the policy never saw the task.
-            ValueError: the state has another shape, or the camera's image is missing or has another.
+            ValueError: the state has another shape, or a camera's image is missing or has another.
         """
-        return self.plan(state, task, self.noise(state, task), image)
+        return self.plan(state, task, self.noise(state, task), images)
 
     def noise(self, state: Floats, task: str) -> Floats:
         """Where the plan for this state begins, float32[chunk, a]; decided by the seed and what is seen alone."""
@@ -107,7 +109,7 @@ class FlowPolicy:
         random = np.random.Generator(np.random.Philox(key=[self._inference.seed, seen]))
         return random.standard_normal((self.spec.chunk, self.spec.action_size), np.float32)
 
-    def plan(self, state: Floats, task: str, noise: Floats, image: Image | None = None) -> Floats:
+    def plan(self, state: Floats, task: str, noise: Floats, images: Images | None = None) -> Floats:
         """As `act`, from this noise (float32[chunk, a])."""
         if state.shape != self._mean.shape:
             raise ValueError(f"the state has shape {state.shape}, the policy takes {self._mean.shape}")
@@ -115,8 +117,7 @@ class FlowPolicy:
             self._linear("state", (state.astype(np.float32, copy=False) - self._mean) / self._std),
             self._weights["task"][self.spec.task_index(task)],
         ]
-        if self.spec.camera is not None:
-            tokens.append(self._see(image))
+        tokens += [self._see(number, name, images or {}) for number, name in enumerate(self.spec.cameras)]
         actions = noise
         for step in range(STEPS):
             actions = actions + self._told(tokens, actions, step) / np.float32(STEPS)
@@ -151,13 +152,19 @@ class FlowPolicy:
         joined = (scores / scores.sum(axis=-1, keepdims=True)) @ value
         return self._linear(f"{block}.join", joined.transpose(1, 0, 2).reshape(count, width))
 
-    def _see(self, image: npt.NDArray[np.uint8] | None) -> Floats:
-        if image is None or image.shape != self.spec.camera:
-            found = "none" if image is None else image.shape
-            raise ValueError(f"the policy takes an image of shape {self.spec.camera}, not {found}")
+    def _see(self, camera: int, name: str, images: Images) -> Floats:
+        wanted = self._cameras[name]
+        if name not in images:
+            raise ValueError(f"the policy takes an image of {name!r}, of shape {wanted}")
+        image = images[name]
+        if image is None:
+            return self._weights[f"camera.{camera}.absent"]
+        if image.shape != wanted or image.dtype != np.uint8:
+            raise ValueError(f"{name!r} shows {image.dtype}{image.shape}, the policy takes uint8{wanted}")
         seen = image.astype(np.float32).transpose(2, 0, 1) / np.float32(127.5) - np.float32(1.0)
         for number in range(len(CONVOLUTIONS) + 1):
-            weight, bias = self._weights[f"camera.{number}.weight"], self._weights[f"camera.{number}.bias"]
+            layer = f"camera.{camera}.{number}"
+            weight, bias = self._weights[f"{layer}.weight"], self._weights[f"{layer}.bias"]
             padded = np.pad(seen, ((0, 0), (1, 1), (1, 1)))
             patches = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
             seen = np.maximum(np.tensordot(weight, patches, ((1, 2, 3), (0, 3, 4))) + bias[:, None, None], 0.0)

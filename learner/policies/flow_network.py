@@ -42,7 +42,7 @@ class FlowNetwork:
         The surrogate of −log π(a|s). A target that is not valid is attended by none.
 
         Raises:
-            ValueError: the policy has a camera, and the batch no images.
+            ValueError: the policy has a camera, and the batch no images of it.
         """
         mask = torch.from_numpy(batch.mask)
         actions = (torch.from_numpy(batch.actions) - self._action_mean) / self._action_std
@@ -74,8 +74,7 @@ class FlowNetwork:
         """Tokens of what is seen and told, float32[B, tokens, width]."""
         states = (torch.from_numpy(batch.states) - self._mean) / self._std
         tokens = [self._linear("state", states), self._weights["task"][torch.from_numpy(batch.tasks)]]
-        if self.spec.camera is not None:
-            tokens.append(self._see(batch))
+        tokens += [self._see(number, name, batch) for number, name in enumerate(self.spec.cameras)]
         if self.spec.conditioned:
             told = torch.zeros(len(batch), dtype=torch.int64)
             if batch.indicators is not None:
@@ -109,14 +108,17 @@ class FlowNetwork:
         joined = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).reshape(size, count, width)
         return self._linear(f"{block}.join", joined)
 
-    def _see(self, batch: Batch) -> torch.Tensor:
-        if batch.images is None:
-            raise ValueError("the policy has a camera, and the batch holds no images")
-        seen = torch.from_numpy(batch.images).float().permute(0, 3, 1, 2) / 127.5 - 1.0
+    def _see(self, camera: int, name: str, batch: Batch) -> torch.Tensor:
+        if name not in batch.images:
+            raise ValueError(f"the policy sees {name!r}, and the batch holds no images of it")
+        view = batch.images[name]
+        seen = torch.from_numpy(view.images).float().permute(0, 3, 1, 2) / 127.5 - 1.0
         for number in range(len(CONVOLUTIONS) + 1):
-            weight, bias = self._weights[f"camera.{number}.weight"], self._weights[f"camera.{number}.bias"]
+            layer = f"camera.{camera}.{number}"
+            weight, bias = self._weights[f"{layer}.weight"], self._weights[f"{layer}.bias"]
             seen = torch.relu(functional.conv2d(seen, weight, bias, stride=2, padding=1))
-        return seen.mean(dim=(2, 3))
+        present = torch.from_numpy(view.present)[:, None]
+        return torch.where(present, seen.mean(dim=(2, 3)), self._weights[f"camera.{camera}.absent"])
 
     def _linear(self, name: str, inputs: torch.Tensor) -> torch.Tensor:
         return functional.linear(inputs, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
