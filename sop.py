@@ -140,6 +140,8 @@ def backfill(
     settings = _settings()
     if policy == settings.learner.policy:
         fail(f"{policy} is the live line; a backfill needs a name of its own (--policy)", code=2)
+    if (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
+        fail(f"a backfill is one process, and torchrun started {ranks}: run `sop backfill` without it", code=2)
     changes = {"policy": policy, "algorithm": algorithm, "pretrain_episodes": 1, "simulated_interval": None}
     changes |= {} if steps is None else {"pretrain_steps": steps}
     changes |= {} if relabel_threshold is None else {"recap_positive_share": relabel_threshold}

@@ -1,7 +1,7 @@
 """A segment cut at its key frames: one of its frames costs the decoding of a group, and no container is opened.
 
 A group as bytes (little-endian): uint32 bytes of the decoder's configuration, uint32 number n of frames, n uint32
-lengths; then the configuration and the n packets. The images are those of `infra.video.decode_segment`, bit for bit.
+lengths; then the configuration and the n packets. Images are those of `infra.video.decode_segment`, bit for bit.
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ def cut_segment(data: bytes, codec: str) -> Cut:
     firsts = [number for number, (_, key, _) in enumerate(found) if key]
     packets = [packet for packet, _, _ in found]
     groups = tuple(
-        _pack(configuration, packets[first:last])
-        for first, last in itertools.pairwise([*firsts, len(packets)])
+        _pack(configuration, packets[first:last]) for first, last in itertools.pairwise([*firsts, len(packets)])
     )
     return Cut(height, width, groups, np.array(firsts, np.int64), len(packets))
 

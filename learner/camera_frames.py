@@ -1,7 +1,7 @@
 """Frames of one camera: encoded on disk in groups, decoded in the background when a batch needs them.
 
-What is drawn does not depend on what is decoded already, nor on when: `expect` and the kept images (`learner.decoded`)
-decide about speed only. In memory are two batches of images, and what a few threads decode at the moment.
+What is drawn does not depend on what is decoded already, nor on when: `expect` and the images that are kept
+(`learner.decoded`) decide about speed only. In memory are two batches of images, and what a few threads decode.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from learner.frames import Column, Room
 from learner.tracks import Track
 
 WHERE = np.dtype([("group", np.int64), ("length", np.int32), ("place", np.int32)])
-"""Of a row's frame: where the bytes of its group begin (−1: there is no frame) and how many they are; its place."""
+"""Of a row's frame: where the bytes of its group begin (−1: there is no frame), how many they are; its place."""
 
 _SAMPLES_OF_A_JOB = 8
 
@@ -56,7 +56,9 @@ class _Begun:
 class CameraFrames:
     """By the rows of a `FrameStore`."""
 
-    def __init__(self, shape: tuple[int, int, int], batch_size: int, room: Room, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], batch_size: int, room: Room, threads: ThreadPoolExecutor
+    ) -> None:
         """`shape` of an image; `batch_size`: the most rows that are asked for at once."""
         self._shape = shape
         self._room, self._threads = room, threads
@@ -116,7 +118,7 @@ class CameraFrames:
         self._begun = _Begun(rows, view, self._begin(rows, np.arange(len(rows)), view))
 
     def take(self, rows: npt.NDArray[np.int64]) -> View:
-        """What these rows show, in their order. The view is written again by the call of `expect` after the next."""
+        """What these rows show, in their order. It is written again by the `expect` after the next."""
         self._views.reverse()
         begun, self._begun = self._begun, None
         view = View(*(part[: len(rows)] for part in (self._views[0].images, self._views[0].present)))

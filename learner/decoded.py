@@ -1,8 +1,8 @@
 """Decoded images on disk, up to a bound: what is drawn again is not decoded again.
 
-A frame is found by its group's number and its place in the group. While there is room all are kept; then one group of
-eight takes the places of others, chosen by chance: what is drawn often gets in soon, and most of what is drawn once
-costs no writing. Losing an image costs time and nothing else, so a disk that fails does no harm. For many threads.
+A frame is found by its group's number and its place in the group. While there is room all are kept; then one group
+of eight takes the places of others, chosen by chance: what is drawn often gets in soon, and most of what is drawn
+once costs no writing. Losing an image costs time and nothing else, so a disk that fails does no harm.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DecodedImages:
         self._free: list[int] = []
         self._refused = 0
         self._complained = False
-        self._chance = random.Random(0)  # noqa: S311 - decides about speed only
+        self._chance = random.Random(0)
 
     @property
     def nbytes(self) -> int:
@@ -55,7 +55,7 @@ class DecodedImages:
             return self._slots > 0 and self._refused % _ONE_IN == 0
 
     def read(self, group: int, place: int, into: npt.NDArray[np.uint8]) -> bool:
-        """Copy an image into contiguous memory; False if it is not here, and then anything may have been written."""
+        """Copy an image into contiguous memory; False if it is not here; then anything may be written."""
         with self._lock:
             slot = self._places.get(group, {}).get(place)
             if slot is None:

@@ -153,3 +153,7 @@ def _require_declared(episode: Episode, event: EpisodeMaterialized) -> None:
         declared, found = feature(event.features, name).size, rows.shape[1]
         if declared != found:
             raise BadPayload(f"{event.payload_uri}: {name!r} has {found} elements, announced were {declared}")
+    for name, track in episode.tracks.items():
+        shape = feature(event.features, name).shape
+        if track.size is not None and track.size != tuple(shape[:2]):
+            raise BadPayload(f"{event.payload_uri}: {name!r} shows images of {track.size}, announced were {shape}")

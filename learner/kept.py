@@ -15,6 +15,7 @@ import numpy.typing as npt
 from learner.episode_index import EpisodeIndex
 from learner.episodes import Episode, Frames
 from learner.frames import Room
+from learner.tracks import pack_tracks, unpack_tracks
 
 
 def keep_all(episodes: Iterable[Episode], room: Room) -> Sequence[Episode]:
@@ -33,6 +34,7 @@ class KeptEpisodes:
         self._end = 0
         self._records = EpisodeIndex()
         self._places, self._widths = array("q"), array("i")
+        self._tracks = array("q")
 
     def __len__(self) -> int:
         return len(self._places)
@@ -52,7 +54,8 @@ class KeptEpisodes:
             actions=actions.reshape(count, action),
             rewards=rewards,
         )
-        return Episode(record, frames)
+        tracks = os.pread(self._file, self._tracks[number], begin + len(data))
+        return Episode(record, frames, unpack_tracks(tracks))
 
     def keep(self, episode: Episode) -> int:
         """Write one; its number.
@@ -69,10 +72,13 @@ class KeptEpisodes:
             frames.actions.reshape(-1),
         ]
         data = np.concatenate(parts).astype(np.float32, copy=False)
+        tracks = pack_tracks(episode.tracks)
         self._room.write(self._file, data.view(np.uint8).data, self._end)
+        self._room.write(self._file, memoryview(tracks), self._end + 4 * len(data))
         self._places.append(self._end)
         self._widths.extend((frames.states.shape[1], frames.actions.shape[1]))
-        self._end += 4 * len(data)
+        self._tracks.append(len(tracks))
+        self._end += 4 * len(data) + len(tracks)
         return self._records.put(episode.record)
 
     def chosen(self, numbers: Sequence[int]) -> Sequence[Episode]:

@@ -22,18 +22,17 @@ from learner.checkpoint import Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, LearnerError
-from learner.frames import Room
 from learner.gathering import Gathered
 from learner.halfway import Halfway
 from learner.intake import Intake, Seen
 from learner.journal import Beginning, Decision, Entry, Journal, Segment
 from learner.kept import keep_all
-from learner.line_spec import kind_of
+from learner.line_spec import Kind, features_for, kind_of, sees
 from learner.machine import fingerprint
 from learner.patience import Patience
 from learner.progress import ProgressReporter
 from learner.publisher import Publisher
-from learner.ranks import make_fetcher
+from learner.ranks import make_fetcher, make_room
 from learner.rerun import apply, begin
 from learner.restoring import Rollbacks
 from learner.resume import resume
@@ -105,7 +104,7 @@ class Line:
                     settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, self._patience
                 )
                 opened.callback(stream.close)
-            self.room = Room(settings.cache.directory / "frames", self._patience.wait_for_room)
+            self.room = make_room(settings, self._patience)
             payloads = make_fetcher(settings, self._store, self._patience, team)
             opened.callback(payloads.close)
             self.intake = Intake(announcements, payloads, clock)
@@ -192,16 +191,19 @@ class Line:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
 
         A line is for one kind of robot: the one that most demonstrations show, of equals the first, if there are
-        `pretrain_episodes` of it and something in them to learn from. Those of other kinds are set aside.
+        `pretrain_episodes` of it and something in them to learn from, and it has the cameras that the policy is to
+        see. Those of other kinds are set aside.
         """
-        kinds: dict[object, list[Seen]] = {}
+        kinds: dict[Kind, list[Seen]] = {}
         for seen in demonstrations.in_order(self.intake.excluded):
-            kinds.setdefault(kind_of(seen.event), []).append(seen)
+            kinds.setdefault(kind_of(seen.event, self.settings.cameras), []).append(seen)
         for ours in sorted(kinds.values(), key=len, reverse=True):
             if len(ours) < self.settings.pretrain_episodes:
                 break
-            event = ours[0].event
-            beginning = Beginning(features=event.features, fps=event.fps)
+            features = features_for(ours[0].event.features, self.settings.cameras)
+            if not sees(features, self.settings.cameras):
+                continue
+            beginning = Beginning(features=features, fps=ours[0].event.fps)
             core = begin(self.settings, beginning, demonstrations.episodes(ours), self.room, self._team)
             if not core.trainable:
                 core.close()
@@ -225,6 +227,7 @@ class Line:
             "demonstrations_do_not_suffice",
             wanted=self.settings.pretrain_episodes,
             of_each_kind=[len(members) for members in kinds.values()],
+            cameras=self.settings.cameras,
         )
         return False
 
@@ -344,7 +347,8 @@ class Line:
         """Nothing is published yet: begin as the last learner had begun, if it had."""
         self.intake.payloads.whole = True
         self._tail = list(self._journal.readable_tail(0))
-        if self._tail and (beginning := self._tail[0].beginning) is not None:
+        beginning = self._tail[0].beginning if self._tail else None
+        if beginning is not None and sees(beginning.features, self.settings.cameras):
             admitted = self._tail[0].admitted
             demonstrations = keep_all(self._good(decision.record for decision in admitted), self.room)
             if len(demonstrations) == len(admitted):

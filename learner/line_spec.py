@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,25 +11,53 @@ import numpy.typing as npt
 from infra.settings import LearnerSettings
 from learner.algorithms import CONDITIONED
 from learner.episodes import Episode
+from learner.errors import UnfitEpisode
 from learner.policies import chunked
-from learner.policies.base import ACTION, STATE, Floats, PolicySpec, feature
+from learner.policies.base import ACTION, STATE, Floats, PolicySpec, feature, image_shape
 from schemas.events import EpisodeMaterialized, Feature
 
 # Added to each standard deviation: an element that hardly moved in the demonstrations would else be divided by
 # next to nothing, and drown all others once it moves in deployment. Among metres and radians 0.01 is more than a
 # sensor's noise and less than a movement that matters.
 _STD_FLOOR = 1e-2
+_IMAGES = ("uint8", "uint16")
 
 
-def kind_of(event: EpisodeMaterialized) -> tuple[Feature, Feature, float]:
-    """What one policy line is for: layout of the state, layout of the action, steps per second.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one policy line is for: layout of state and action, the cameras that it sees, steps per second.
 
     Episodes of one kind fit the same policy (`PolicySpec.require_fit`), those of different kinds never do.
+    """
+
+    features: tuple[Feature, ...]
+    fps: float
+
+
+def kind_of(event: EpisodeMaterialized, cameras: Sequence[str] = ()) -> Kind:
+    """An episode's kind, to a policy that sees these cameras; those that it lacks are not in it.
 
     Raises:
         UnfitEpisode: the episode declares no state or no action.
     """
-    return feature(event.features, STATE), feature(event.features, ACTION), event.fps
+    vectors = feature(event.features, STATE), feature(event.features, ACTION)
+    declared = {one.name: one for one in event.features}
+    return Kind((*vectors, *(declared[name] for name in cameras if name in declared)), event.fps)
+
+
+def features_for(features: tuple[Feature, ...], cameras: Sequence[str]) -> tuple[Feature, ...]:
+    """An episode's features without the cameras that a policy does not see: a robot may do without those."""
+    return tuple(one for one in features if one.dtype not in _IMAGES or one.name in cameras)
+
+
+def sees(features: tuple[Feature, ...], cameras: Sequence[str]) -> bool:
+    """Whether all these cameras are among the features, and such as a policy can see."""
+    try:
+        for name in cameras:
+            image_shape(feature(features, name))
+    except UnfitEpisode:
+        return False
+    return True
 
 
 def base_spec(
@@ -38,7 +67,7 @@ def base_spec(
 
     Args:
         settings: architecture, chunk and hidden layers.
-        features: layout of state and action that the line is for.
+        features: layout of state and action that the line is for, and the cameras that its policy sees.
         fps: control rate, steps per second.
         demonstrations: all of that kind; their tasks are the policy's, their states its normalisation. They are
             gone through a few times, one after the other.
@@ -53,6 +82,7 @@ def base_spec(
         state_mean=(),
         state_std=(),
         conditioned=settings.algorithm in CONDITIONED,
+        cameras=settings.cameras,
     )
     normalisation = _moments("state", spec.state_size, lambda: (e.frames.states for e in demonstrations))
     if settings.architecture != chunked.ARCHITECTURE:

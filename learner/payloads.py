@@ -1,5 +1,7 @@
 """Payloads of announced episodes, fetched and decoded ahead in the background, so that admitting one costs little.
 
+With them come the segments of the cameras that training sees; their images stay encoded.
+
 In memory are a bounded number of decoded episodes; what is announced beyond goes to the disk cache, if there is.
 Whether a payload came from there or from the object store, and when, nobody can tell by what is taken.
 """
@@ -16,15 +18,19 @@ import structlog
 
 from infra.backoff import Backoff
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
+from infra.footage import FramesUnusable
 from infra.object_store import ObjectStore
 from infra.telemetry import PAYLOADS_READ, UNAVAILABLE
 from learner.cache import PayloadCache
 from learner.episodes import Episode, EpisodeRecord, decode_payload, require_hash
 from learner.errors import BadPayload
 from learner.patience import Patience
+from learner.tracks import CachedSegments, tracks_of, warm
 
 _LOOK_SECONDS = 0.1
 _WINDOW = 64
+# An encoded image of 224×224 takes some 2 KB, vectors of 32 + 14 floats with what belongs to them 0.2 KB.
+_STEPS_OF_AN_IMAGE = 10
 _NOW, _SOON, _CLOSED = 0, 1, 2
 
 _log = structlog.get_logger(__name__)
@@ -36,10 +42,15 @@ class PayloadFetcher:
     """Fetches, verifies and decodes payloads on a few threads; outages are waited out there.
 
     `whole` means something to one that shares the work with other ranks (`learner.ranks`).
-    At most `ahead` episodes of together about `ahead_steps` steps are held that nobody took.
+    At most `ahead` episodes of together about `ahead_steps` steps are held that nobody took. A step with a camera
+    counts for `_STEPS_OF_AN_IMAGE` more.
+
+    Attributes:
+        cameras: what else is wanted of each episode; set before the first one is asked for.
     """
 
     whole = True
+    cameras: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -54,6 +65,7 @@ class PayloadFetcher:
         self._store = store
         self._patience = patience
         self._cache = cache
+        self._segments = CachedSegments(store, cache)
         self._ahead, self._ahead_steps = ahead, ahead_steps
         self._asked: queue.PriorityQueue[tuple[int, int, EpisodeRecord | None]] = queue.PriorityQueue()
         self._order = itertools.count()
@@ -68,7 +80,7 @@ class PayloadFetcher:
 
     @property
     def steps_under_way(self) -> int:
-        """Of the episodes that memory holds, or will."""
+        """Of the episodes that memory holds, or will; see above."""
         return self._steps
 
     def prefetch(self, record: EpisodeRecord) -> None:
@@ -133,13 +145,16 @@ class PayloadFetcher:
             self._asked.put((_CLOSED, next(self._order), None))
 
     def _has_room(self, record: EpisodeRecord) -> bool:
-        few = not self._under_way or self._steps + record.step_count <= self._ahead_steps
+        few = not self._under_way or self._steps + self._size(record) <= self._ahead_steps
         return few and len(self._under_way) < self._ahead
+
+    def _size(self, record: EpisodeRecord) -> int:
+        return record.step_count * (1 + _STEPS_OF_AN_IMAGE * len(self.cameras))
 
     def _ask(self, record: EpisodeRecord) -> None:
         if _key(record) not in self._under_way:
-            self._under_way[_key(record)] = record.step_count
-            self._steps += record.step_count
+            self._under_way[_key(record)] = self._size(record)
+            self._steps += self._size(record)
             self._asked.put((_NOW, next(self._order), record))
 
     def _forget(self, key: Key) -> None:
@@ -166,12 +181,16 @@ class PayloadFetcher:
 
     def _warm(self, record: EpisodeRecord) -> None:
         """Have a payload in the cache. What goes wrong here will go wrong again when it is taken, and be said."""
-        if self._cache is None or self._cache.holds(record.payload_sha256):
+        if self._cache is None or (not self.cameras and self._cache.holds(record.payload_sha256)):
             return
         try:
-            data = self._store.get(self._store.key(record.payload_uri))
-            require_hash(data, record)
-            self._cache.put(record.payload_sha256, data)
+            data = self._cache.get(record.payload_sha256) if self.cameras else None
+            if data is None:
+                data = self._store.get(self._store.key(record.payload_uri))
+                require_hash(data, record)
+                self._cache.put(record.payload_sha256, data)
+            if self.cameras:
+                warm(data, self.cameras, self._segments)
         except Exception as error:  # noqa: BLE001 - see above
             _log.debug("payload_not_warmed", uri=record.payload_uri, error=str(error))
 
@@ -180,7 +199,9 @@ class PayloadFetcher:
         backoff = Backoff()
         while not self._closed.is_set():
             try:
-                return Episode(record, decode_payload(self._verified(record), record))
+                data = self._verified(record)
+                frames = decode_payload(data, record)
+                return Episode(record, frames, tracks_of(data, self.cameras, self._segments))
             except ObjectStoreUnavailable as error:
                 UNAVAILABLE.labels("object store").inc()
                 pause = backoff.failed()
@@ -188,7 +209,7 @@ class PayloadFetcher:
                 self._closed.wait(pause)
             except BadPayload as error:
                 return error
-            except (ObjectMissing, ValueError) as error:
+            except (ObjectMissing, FramesUnusable, ValueError) as error:
                 return BadPayload(f"{record.payload_uri}: {error}")
             except Exception as error:  # noqa: BLE001 - carried to whoever takes the payload, who would wait for ever
                 return error

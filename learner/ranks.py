@@ -25,6 +25,7 @@ from learner.patience import Patience, Stopped
 from learner.payloads import PayloadFetcher
 from learner.policies.artifact import unpack_json
 from learner.team import Team
+from learner.tracks import Track
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +62,8 @@ class SharedFetcher(PayloadFetcher):
             raise Stopped
         if reply["error"] is not None:
             raise BadPayload(reply["error"])
-        return Episode(record, no_frames(*reply["widths"]))
+        tracks = {name: Track.elsewhere(tuple(size) if size else None) for name, size in reply["sizes"].items()}
+        return Episode(record, no_frames(*reply["widths"]), tracks)
 
     def drop(self, record: EpisodeRecord) -> None:
         """Forget a payload that nobody will take."""
@@ -86,14 +88,25 @@ def no_frames(state: int, action: int) -> Frames:
 
 
 def make_fetcher(settings: Settings, store: ObjectStore, patience: Patience, team: Team) -> PayloadFetcher:
-    """Payloads through this machine's cache; of a bound of 0 bytes there is none."""
+    """Payloads through this machine's cache; of a bound of 0 bytes there is none.
+
+    It has the cameras of a line that begins now: whoever restores one says which are that one's.
+    """
     bound = settings.cache.max_bytes
     cache = PayloadCache(settings.cache.directory, bound) if bound else None
     if team.alone or not team.leads:
-        return PayloadFetcher(store, patience, cache=cache)
-    shared = SharedFetcher(store, patience, cache=cache)
-    shared.team = team
-    return shared
+        fetcher = PayloadFetcher(store, patience, cache=cache)
+    else:
+        fetcher = SharedFetcher(store, patience, cache=cache)
+        fetcher.team = team
+    fetcher.cameras = settings.learner.cameras
+    return fetcher
+
+
+def make_room(settings: Settings, patience: Patience) -> Room:
+    """Where frames lie on this machine; who writes them waits while it is full."""
+    cache = settings.cache
+    return Room(cache.directory / "frames", patience.wait_for_room, cache.image_bytes)
 
 
 def follow(settings: Settings, team: Team, stop: threading.Event) -> None:
@@ -105,8 +118,7 @@ def follow(settings: Settings, team: Team, stop: threading.Event) -> None:
     """
     patience = Patience(stop)
     payloads = make_fetcher(settings, ObjectStore(settings.s3), patience, team)
-    room = Room(settings.cache.directory / "frames", patience.wait_for_room)
-    follower = _Follower(team, payloads, room)
+    follower = _Follower(team, payloads, make_room(settings, patience))
     try:
         for message in _heard(team):
             follower.do(message)
@@ -142,6 +154,7 @@ class _Follower:
             self._core.close()
         document, tensors = unpack_json(snapshot)
         self._core = TrainingCore.restore(settings, document, tensors, room=self._room, team=self._team)
+        self._payloads.cameras = self._core.spec.cameras
         self._taken.clear()
 
     def _take(self, record: EpisodeRecord) -> None:
@@ -154,7 +167,8 @@ class _Follower:
                 return json.dumps({"error": "", "stopped": True}).encode()
             self._taken[record.episode_id] = episode
             widths = episode.frames.states.shape[1], episode.frames.actions.shape[1]
-            return json.dumps({"error": None, "widths": widths}).encode()
+            sizes = {name: track.size for name, track in episode.tracks.items()}
+            return json.dumps({"error": None, "widths": widths, "sizes": sizes}).encode()
 
         self._team.share(record.episode_id, look)
 

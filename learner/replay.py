@@ -253,10 +253,9 @@ class ReplayBuffer:
             mine = np.flatnonzero(np.isin(owners, self._team.mine))
             part, rows = replace(batch.only(mine), ranks=owners[mine]), rows[mine]
         anchors = self._gather(rows, part)
-        if not self._cameras:
-            return part
-        part = replace(part, images=self._cameras.take(anchors))
-        self._look_ahead(random, shares, task_weights)
+        if self._cameras:
+            part = replace(part, images=self._cameras.take(anchors))
+            self._look_ahead(random, shares, task_weights)
         return part
 
     @property
@@ -306,10 +305,7 @@ class ReplayBuffer:
         shares: npt.NDArray[np.float64],
         task_weights: npt.NDArray[np.float64] | None,
     ) -> None:
-        """Have the images decoded that the next batch holds, if nothing changes until then.
-
-        Where shares or admissions make it another one, only what differs is decoded when it is drawn.
-        """
+        """Have the images decoded that the next batch holds, if neither shares nor admissions make it another."""
         ghost = replace(self._batch, tasks=self._batch.tasks.copy(), online=self._batch.online.copy())
         places, entries = self._choose(copy.deepcopy(random), shares, task_weights, ghost)
         rows = places + self._bases[entries]
@@ -318,7 +314,7 @@ class ReplayBuffer:
         self._cameras.expect(rows + self._store.facts.take(rows)["skip"])
 
     def _gather(self, rows: npt.NDArray[np.int64], batch: Batch) -> npt.NDArray[np.int64]:
-        """Fill a batch; `rows` are those of the samples' facts, which say how far on the frames lie: rows of those."""
+        """Fill a batch; `rows` are those of the samples' facts, which say how far on the frames lie; those."""
         store = self._store
         # mode="clip" lets numpy write straight into `out`; targets past the end of the array are masked anyway.
         facts = store.facts.take(rows)

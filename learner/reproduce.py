@@ -18,12 +18,11 @@ from infra.settings import Settings
 from learner.checkpoint import CheckpointStore
 from learner.core import TrainingCore
 from learner.errors import JournalMissing, PayloadGone
-from learner.frames import Room
 from learner.journal import Journal, path_to
 from learner.machine import fingerprint
 from learner.patience import Patience
 from learner.policies.artifact import Arrays, unpack
-from learner.ranks import make_fetcher
+from learner.ranks import make_fetcher, make_room
 from learner.rerun import rerun
 from learner.resume import restore
 from learner.stream import EventStream
@@ -105,7 +104,7 @@ def replay(
         raise JournalMissing(f"{policy} has no version {version}; it has {_those(published)}")
     journal = Journal(store, policy, patience)
     payloads = make_fetcher(settings, store, patience, ALONE)
-    room = Room(settings.cache.directory / "frames", patience.wait_for_room)
+    room = make_room(settings, patience)
     try:
         core: TrainingCore | None = None
         path = path_to(version, published, journal)

@@ -66,6 +66,7 @@ def rerun(
         Stopped: a stop was asked for.
     """
     settings = LearnerSettings.model_validate_json(segment.config)
+    payloads.cameras = settings.cameras if core is None else core.spec.cameras
     entries = list(segment.entries)
     episodes = _episodes(segment.entries, payloads)
     if core is None:

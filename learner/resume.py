@@ -85,6 +85,7 @@ def restore(
 ) -> Resumed:
     """The core of a checkpoint, its buffer filled again; `room` is where the frames will lie."""
     core = TrainingCore.restore(settings, checkpoint.core, checkpoint.tensors, room=room, team=team)
+    payloads.cameras = core.spec.cameras
     resumed = Resumed(core, checkpoint.announcement, list(checkpoint.set_aside))
     for record, episode in payloads.take_all(core.episodes.held()):
         if isinstance(episode, BadPayload):

@@ -1,4 +1,4 @@
-"""What cameras saw in an episode, still encoded: fetched with its payload, cut at key frames, decoded when drawn."""
+"""What cameras saw in an episode, still encoded: fetched with its payload, cut at key frames."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Ints = npt.NDArray[np.int32]
 class Track:
     """What one camera saw in an episode's n steps.
 
-    size: height and width; None where there is no frame at all. groups: each once, as `infra.video_groups` has them;
-    group int32[n], the one that holds a step's frame, −1: there is none; place int32[n], which of its frames.
+    size: height and width; None where there is no frame at all. groups: each once, as `infra.video_groups` has
+    them; group int32[n], the one with a step's frame, −1: there is none; place int32[n], which of its frames.
     """
 
     size: tuple[int, int] | None

@@ -128,7 +128,7 @@ def image_shape(camera: Feature) -> tuple[int, int, int]:
     Raises:
         UnfitEpisode: it is no uint8[height, width, 3].
     """
-    if camera.dtype != "uint8" or len(camera.shape) != 3 or camera.shape[2] != 3:  # noqa: PLR2004
+    if camera.dtype != "uint8" or len(camera.shape) != 3 or camera.shape[2] != 3:
         raise UnfitEpisode(f"feature {camera.name!r} is {camera}; a policy sees uint8 (height, width, 3)")
     height, width, channels = camera.shape
     return height, width, channels

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.footage import View
 from infra.settings import LearnerSettings
 from learner.algorithms import make_algorithm
-from learner.errors import InvalidArtifact
+from learner.errors import InvalidArtifact, UnfitEpisode
 from learner.policies import Inference, load_policy
 from learner.policies.artifact import pack, unpack
 from learner.policies.base import POSITIVE, UNCONDITIONED, PolicySpec
@@ -24,8 +25,15 @@ from schemas.events import Feature
 
 
 def spec(
-    *, state: int = 5, action: int = 2, chunk: int = 4, hidden: tuple[int, ...] = (16, 16), **changes: object
+    *,
+    state: int = 5,
+    action: int = 2,
+    chunk: int = 4,
+    hidden: tuple[int, ...] = (16, 16),
+    cameras: tuple[tuple[int, int], ...] = (),
+    **changes: object,
 ) -> PolicySpec:
+    """`cameras`: height and width of each."""
     random = np.random.default_rng(7)
 
     def floats(low: float, high: float, size: int) -> tuple[float, ...]:
@@ -34,7 +42,12 @@ def spec(
     return PolicySpec(
         architecture="flow-transformer",
         hidden=hidden,
-        features=(Feature(name="state", shape=(state,)), Feature(name="action", shape=(action,))),
+        features=(
+            Feature(name="state", shape=(state,)),
+            Feature(name="action", shape=(action,)),
+            *(Feature(name=f"eye-{n}", dtype="uint8", shape=(*size, 3)) for n, size in enumerate(cameras)),
+        ),
+        cameras=tuple(f"eye-{n}" for n in range(len(cameras))),
         chunk=chunk,
         fps=10.0,
         tasks=("lift", "push"),
@@ -54,7 +67,6 @@ def batch(of: PolicySpec, seed: int = 0, size: int = 8) -> Batch:
     random = np.random.default_rng(seed)
     mask = np.ones((size, of.chunk), np.float32)
     mask[::2, 1:] = 0
-    shape = (size, *of.camera) if of.camera else None
     return Batch(
         states=random.normal(size=(size, of.state_size)).astype(np.float32),
         tasks=random.integers(2, size=size),
@@ -63,7 +75,10 @@ def batch(of: PolicySpec, seed: int = 0, size: int = 8) -> Batch:
         mask=mask,
         weights=np.ones(size, np.float32),
         advantages=np.zeros(size, np.float32),
-        images=None if shape is None else random.integers(256, size=shape).astype(np.uint8),
+        images={
+            name: View(random.integers(256, size=(size, *shape)).astype(np.uint8), np.arange(size) % 3 != 1)
+            for name, shape in of.camera_shapes.items()
+        },
     )
 
 
@@ -74,7 +89,8 @@ def batch(of: PolicySpec, seed: int = 0, size: int = 8) -> Batch:
     chunk=st.integers(1, 4),
     layers=st.integers(1, 2),
     width=st.sampled_from([6, 8, 16]),
-    camera=st.sampled_from([None, (9, 12, 3), (8, 8, 1)]),
+    cameras=st.sampled_from([(), ((9, 12),), ((8, 8), (12, 6))]),
+    absent=st.booleans(),
     conditioned=st.booleans(),
     seed=st.integers(0, 1000),
 )
@@ -85,22 +101,25 @@ def test_robot_plans_what_the_trained_network_plans(
     chunk: int,
     layers: int,
     width: int,
-    camera: tuple[int, int, int] | None,
+    cameras: tuple[tuple[int, int], ...],
+    absent: bool,
     conditioned: bool,
     seed: int,
 ) -> None:
     of = spec(
-        state=state, action=action, chunk=chunk, hidden=(width,) * layers, camera=camera, conditioned=conditioned
+        state=state, action=action, chunk=chunk, hidden=(width,) * layers, cameras=cameras, conditioned=conditioned
     )
     policy = load_policy(artifact(of, seed))
     assert isinstance(policy, FlowPolicy)
     seen = batch(of, seed, size=1)
-    image = None if seen.images is None else seen.images[0]
+    if absent and seen.images:
+        seen.images["eye-0"].present[0] = False
+    images = {name: view.images[0] if view.present[0] else None for name, view in seen.images.items()}
     noise = policy.noise(seen.states[0], of.tasks[seen.tasks[0]])
     told = replace(seen, indicators=np.array([POSITIVE]))
     with torch.no_grad():
         expected = FlowNetwork(of, seed).plan(told, torch.from_numpy(noise[None]))[0].numpy()
-    planned = policy.act(seen.states[0], of.tasks[seen.tasks[0]], image)
+    planned = policy.act(seen.states[0], of.tasks[seen.tasks[0]], images)
     assert planned.shape == (chunk, action)
     assert planned.dtype == np.float32
     np.testing.assert_allclose(planned, expected, rtol=1e-3, atol=1e-4)
@@ -157,15 +176,39 @@ def test_training_finds_the_actions_and_keeps_two_ways_apart() -> None:
 
 
 def test_a_camera_is_needed_where_it_was_trained_with() -> None:
-    of = spec(camera=(8, 8, 3))
+    of = spec(cameras=((8, 8),))
     policy, state = load_policy(artifact(of)), np.zeros(5, np.float32)
-    for image in (None, np.zeros((8, 8, 1), np.uint8)):
-        with pytest.raises(ValueError, match=r"\(8, 8, 3\)"):
-            policy.act(state, "lift", image)
+    for images in (None, {"eye-1": np.zeros((8, 8, 3), np.uint8)}, {"eye-0": np.zeros((8, 9, 3), np.uint8)}):
+        with pytest.raises(ValueError, match=r"'eye-0'.*\(8, 8, 3\)"):
+            policy.act(state, "lift", images)
+    black, blind = (policy.act(state, "lift", {"eye-0": image}) for image in (np.zeros((8, 8, 3), np.uint8), None))
+    assert np.abs(black - blind).max() > 1e-4
     network = FlowNetwork(of, 1)
     with pytest.raises(ValueError, match="no images"):
-        network.losses(replace(batch(of), images=None), torch.Generator())
+        network.losses(replace(batch(of), images={}), torch.Generator())
     assert np.isfinite(network.losses(batch(of), torch.Generator()).detach().numpy()).all()
+
+
+def test_what_an_absent_image_holds_has_no_part_in_the_loss() -> None:
+    of = spec(cameras=((8, 8),))
+    network, one, other = FlowNetwork(of, 1), batch(of), batch(of)
+    view = other.images["eye-0"]
+    view.images[~view.present] = 7
+    first, second = (network.losses(b, torch.Generator().manual_seed(0)) for b in (one, other))
+    np.testing.assert_array_equal(first.detach().numpy(), second.detach().numpy())
+    gradients = torch.autograd.grad(first.sum(), network.parameters(), allow_unused=True)
+    moved = dict(zip(network.names(), gradients, strict=True))
+    assert moved["camera.0.absent"].abs().max() > 0
+    assert moved["camera.0.0.weight"].abs().max() > 0
+
+
+def test_a_camera_that_shows_no_colour_images_is_refused() -> None:
+    depth = Feature(name="depth", dtype="uint16", shape=(8, 8))
+    of = spec().model_copy(update={"features": (*spec().features, depth), "cameras": ("depth",)})
+    with pytest.raises(UnfitEpisode, match=r"uint8 \(height, width, 3\)"):
+        FlowNetwork(of, 1)
+    with pytest.raises(UnfitEpisode, match="no feature 'depth'"):
+        of.require_fit(of.features[:2], 10.0)
 
 
 def test_wrong_shapes_and_uneven_layers_are_refused() -> None:
