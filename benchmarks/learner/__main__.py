@@ -1,5 +1,7 @@
 """`make bench-learner`: the learner's loader beside the same batches from arrays in memory; what its index costs.
 
+With a camera (`seen`) it stands beside bare decoding.
+
 Rounds are interleaved, each with all of its kinds in turn; the verdict is a ratio within the run. That both give
 the same batches, bit for bit, is looked at first.
 """
@@ -7,7 +9,6 @@ the same batches, bit for bit, is looked at first.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import threading
@@ -19,7 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.learner.in_memory import InMemory
+from benchmarks.learner.intervals import interval
 from benchmarks.learner.made_up import TASKS, episodes, record, spec
+from benchmarks.learner.seen import seeing
 from benchmarks.materializer.report import Report
 from infra.local.stack import Stack
 from infra.object_store import ObjectStore
@@ -41,19 +44,24 @@ _SHARES = np.full(len(TASKS), 0.5)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; exit code 1 if the ratio misses its target."""
+    """Measure; exit code 1 if a ratio misses its target."""
     options = _options(arguments)
-    report = Report()
+    report, ratio = Report(), float("inf")
     with tempfile.TemporaryDirectory(prefix="bench-learner-", dir=options.data) as folder:
         if options.index:
             _index(options, report, Path(folder))  # first, in memory that nobody used before
-        made = list(episodes(options.episodes, options.steps, options.state, options.action))
-        policy = spec(options.state, options.action, options.chunk)
-        ratio = _drawing(options, report, policy, made, Path(folder))
-        _reading(options, report, made, Path(folder))
+        if options.episodes:
+            made = list(episodes(options.episodes, options.steps, options.state, options.action))
+            policy = spec(options.state, options.action, options.chunk)
+            ratio = _drawing(options, report, policy, made, Path(folder))
+            report.say(f"loader / memory: {ratio:.2f}, target {TARGET}")
+            _reading(options, report, made, Path(folder))
+        if options.videos:
+            seen = seeing(options, report, Path(folder))
+            report.say(f"loader with a camera / PyAV: {seen:.2f}, target {TARGET}")
+            ratio = min(ratio, seen)
     if options.report:
         report.write(options.report, "make bench-learner", append=True)
-    report.say(f"loader / memory: {ratio:.2f}, target {TARGET}")
     return 0 if ratio >= TARGET else 1
 
 
@@ -202,16 +210,6 @@ def _require_equal(
             np.testing.assert_array_equal(getattr(found, field.name), getattr(wanted, field.name))
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, and order statistics between which the true median lies with 95 % (of fewer than 6: all values)."""
-    ordered = sorted(values)
-    count = len(ordered)
-    # The number of values below the median is binomial; normal approximation, rounded outwards.
-    reach = int(np.ceil(0.98 * np.sqrt(count) + 0.5))
-    low, high = max(0, count // 2 - reach), min(count - 1, (count - 1) // 2 + reach)
-    return statistics.median(ordered), ordered[low], ordered[high]
-
-
 def _anonymous() -> int:
     """Bytes of this process's memory that no file stands behind."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -224,7 +222,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.learner", description=__doc__)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--draws", type=int, default=1000, help="batches of a round")
-    parser.add_argument("--episodes", type=int, default=2000)
+    parser.add_argument("--episodes", type=int, default=2000, help="0: only with a camera")
     parser.add_argument("--steps", type=int, default=_FRAMES_OF_AN_EPISODE)
     parser.add_argument("--state", type=int, default=32)
     parser.add_argument("--action", type=int, default=14)
@@ -232,6 +230,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=4)
     parser.add_argument("--read", type=int, default=1000, help="payloads that are read")
     parser.add_argument("--index", type=int, default=1_000_000, help="episodes of the index; 0: not measured")
+    parser.add_argument("--videos", type=int, default=20, help="episodes with a camera; 0: not measured")
+    parser.add_argument("--image", type=int, default=224, help="height and width of its images")
+    parser.add_argument("--image-batch", type=int, default=64)
+    parser.add_argument("--image-rounds", type=int, default=9)
     parser.add_argument("--data", type=Path, default=None, help="directory on a disk; by default a temporary one")
     parser.add_argument("--report", type=Path, default=None, help="append the tables to this file")
     return parser.parse_args(arguments)

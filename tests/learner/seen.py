@@ -81,8 +81,8 @@ def see(
             writer.add(images[step] if codec == H264 else images[step, ..., 0].astype(np.uint16))
         data = writer.finish()
         if altered:
-            at = data.index(b"mdat") + 200
-            data = data[:at] + bytes(300) + data[at + 300 :]
+            at = data.index(b"mdat") + 1_300  # behind the encoder's name, in the first image
+            data = data[:at] + bytes(600) + data[at + 600 :]
         digest = sha256_hex(data)
         uri = f"s3://{bucket}/frames/{made.event.episode_id}/{digest}.{'mp4' if codec != FFV1 else 'mkv'}"
         where: dict[str, object] = {"uri": None, "data": data} if inline else {"uri": uri, "data": None}

@@ -141,8 +141,8 @@ def test_frames_that_cannot_be_decoded_count_as_dropped_alike_with_and_without_k
         buffer = ReplayBuffer(spec, 16, room=Room(tmp_path, image_bytes=bound))
         buffer.add(loaded(made), everything(made.episode))
         random = np.random.default_rng(0)
-        found = [buffer.sample(random, SHARES).images["wrist"] for _ in range(12)]
-        views.append([(view.images.copy(), view.present.copy()) for view in found])
+        drawn = (buffer.sample(random, SHARES).images["wrist"] for _ in range(12))
+        views.append([(view.images.copy(), view.present.copy()) for view in drawn])
         buffer.close()
     present = np.concatenate([present for _, present in views[0]])
     assert 0 < present.sum() < len(present)
