@@ -85,7 +85,8 @@ class GroupDecoder:
             for number, frame in enumerate(self._frames(context, wanted)):
                 if frame.is_corrupt or frame.pts != number:
                     return
-                yield self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+                image: Any = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+                yield image
         except (FFmpegError, ValueError):
             return
         context.flush_buffers()

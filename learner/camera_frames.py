@@ -114,14 +114,14 @@ class CameraFrames:
     def expect(self, rows: npt.NDArray[np.int64]) -> None:
         """Begin to decode what will probably be taken next, in this order."""
         self._forget_begun()
-        view = View(*(part[: len(rows)] for part in (self._views[1].images, self._views[1].present)))
+        view = _first(self._views[1], len(rows))
         self._begun = _Begun(rows, view, self._begin(rows, np.arange(len(rows)), view))
 
     def take(self, rows: npt.NDArray[np.int64]) -> View:
         """What these rows show, in their order. It is written again by the `expect` after the next."""
         self._views.reverse()
         begun, self._begun = self._begun, None
-        view = View(*(part[: len(rows)] for part in (self._views[0].images, self._views[0].present)))
+        view = _first(self._views[0], len(rows))
         other = np.ones(len(rows), np.bool_)
         if begun is not None:
             begun.wait()
@@ -197,6 +197,10 @@ class CameraFrames:
         if decoder is None:
             decoder = self._local.decoder = GroupDecoder()
         return decoder  # type: ignore[no-any-return]
+
+
+def _first(view: View, count: int) -> View:
+    return View(view.images[:count], view.present[:count])
 
 
 def _empty_view(size: int, shape: tuple[int, int, int]) -> View:

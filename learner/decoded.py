@@ -62,7 +62,7 @@ class DecodedImages:
                 return False
             before = self._writes[slot]
         try:
-            done = os.preadv(self._file, [memoryview(into).cast("B")], slot * self._size)
+            done = os.preadv(self._file, [into.data], slot * self._size)
         except OSError:
             return False
         with self._lock:

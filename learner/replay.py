@@ -318,7 +318,7 @@ class ReplayBuffer:
         store = self._store
         # mode="clip" lets numpy write straight into `out`; targets past the end of the array are masked anyway.
         facts = store.facts.take(rows)
-        anchors = rows + facts["skip"]
+        anchors: npt.NDArray[np.int64] = rows + facts["skip"]
         np.take(store.states, anchors, axis=0, out=batch.states, mode="clip")
         np.take(store.actions, anchors[:, None] + self._ahead, axis=0, out=batch.actions, mode="clip")
         np.less(self._ahead, facts["left"][:, None], out=batch.mask, casting="unsafe")

@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -62,17 +63,17 @@ def seeing(options: argparse.Namespace, report: Report, folder: Path) -> float:
 
     for number in range(options.image_rounds):
         random = np.random.default_rng(number)
-        measure(_KINDS[0], lambda: _in_order(video, options.videos), frames)
+        measure(_KINDS[0], partial(_in_order, video, options.videos), frames)
         buffer = _filled(policy, options.image_batch, made, Room(folder / "images", image_bytes=2**40))
         before = buffer.memory()["disk"]
         for kind in _KINDS[1:3]:
-            measure(kind, lambda b=buffer, r=random: _draw(b, r, frames, options.image_batch), frames)
+            measure(kind, partial(_draw, buffer, random, frames, options.image_batch), frames)
         disk = buffer.memory()["disk"] - before
         buffer.close()
         places = random.integers(options.steps, size=some).tolist()
-        measure(_KINDS[3], lambda p=places: _at_random(video, p), some)
+        measure(_KINDS[3], partial(_at_random, video, places), some)
         buffer = _filled(policy, options.image_batch, made, Room(folder / "images", image_bytes=0))
-        measure(_KINDS[4], lambda b=buffer, r=random: _draw(b, r, some, options.image_batch), some)
+        measure(_KINDS[4], partial(_draw, buffer, random, some, options.image_batch), some)
         encoded = buffer.memory()["disk"]
         buffer.close()
     ratios = {
@@ -122,10 +123,10 @@ def _video(steps: int, size: int) -> Video:
             writer.add(np.clip(image, 0, 255).astype(np.uint8))
         segments.append(writer.finish())
         groups += cut_segment(segments[-1], H264).groups
-    step = np.arange(steps, dtype=np.int32)
+    numbers = np.arange(steps, dtype=np.int32)
     if _SEGMENT % GROUP:
         raise ValueError("groups of a segment are counted through here")
-    return Video(segments, Track((size, size), tuple(groups), step // GROUP, step % GROUP))
+    return Video(segments, Track((size, size), tuple(groups), numbers // GROUP, numbers % GROUP))
 
 
 def _filled(policy: PolicySpec, batch: int, made: list[Episode], room: Room) -> ReplayBuffer:
@@ -160,9 +161,11 @@ def _at_random(video: Video, steps: list[int]) -> None:
         number, wanted = divmod(step, _SEGMENT)
         with av.open(io.BytesIO(video.segments[number]), "r") as container:
             stream = container.streams.video[0]
-            unit = 1 / (stream.time_base * stream.average_rate)
-            container.seek(int(wanted * unit), stream=stream)
+            if stream.time_base is None or stream.average_rate is None:
+                raise RuntimeError("a segment without a rate")
+            time_of = int(wanted / (stream.time_base * stream.average_rate))
+            container.seek(time_of, stream=stream)
             for frame in container.decode(stream):
-                if frame.pts >= wanted * unit:
+                if frame.pts is not None and frame.pts >= time_of:
                     frame.to_ndarray(format="rgb24")
                     break

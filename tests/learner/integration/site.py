@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +21,11 @@ from infra.object_store import ObjectStore
 from infra.policies.keys import key_settings, write_pair
 from infra.registry import Registry
 from infra.settings import load_settings
+from learner.patience import Patience
 from schemas import codec
 from schemas.events import Event, Heartbeat, PolicyVersion, TrainingLineage, TrainingProgress
 from schemas.topics import (
+    EPISODE_TOPICS,
     POLICY_VERSIONS,
     ROBOT_STATUS,
     TOPICS,
@@ -100,6 +103,15 @@ class Site:
             return found if found and found[-1].version >= version else []
 
         return wait_for(announced, timeout)
+
+    @contextmanager
+    def materializer(self) -> Iterator[None]:
+        """`sop materialize` runs."""
+        admin, group = ClusterAdmin(self.settings.kafka), self.settings.materializer.group
+        topics = [TOPICS[name] for name in EPISODE_TOPICS]
+        Patience(threading.Event()).call("Kafka", lambda: admin.ensure_first_offsets(group, topics))
+        with self.learner("materializer", command=("sop", "materialize")):
+            yield
 
     @contextmanager
     def learner(

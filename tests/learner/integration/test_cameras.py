@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STEPS, SIZE = 24, 32
 VECTORS = (Feature(name="state", shape=(3,)), Feature(name="action", shape=(2,)))
 WRIST = Feature(name="wrist", dtype="uint8", shape=(SIZE, SIZE, 3))
-DEPTH = Feature(name="depth", dtype="uint16", shape=(8, 8))
+DEPTH = Feature(name="depth", dtype="uint16", shape=(16, 16))
 FEATURES = (*VECTORS, WRIST, DEPTH)
 SETTINGS = {
     "ARCHITECTURE": "flow-transformer",
@@ -44,7 +44,7 @@ def record(
     client: RobotClient, number: int, source: EpisodeSource, features: tuple[Feature, ...] = FEATURES
 ) -> str:
     """An episode whose camera misses two steps; online ones are corrected by a human throughout."""
-    seen, depths = scene(STEPS, SIZE, seed=number), depth(STEPS, 8, 8)
+    seen, depths = scene(STEPS, SIZE, seed=number), depth(STEPS, 16, 16)
     random = np.random.default_rng(number)
     with client.episode(
         task="push", instruction="", features=features, source=source, fps=20.0, max_steps=100
@@ -58,7 +58,7 @@ def record(
                 episode.step(state=state, action=np.tanh(state[:2]), frames=frames)
 
         if source is EpisodeSource.ONLINE:
-            with episode.intervention(operator="ada"):
+            with episode.intervention(operator="ada", reason=""):
                 play()
         else:
             play()
@@ -75,7 +75,7 @@ def test_a_fleet_with_cameras_trains_a_policy_that_sees_and_its_versions_come_ou
 ) -> None:
     site = own_site
     settings = {**SETTINGS}
-    with site.learner("materializer", command=("sop", "materialize")):
+    with site.materializer():
         with RobotClient(site.settings, "robot-1", tmp_path / "robot-1", close_timeout=60.0) as client:
             ids = [record(client, n, EpisodeSource.DEMONSTRATION) for n in range(2)]
             ids += [record(client, 10 + n, EpisodeSource.ONLINE) for n in range(2)]
@@ -133,7 +133,7 @@ def fly(site: Site, tmp_path: Path) -> None:
 
 
 def test_cameras_that_nobody_asked_for_are_no_part_of_the_policy(site: Site, tmp_path: Path) -> None:
-    with site.learner("materializer-2", command=("sop", "materialize")):
+    with site.materializer():
         with RobotClient(site.settings, "robot-5", tmp_path / "robot-5", close_timeout=60.0) as client:
             ids = {record(client, n, EpisodeSource.DEMONSTRATION) for n in range(2)}
         wait_for(lambda: announced(site) >= ids)
