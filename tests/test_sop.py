@@ -162,6 +162,14 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(
     assert re.fullmatch(f"error: {line}\n", result.output), result.output
 
 
+def test_a_backfill_is_one_process_and_says_so_to_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(app, ["backfill", "--policy", "new"])
+    assert result.exit_code == 2
+    [line] = result.output.strip().splitlines()
+    assert "torchrun started 2" in line
+
+
 def test_a_secret_in_the_wrong_place_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOP_S3__SECRET_ACCESS_KEY__X", "hush-hush")
     monkeypatch.setenv("SOP_CLICKHOUSE", "hush-hush")

@@ -23,6 +23,7 @@ from learner.kept import keep_all
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.replay import Batch, ReplayBuffer, Selection
+from learner.team import Team
 from learner.tracks import tracks_of
 from schemas.events import Feature
 from schemas.frames import FFV1
@@ -114,6 +115,20 @@ def test_kept_images_change_the_batches_by_nothing_and_keep_to_their_bound(tmp_p
     assert len({image.tobytes() for batch in wanted for image in batch}) > 30
     for bound in (4 * IMAGE, 2**30):
         np.testing.assert_array_equal(drawn(bound), wanted)
+
+
+def test_who_sees_draws_the_samples_that_one_without_cameras_draws(tmp_path: Path) -> None:
+    blind = ReplayBuffer(SPEC.model_copy(update={"cameras": ()}), 16, room=Room(tmp_path))
+    with buffer_of(Room(tmp_path)) as seeing:
+        for made in MADE:
+            seeing.add(loaded(made), everything(made.episode))
+            blind.add(made.episode, everything(made.episode))
+        one, other = (np.random.default_rng(5) for _ in range(2))
+        for _ in range(5):
+            wanted = blind.sample(other, SHARES)
+            assert wanted.images == {}
+            np.testing.assert_array_equal(seeing.sample(one, SHARES).states, wanted.states)
+    blind.close()
 
 
 def test_only_what_is_selected_is_drawn_and_an_episode_without_any_frame_shows_nothing(tmp_path: Path) -> None:
@@ -235,13 +250,16 @@ def test_demonstrations_that_wait_on_disk_keep_what_was_seen(tmp_path: Path) -> 
         np.testing.assert_array_equal(found.frames.states, wanted.frames.states)
 
 
-def test_a_restored_core_that_sees_goes_on_bit_for_bit_and_what_is_seen_matters(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_restored_core_that_sees_goes_on_bit_for_bit_and_what_is_seen_matters(
+    tmp_path: Path, ranks: int
+) -> None:
     settings = LearnerSettings(
         architecture="flow-transformer", hidden=(8,), batch_size=8, cameras=("wrist",), hg_autonomous_weight=1.0
     )
 
     def core(episodes: Sequence[Episode], bound: int = 2**30) -> TrainingCore:
-        made = TrainingCore(settings, SPEC, room=Room(tmp_path, image_bytes=bound))
+        made = TrainingCore(settings, SPEC, room=Room(tmp_path, image_bytes=bound), team=Team(ranks))
         for episode in episodes:
             made.admit(episode)
         return made
@@ -250,7 +268,7 @@ def test_a_restored_core_that_sees_goes_on_bit_for_bit_and_what_is_seen_matters(
     one = core(episodes)
     for _ in range(4):
         one.update(online=True)
-    other = TrainingCore.restore(settings, *one.snapshot(), room=Room(tmp_path, image_bytes=0))
+    other = TrainingCore.restore(settings, *one.snapshot(), room=Room(tmp_path, image_bytes=0), team=Team(ranks))
     for episode in episodes:
         other.refill(episode)
     for _ in range(4):
