@@ -83,7 +83,7 @@ class DecodedImages:
                 self._complained = True
                 _log.warning("decoded_images_not_kept", error=str(error))
         with self._lock:
-            if done == self._size:
+            if done == self._size and place not in self._places.get(group, {}):  # two may have had the same
                 self._owners[slot] = group, place
                 self._places.setdefault(group, {})[place] = slot
             else:

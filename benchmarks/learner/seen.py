@@ -106,8 +106,8 @@ def seeing(options: argparse.Namespace, report: Report, folder: Path) -> float:
         f"{options.videos} episodes of {options.steps} steps, images of {options.image}×{options.image}, H.264 "
         f"with a key frame each {GROUP}, batches of {options.image_batch}; {options.image_rounds} interleaved "
         f"rounds of {frames:,} samples ({some:,} at random and where not all are kept). Time is that of the "
-        f"process, all its threads together. PyAV in order decodes each segment once, from memory; at random it opens a "
-        f"sample's segment, seeks its key frame and decodes up to it. On disk a frame takes "
+        f"process, all its threads together. PyAV in order decodes each segment once, from memory; at random it "
+        f"opens a sample's segment, seeks its key frame and decodes up to it. On disk a frame takes "
         f"{encoded / frames / 1e3:.1f} KB encoded, with its vectors, and {disk / frames / 1e3:.0f} KB kept; in "
         f"memory nothing.",
     )
