@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from infra.clock import Clock
-from infra.local.files import sync_folder
+from infra.files import write_atomically
 from producers.errors import DataDirBusy
 
 _EPOCH_FILE = "boot_epoch"
@@ -48,7 +48,7 @@ class DataDir:
         path = self.path / _EPOCH_FILE
         stored = _read(path)
         epoch = max(stored + 1, (clock.now() - _UNIX) // timedelta(milliseconds=1))
-        _write_durably(path, f"{epoch}\n")
+        write_atomically(path, f"{epoch}\n")
         return epoch
 
     def release(self) -> None:
@@ -67,13 +67,3 @@ def _read(path: Path) -> int:
             f"{path} holds {text[:40]!r}, not a boot epoch; write the highest boot_epoch that ClickHouse knows of "
             f"this robot into it"
         ) from error
-
-
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)

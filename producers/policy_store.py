@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from infra.local.files import sync_folder, write_atomically
+from infra.files import sync_folder, write_atomically
 from infra.policies.announced import Announced, announced_from_json
 from producers.errors import PolicyRefused
 from schemas.errors import SchemaError
@@ -136,7 +136,6 @@ class PolicyStore:
     def save_rollout(self, announced: Announced[PolicyRollout]) -> None:
         """Remember it for the next boot; durable when this returns."""
         write_atomically(self._directory / _ROLLOUT, announced.to_json())
-        sync_folder(self._directory)
 
     def active(self) -> Announced[PolicyVersion] | None:
         """What ran last, not verified."""
@@ -145,7 +144,6 @@ class PolicyStore:
     def save_active(self, announced: Announced[PolicyVersion]) -> None:
         """Remember what runs; durable when this returns."""
         write_atomically(self._directory / _ACTIVE, announced.to_json())
-        sync_folder(self._directory)
 
     def _path(self, announcement: PolicyVersion) -> Path:
         # Zero-padded so that names sort by version; the digest, so that a re-made version is another file.

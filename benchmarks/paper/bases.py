@@ -13,7 +13,7 @@ from benchmarks.paper.program import HG_DAGGER, Base, Program
 from benchmarks.paper.result import Result
 from benchmarks.paper.site import WHOLE, UnitFailed, base_home, copy, running
 from examples.metaworld.expert import TakeoverRule
-from infra.local.files import write_atomically
+from infra.files import write_atomically
 
 _TRAIN_SECONDS = 1800.0
 # Seeds of extra demonstrations are other than those of all fleets and bases.

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.paper.program import Program, Unit
-from infra.local.files import write_atomically
+from infra.files import write_atomically
 
 
 class _Record(BaseModel):

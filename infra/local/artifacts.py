@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.files import sync_folder
+from infra.files import sync_folder
 from infra.local.progress import say, step
 
 

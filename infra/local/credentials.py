@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.local.files import write_atomically
+from infra.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dotenv import dotenv_values
 
-from infra.local.files import write_atomically
+from infra.files import write_atomically
 from infra.local.object_store.server import REGION
 from infra.local.registry.server import API
 from infra.local.server import HOST, Site

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from infra.files import write_atomically
 from infra.local.artifacts import cache_home
-from infra.local.files import write_atomically
 
 # Below Linux's range for outgoing connections (32768-60999), so that no client of somebody's takes a port while
 # its server is down for a restart.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from infra.local.files import write_atomically
+from infra.files import write_atomically
 
 STARTING, RUNNING, STOPPED, DEAD = "starting", "running", "stopped", "dead"
 SUPERVISOR, EMBEDDED = "supervisor", "embedded"

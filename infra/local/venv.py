@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from infra.files import write_atomically
 from infra.local.artifacts import Artifact, BuildError, ensure, locked
 from infra.local.progress import run, step
 
@@ -48,7 +49,7 @@ def install(root: Path) -> None:
             # The build backend came with dev.txt, so that building the project itself fetches nothing.
             options = ["--quiet", "--no-deps", "--no-build-isolation", "--offline"]
             run([uv, "pip", "install", *options, "--editable", str(root)], cwd=root, env=variables)
-            _write_durably(stamp, fingerprint)
+            write_atomically(stamp, fingerprint)
 
 
 def lock_requirements(root: Path) -> None:
@@ -115,10 +116,3 @@ def _fingerprint(root: Path) -> str:
     for name in ("pyproject.toml", "requirements/dev.txt", "requirements/uv.txt"):
         digest.update((root / name).read_bytes())
     return digest.hexdigest() + "\n"
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local.files import sync_folder
+from infra.files import write_atomically
 from producers.frames.camera import Camera
 from schemas.events import FrameSegment, FramesRecorded, StepRange
 from schemas.frames import INLINE_BYTES, SUFFIX, ranges_of, steps_of
@@ -128,14 +128,7 @@ class EpisodeFolder:
             OSError: the disk refuses; the segment does not count.
         """
         segment = Segment(camera, codec, hashlib.sha256(data).hexdigest(), len(data), tuple(steps))
-        path = self.file(segment)
-        try:
-            _write_synced(path.with_suffix(".new"), data)
-            path.with_suffix(".new").replace(path)
-            sync_folder(self.path)
-        except OSError:
-            path.with_suffix(".new").unlink(missing_ok=True)
-            raise
+        write_atomically(self.file(segment), data)
         ranges = [[part.first, part.last] for part in ranges_of(segment.steps)]
         line = {"camera": camera, "codec": codec, "sha256": segment.sha256, "size": segment.size, "steps": ranges}
         with (self.path / "manifest.jsonl").open("a") as file:
@@ -267,10 +260,3 @@ class FrameDirectory:
     def used_bytes(self) -> int:
         """Bytes of all frames."""
         return sum(self.episode(name).used_bytes() for name in self.episodes())
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -16,6 +16,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import InfraError
+from infra.files import write_atomically
 from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.recovery import writer_schema
 from producers.spool.segment import Kind
@@ -68,10 +69,8 @@ class KnownIds:
         if ids == self._ids:
             return
         self._ids = ids
-        draft = self._path.with_suffix(".new")
         try:
-            draft.write_text(_Known(registry=self._registry, ids=ids).model_dump_json(indent=1))
-            draft.replace(self._path)
+            write_atomically(self._path, _Known(registry=self._registry, ids=ids).model_dump_json(indent=1))
         except OSError as error:
             _log.warning("schema_ids_not_kept", path=str(self._path), error=str(error))
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local.files import sync_folder
+from infra.files import sync_folder
 from producers.spool.framing import Stored, find, pack, unpack
 
 DRAFT = "draft"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.files import write_atomically
 from infra.local import control
-from infra.local.files import write_atomically
 from infra.local.stack import Stack
 from infra.policies.keys import key_settings, write_pair
 from infra.settings import Settings, load_settings

@@ -9,9 +9,9 @@ import struct
 import uuid
 from pathlib import Path
 
+from infra.files import write_atomically
 from infra.local import java
 from infra.local.artifacts import Artifact
-from infra.local.files import write_atomically
 from infra.local.server import HOST, NotReadyError, Site
 
 VERSION = "4.3.1"
