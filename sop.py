@@ -23,7 +23,7 @@ from consumers.console.command import console
 from infra.clock import SystemClock
 from infra.command import settings_or_fail as _settings
 from infra.command import wait_or_fail as _ready
-from infra.errors import InfraError, SettingMissing
+from infra.errors import InfraError, SettingInvalid
 from infra.health import Health, HealthServer
 from infra.lifecycle import stop_on_signals
 from infra.local.cli import app as stack_app
@@ -170,7 +170,7 @@ def backfill(
             typer.echo(f"{policy} version {done.version}: {done.sha256}")
     except Stopped:
         fail("stopped; the same command goes on")
-    except (LineExists, SettingMissing) as error:
+    except (LineExists, SettingInvalid) as error:
         fail(str(error), code=2)
     except (InfraError, LearnerError, SchemaError, ClickHouseError) as error:
         fail(str(error).splitlines()[0])
@@ -324,7 +324,7 @@ def _serve(process: str, run: Run, servers: list[str]) -> None:
         health.set_ready(True)
         if not stop.is_set():
             run(settings, stop, health)
-    except (SettingMissing, KeyUnusable, OtherAlgorithm) as error:
+    except (SettingInvalid, KeyUnusable, OtherAlgorithm) as error:
         fail(f"{process}: {error}", code=2)
     except (InfraError, SchemaError, OSError) as error:
         fail(f"{process}: {error}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import typer
 from pydantic import ValidationError
 
-from infra.errors import InfraError
+from infra.errors import InfraError, SettingInvalid
 from infra.settings import Settings, UnknownSettings, anything_set, env_file, explain, load_settings
 from infra.terminal import fail
 
@@ -33,7 +33,10 @@ def no_settings() -> str:
 
 
 def wait_or_fail(settings: Settings, servers: Iterable[str], stop: threading.Event | None = None) -> None:
-    """Wait for servers by name (`infra.readiness.probes`); one that stays away ends the command."""
+    """Wait for servers by name (`infra.readiness.probes`); one that stays away ends the command.
+
+    A setting that a client cannot work with ends it with exit code 2.
+    """
     from infra.readiness import probes, wait_for  # noqa: PLC0415 - not needed to say `--help`
 
     available = probes(settings)
@@ -45,5 +48,7 @@ def wait_or_fail(settings: Settings, servers: Iterable[str], stop: threading.Eve
             timeout=settings.startup_timeout,
             stop=stop or threading.Event(),
         )
+    except SettingInvalid as error:
+        fail(str(error), code=2)
     except InfraError as error:
         fail(str(error))

@@ -8,12 +8,14 @@ InfraError
 │   ├── ClickHouseUnavailable
 │   └── DiskFull            this machine has no room: an operator frees some, the work goes on
 ├── AccessRefused           a server answers, and lets us in under no such name and password
-├── SettingMissing          a setting that has no default is needed for this
+├── SettingInvalid          a client cannot work with a setting: wrong use, like what settings refuse themselves
+│   └── SettingMissing      a setting that has no default is needed for this
 ├── ObjectMissing           there is no such object
 ├── RowsRefused             ClickHouse takes none of these rows for what is in them
 ├── SpillUnusable           files of open episodes cannot be written where the settings say, or read again
 ├── TransactionAborted      the transaction left no trace: do the work again
 ├── ProducerFenced          another process took over: this producer is finished
+├── GroupRefused            the brokers do not take us into a group: they lack what it needs, or it is full
 ├── OffsetsExpired          the log no longer holds what was not yet read
 └── DeploymentConflict      the cluster is not what the repository describes, and must not be bent
 """
@@ -47,7 +49,11 @@ class AccessRefused(InfraError):
     """A server knows neither our name nor our password. Fatal: the settings are wrong."""
 
 
-class SettingMissing(InfraError):
+class SettingInvalid(InfraError):
+    """A setting that only its client could judge. Wrong use: the text names it."""
+
+
+class SettingMissing(SettingInvalid):
     """A setting without a default is needed for this. Wrong use: the text names it."""
 
 
@@ -73,6 +79,10 @@ class TransactionAborted(InfraError):
 
 class ProducerFenced(InfraError):
     """A newer producer with the same transactional id exists. Fatal for this one."""
+
+
+class GroupRefused(InfraError):
+    """The brokers let this client into no consumer group, now or later. Fatal: the text says what they need."""
 
 
 class OffsetsExpired(InfraError):

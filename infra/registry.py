@@ -9,13 +9,14 @@ import httpx2 as httpx
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from infra.errors import DeploymentConflict, RegistryUnavailable
+from infra.errors import AccessRefused, DeploymentConflict, RegistryUnavailable
 from infra.settings import RegistrySettings
 from schemas.codec import AvroSchema, versions
 from schemas.errors import UnknownSchema
 from schemas.topics import TOPICS, Topic
 
 _NOT_FOUND = (404, 40401, 40402, 40403)
+_REFUSED = (401, 403)
 
 
 @dataclass
@@ -31,15 +32,30 @@ class Registry:
     _schemas: dict[int, AvroSchema] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._client = SchemaRegistryClient(
-            {"url": self.settings.url, "timeout": self.settings.timeout, "max.retries": 1}
-        )
+        config = {"url": self.settings.url, "timeout": self.settings.timeout, "max.retries": 1}
+        if self.settings.username is not None and self.settings.password is not None:
+            config["basic.auth.user.info"] = (
+                f"{self.settings.username}:{self.settings.password.get_secret_value()}"
+            )
+        self._client = SchemaRegistryClient(config)
 
     def ping(self) -> None:
-        """Ask something cheap."""
+        """Ask something cheap.
+
+        Raises:
+            AccessRefused: it answers, and lets us in under no such name and password.
+        """
         try:
             self._client.get_subjects()
-        except (SchemaRegistryError, httpx.HTTPError, OSError) as error:
+        except SchemaRegistryError as error:
+            if error.http_status_code in _REFUSED:
+                who = f"user {self.settings.username!r}" if self.settings.username else "whoever gives no name"
+                raise AccessRefused(
+                    f"the schema registry at {self.settings.url} refuses {who}: set SOP_REGISTRY__USERNAME and "
+                    f"SOP_REGISTRY__PASSWORD"
+                ) from error
+            raise RegistryUnavailable(f"{self.settings.url}: {error}") from error
+        except (httpx.HTTPError, OSError) as error:
             raise RegistryUnavailable(f"{self.settings.url}: {error}") from error
 
     def id_of(self, topic: str, schema: AvroSchema) -> int:

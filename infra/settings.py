@@ -12,9 +12,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 DEFAULT_DATA_DIR = ".sop"
@@ -26,8 +27,29 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def require_http(address: str) -> None:
+    """Refuse what is no address of a server that speaks HTTP, or holds what must not be shown.
+
+    The text does not repeat it.
+
+    Raises:
+        ValueError: it has another scheme or no host, or a name and password, a query or a fragment in it.
+    """
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("not an address such as http://127.0.0.1:8081")
+    if "@" in parts.netloc:
+        raise ValueError("an address is shown to everybody: name and password have settings of their own")
+    if parts.query or parts.fragment:
+        raise ValueError("an address with a query or a fragment; it ends with its path")
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class KafkaSettings(_Section):
@@ -41,8 +63,21 @@ class KafkaSettings(_Section):
     ssl_ca_location: Path | None = None
     ssl_certificate_location: Path | None = None
     ssl_key_location: Path | None = None
-    replication_factor: int = Field(1, ge=1, description="of topics that `sop deploy` makes")
-    request_timeout: float = Field(10.0, gt=0)
+    replication_factor: int | None = Field(
+        None, ge=1, description="of topics that `sop deploy` makes; none: 3, or as many brokers as there are"
+    )
+    request_timeout: float = Field(10.0, gt=0, le=300)
+
+    @model_validator(mode="after")
+    def _names_go_with_their_protocol(self) -> Self:
+        given = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
+        fields = "SOP_KAFKA__SASL_MECHANISM, _USERNAME and _PASSWORD"
+        if self.security_protocol.startswith("SASL_"):
+            if None in given:
+                raise ValueError(f"{self.security_protocol} needs {fields}")
+        elif given != (None, None, None):
+            raise ValueError(f"{fields} need SOP_KAFKA__SECURITY_PROTOCOL to be SASL_SSL or SASL_PLAINTEXT")
+        return self
 
 
 class S3Settings(_Section):
@@ -53,7 +88,14 @@ class S3Settings(_Section):
     region: str = "us-east-1"
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
-    timeout: float = Field(30.0, gt=0, description="bound of one request, whatever the server does")
+    timeout: float = Field(30.0, gt=0, le=3600, description="bound of one request, whatever the server does")
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            require_http(url)
+        return url
 
 
 class ClickHouseSettings(_Section):
@@ -67,14 +109,31 @@ class ClickHouseSettings(_Section):
     analyst_username: str | None = None
     analyst_password: SecretStr = SecretStr("")
     secure: bool = False
-    timeout: float = Field(30.0, gt=0)
+    timeout: float = Field(30.0, gt=0, le=3600)
 
 
 class RegistrySettings(_Section):
     """How to reach the schema registry (Confluent's API); times in seconds."""
 
-    url: str = "http://127.0.0.1:8081"
-    timeout: float = Field(10.0, gt=0)
+    url: str = Field("http://127.0.0.1:8081", description="of more than one, with commas between them")
+    username: str | None = None
+    password: SecretStr | None = None
+    timeout: float = Field(10.0, gt=0, le=300)
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        for part in url.split(","):
+            require_http(part.strip())
+        return url
+
+    @model_validator(mode="after")
+    def _name_and_password_go_together(self) -> Self:
+        if (self.username is None) is not (self.password is None):
+            raise ValueError("SOP_REGISTRY__USERNAME and SOP_REGISTRY__PASSWORD are given both, or neither")
+        if self.username is not None and ":" in self.username:
+            raise ValueError("SOP_REGISTRY__USERNAME holds a colon, which no name may")
+        return self
 
 
 class RobotSettings(_Section):
@@ -108,7 +167,7 @@ class MaterializerSettings(_Section):
     commit_interval: float = Field(0.2, gt=0, description="longest wait of a sealed episode for its transaction")
     offsets_interval: float = Field(5.0, gt=0, description="between commits when nothing was sealed")
     episode_timeout: float = Field(600.0, gt=0, description="silence after which an open episode is sealed")
-    transaction_timeout: float = Field(10.0, gt=0, le=10.0)
+    transaction_timeout: float = Field(10.0, ge=1.0, le=10.0)
     max_buffer_bytes: int = Field(256 * 2**20, gt=0, description="memory of open episodes; beyond, they spill")
     spill_dir: Path = Field(
         default_factory=lambda: Path(f"/var/tmp/sop-spill-{os.getuid()}"),  # noqa: S108
@@ -238,7 +297,14 @@ class ConsoleSettings(_Section):
 class Settings(BaseSettings):
     """Everything that differs between one machine and a production cluster."""
 
-    model_config = SettingsConfigDict(env_prefix="SOP_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SOP_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
 
     kafka: KafkaSettings = KafkaSettings()
     s3: S3Settings = S3Settings()
@@ -316,7 +382,8 @@ def explain(error: ValidationError) -> str:
     """The first thing that is wrong, in one line, without the value: it may be a secret."""
     first = error.errors()[0]
     name = "SOP_" + "__".join(str(part).upper() for part in first["loc"])
-    return f"{name} is no setting" if first["type"] == "extra_forbidden" else f"setting {name}: {first['msg']}"
+    wrong = first["msg"].removeprefix("Value error, ")
+    return f"{name} is no setting" if first["type"] == "extra_forbidden" else f"setting {name}: {wrong}"
 
 
 def _refuse_missing_file() -> None:

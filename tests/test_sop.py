@@ -147,6 +147,22 @@ def test_a_wrong_option_or_command_is_wrong_use() -> None:
             "0",
             "setting SOP_KAFKA__REPLICATION_FACTOR: .* greater than or equal to 1",
         ),
+        ("SOP_KAFKA__REQUEST_TIMEOUT", "600", "setting SOP_KAFKA__REQUEST_TIMEOUT: .* less than or equal to 300"),
+        ("SOP_KAFKA__SECURITY_PROTOCOL", "SASL_SSL", "setting SOP_KAFKA: SASL_SSL needs SOP_KAFKA__SASL_MECH.*"),
+        ("SOP_KAFKA__SASL_MECHANISM", "PLAIN", "setting SOP_KAFKA: .* need SOP_KAFKA__SECURITY_PROTOCOL .*"),
+        ("SOP_REGISTRY__URL", "registry:8081", "setting SOP_REGISTRY__URL: not an address such as http://.*"),
+        ("SOP_REGISTRY__URL", "http://", "setting SOP_REGISTRY__URL: not an address such as http://.*"),
+        ("SOP_REGISTRY__URL", "http://a:1,ftp://b", "setting SOP_REGISTRY__URL: not an address such as http://.*"),
+        ("SOP_REGISTRY__URL", "http://me:p@r:8081", "setting SOP_REGISTRY__URL: .* have settings of their own"),
+        ("SOP_REGISTRY__URL", "http://r:8081?token=p", "setting SOP_REGISTRY__URL: .* ends with its path"),
+        ("SOP_REGISTRY__USERNAME", "me", "setting SOP_REGISTRY: .*_PASSWORD are given both, or neither"),
+        ("SOP_REGISTRY__TIMEOUT", "inf", "setting SOP_REGISTRY__TIMEOUT: .* finite number"),
+        ("SOP_S3__ENDPOINT_URL", "store:9000", "setting SOP_S3__ENDPOINT_URL: not an address such as http://.*"),
+        (
+            "SOP_MATERIALIZER__TRANSACTION_TIMEOUT",
+            "0.5",
+            "setting SOP_MATERIALIZER__TRANSACTION_TIMEOUT: .* greater than or equal to 1",
+        ),
         ("SOP_KAFKA__NONSENSE", "1", "SOP_KAFKA__NONSENSE is no setting; .*"),
         ("SOP_NONSENSE", "1", "SOP_NONSENSE is no setting; .*"),
         ("SOP_LEARNER__HIDDEN", "256,256", ".*learner.*JSON.*"),
@@ -170,12 +186,32 @@ def test_a_backfill_is_one_process_and_says_so_to_torchrun(monkeypatch: pytest.M
     assert "torchrun started 2" in line
 
 
+@pytest.mark.parametrize("arguments", [["deploy"], ["materialize"], ["learn"], ["policies", "list"]], ids=str)
+@pytest.mark.parametrize("name", ["SOP_KAFKA__SSL_CA_LOCATION", "SOP_KAFKA__SSL_KEY_LOCATION"])
+def test_a_setting_that_only_kafka_s_client_can_judge_is_one_line_and_exit_code_2(
+    arguments: list[str], name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOP_KAFKA__SECURITY_PROTOCOL", "SSL")
+    monkeypatch.setenv(name, "/nope")
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    line = rf"error: ({arguments[0]}: )?Kafka's client refuses a setting: {name} failed: .*\n"
+    assert re.fullmatch(line, result.output + capfd.readouterr().err), result.output
+
+
 def test_a_secret_in_the_wrong_place_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOP_S3__SECRET_ACCESS_KEY__X", "hush-hush")
     monkeypatch.setenv("SOP_CLICKHOUSE", "hush-hush")
     result = CliRunner().invoke(app, ["deploy"])
     assert result.exit_code == 2
     assert "hush" not in result.output
+    monkeypatch.delenv("SOP_S3__SECRET_ACCESS_KEY__X")
+    monkeypatch.delenv("SOP_CLICKHOUSE")
+    for address in ("http://me:hush@registry:8081", "https://hush@r", "http://r?hush", "me:hush@r:8081"):
+        monkeypatch.setenv("SOP_REGISTRY__URL", address)
+        result = CliRunner().invoke(app, ["deploy"])
+        assert result.exit_code == 2
+        assert "hush" not in result.output
 
 
 def test_a_query_without_an_analyst_is_wrong_use_and_runs_as_nobody_else() -> None:
@@ -317,6 +353,19 @@ def test_a_process_on_a_cluster_that_was_never_deployed_to_says_so(monkeypatch: 
         assert process.wait() == 1
     assert "Run `sop deploy`" in seen[-1]
     assert not [line for line in seen if "Traceback" in line]
+
+
+@pytest.mark.parametrize("command", ["materialize", "index"])
+@pytest.mark.usefixtures("servers")
+def test_a_process_that_the_brokers_let_into_no_group_ends_and_says_what_they_need(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(load_settings())
+    monkeypatch.setattr("infra.kafka.consumer.ASSIGNOR", "no-such-assignor")
+    result = CliRunner().invoke(app, [command])
+    assert result.exit_code == 1
+    last = result.output.splitlines()[-1]
+    assert re.match(f"error: {command}: .* into the group tests-sop-{command}.*Kafka >= 4.0", last), result.output
 
 
 def start_at_the_ends(settings: Settings) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
+from pydantic import SecretStr
 
+from infra.errors import KafkaUnavailable, SettingInvalid
 from infra.settings import KafkaSettings
 
 Partition = tuple[str, int]
@@ -17,6 +21,16 @@ PARTITIONER = "murmur2_random"
 
 MESSAGE_BYTES = 1_048_588 + 65_536
 """Largest record that is sent outside transactions: what robot topics take, and headers for a dead letter."""
+
+_OPTIONAL = (
+    "sasl.mechanism",
+    "sasl.username",
+    "sasl.password",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+)
+"""Properties that are settings of the same name."""
 
 _PASSING = frozenset(
     {
@@ -36,7 +50,45 @@ _PASSING = frozenset(
     }
 )
 
+# librdkafka takes none below.
+_SHORTEST_MS = 10
+
 _log = structlog.get_logger(__name__)
+
+C = TypeVar("C")
+
+
+def open_client(kind: Callable[[dict[str, Any]], C], properties: dict[str, Any]) -> C:
+    """A producer, consumer or administrator of librdkafka with these properties.
+
+    Raises:
+        SettingInvalid: it cannot work with them, such as a certificate that is none; the text names the setting.
+        KafkaUnavailable: this machine has no room for one.
+    """
+    try:
+        return kind(properties)
+    except KafkaException as error:
+        text = error.args[0].str().strip()
+        if error.args[0].code() != KafkaError._INVALID_ARG:
+            raise KafkaUnavailable(text) from error
+        text = re.sub(r"^Failed to create [a-z ]+: ", "", text)
+        for name in _OPTIONAL:
+            text = text.replace(name, f"SOP_KAFKA__{name.upper().replace('.', '_')}")
+        raise SettingInvalid(f"Kafka's client refuses a setting: {text}") from error
+
+
+def settle(futures: Mapping[Any, Any], timeout: float) -> dict[Any, Any]:
+    """What an administrator's requests were answered, each within `timeout` seconds.
+
+    Raises:
+        KafkaUnavailable: one was refused, or not answered.
+    """
+    try:
+        return {key: future.result(timeout=timeout) for key, future in futures.items()}
+    except KafkaException as error:
+        raise KafkaUnavailable(error.args[0].str()) from error
+    except TimeoutError as error:
+        raise KafkaUnavailable(f"no answer within {timeout:.0f} s") from error
 
 
 def client_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
@@ -45,21 +97,16 @@ def client_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
         "bootstrap.servers": kafka.bootstrap_servers,
         "client.id": client_id,
         "security.protocol": kafka.security_protocol,
-        "socket.timeout.ms": int(kafka.request_timeout * 1000),
+        "socket.timeout.ms": max(_SHORTEST_MS, int(kafka.request_timeout * 1000)),
         "reconnect.backoff.ms": 250,
         "reconnect.backoff.max.ms": 2000,
         "log_level": 2,  # what matters arrives in error_cb; the rest repeats itself at every attempt
         "error_cb": lambda error: _report(client_id, error),
     }
-    optional = {
-        "sasl.mechanism": kafka.sasl_mechanism,
-        "sasl.username": kafka.sasl_username,
-        "sasl.password": kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
-        "ssl.ca.location": kafka.ssl_ca_location,
-        "ssl.certificate.location": kafka.ssl_certificate_location,
-        "ssl.key.location": kafka.ssl_key_location,
-    }
-    config.update({name: str(value) for name, value in optional.items() if value is not None})
+    for name in _OPTIONAL:
+        value = getattr(kafka, name.replace(".", "_"))
+        if value is not None:
+            config[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     return config
 
 

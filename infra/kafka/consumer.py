@@ -14,12 +14,17 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from infra.errors import KafkaUnavailable, OffsetsExpired
-from infra.kafka.config import Partition, client_config
+from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
+from infra.kafka.config import Partition, client_config, open_client
 from infra.kafka.transactions import CommittedOffset
 from infra.settings import KafkaSettings
 
+ASSIGNOR = "range"
+"""Of those that a coordinator has, the one that gives a member the same partition numbers of every topic."""
+
 _log = structlog.get_logger(__name__)
+
+Failure = KafkaUnavailable | OffsetsExpired | GroupRefused
 
 _error_of = methodcaller("error")
 
@@ -33,6 +38,7 @@ class GroupConsumer:
 
     Raises:
         KafkaUnavailable: no answer in time, or a topic is missing.
+        SettingInvalid: see `open_client`.
     """
 
     def __init__(
@@ -42,13 +48,15 @@ class GroupConsumer:
         self.epochs: Counter[Partition] = Counter()
         self._revocations = 0
         self._timeout = kafka.request_timeout
-        self._failure: KafkaUnavailable | OffsetsExpired | None = None
-        self._consumer = Consumer(
+        self._group = group
+        self._failure: Failure | None = None
+        self._consumer = open_client(
+            Consumer,
             {
                 **client_config(kafka, f"{group}-consumer"),
                 "group.id": group,
                 "group.protocol": "consumer",
-                "group.remote.assignor": "range",
+                "group.remote.assignor": ASSIGNOR,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 # Offsets of an open transaction are not stable; only this level waits for them.
@@ -56,7 +64,7 @@ class GroupConsumer:
                 "queued.max.messages.kbytes": prefetch_kib,
                 "fetch.queue.backoff.ms": 10,
                 "fetch.wait.max.ms": 50,
-            }
+            },
         )
         self._require(topics)
         self._consumer.subscribe(
@@ -90,6 +98,7 @@ class GroupConsumer:
         Raises:
             OffsetsExpired: retention deleted records that were not read yet.
             KafkaUnavailable: a topic went away, or we may not read it.
+            GroupRefused: the brokers lack what the group needs, or it is full. Nothing will ever come.
         """
         if self._failure is None:
             before = self.epochs.total() + self._revocations
@@ -115,7 +124,14 @@ class GroupConsumer:
                 records.append(message)
         return records
 
-    def _failure_of(self, error: KafkaError, message: Message) -> KafkaUnavailable | OffsetsExpired | None:
+    def _failure_of(self, error: KafkaError, message: Message) -> Failure | None:
+        # Of a message the flag is not set; in `error_cb` it is.
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            return GroupRefused(
+                f"the brokers do not take us into the group {self._group}: {error.str()}. It needs Kafka >= 4.0 "
+                f"with the consumer protocol (KIP-848) and its assignor {ASSIGNOR!r}, room for one more member "
+                f"(group.consumer.max.size), and the right to read as this group"
+            )
         where = f"{message.topic()}[{message.partition()}]"
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             return OffsetsExpired(

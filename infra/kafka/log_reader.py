@@ -10,7 +10,7 @@ import stamina
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import KafkaUnavailable, OffsetsExpired
-from infra.kafka.config import Partition, client_config, passes_by_itself
+from infra.kafka.config import Partition, client_config, open_client, passes_by_itself
 from infra.settings import KafkaSettings
 
 BEGINNING = -2
@@ -23,6 +23,7 @@ class LogReader:
     Raises (all methods):
         KafkaUnavailable: no answer in time.
         OffsetsExpired: the records asked for were deleted by retention.
+        SettingInvalid: making it; see `open_client`.
     """
 
     def __init__(self, kafka: KafkaSettings, client_id: str) -> None:
@@ -30,14 +31,16 @@ class LogReader:
         self._ends: dict[Partition, int] = {}
         group = f"{client_id}-{uuid.uuid4().hex}"  # librdkafka wants one; it is never joined
         # A read_committed consumer is told that a partition ends where its first open transaction begins.
-        self._surveyor = Consumer(
+        self._surveyor = open_client(
+            Consumer,
             {
                 **client_config(kafka, f"{client_id}-bounds"),
                 "group.id": group,
                 "isolation.level": "read_uncommitted",
-            }
+            },
         )
-        self._consumer = Consumer(
+        self._consumer = open_client(
+            Consumer,
             {
                 **client_config(kafka, client_id),
                 "group.id": group,
@@ -47,7 +50,7 @@ class LogReader:
                 "enable.partition.eof": True,
                 "queued.max.messages.kbytes": 32_768,
                 "fetch.wait.max.ms": 50,
-            }
+            },
         )
 
     def partitions(self, topic: str) -> list[Partition]:

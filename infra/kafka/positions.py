@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from infra.errors import KafkaUnavailable
-from infra.kafka.config import Partition, client_config
+from infra.kafka.config import Partition, client_config, open_client, settle
 from infra.settings import KafkaSettings
 
 
@@ -20,11 +20,12 @@ class Positions:
 
     Raises (all methods):
         KafkaUnavailable: no answer in time.
+        SettingInvalid: making it; see `open_client`.
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._timeout = kafka.request_timeout
-        self._admin = AdminClient(client_config(kafka, "sop-positions"))
+        self._admin = open_client(AdminClient, client_config(kafka, "sop-positions"))
 
     def committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Next offsets that a group committed, once no transaction holds them open; only where it has some."""
@@ -43,9 +44,4 @@ class Positions:
         return {(p.topic, p.partition): at.offset for p, at in found.items() if at.offset >= 0}
 
     def _settle(self, futures: Mapping[Any, Any]) -> dict[Any, Any]:
-        try:
-            return {key: future.result(timeout=self._timeout + 5) for key, future in futures.items()}
-        except KafkaException as error:
-            raise KafkaUnavailable(error.args[0].str()) from error
-        except TimeoutError as error:
-            raise KafkaUnavailable(f"no answer within {self._timeout + 5:.0f} s") from error
+        return settle(futures, self._timeout + 5)

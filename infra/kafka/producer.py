@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, Producer
 
-from infra.kafka.config import MESSAGE_BYTES, PARTITIONER, client_config
+from infra.kafka.config import MESSAGE_BYTES, PARTITIONER, client_config, open_client
 from infra.settings import KafkaSettings
 
 Header = tuple[str, bytes]
@@ -48,6 +48,9 @@ class EventProducer:
             client_id: name in the brokers' logs and ours.
             linger_ms: longest wait for more records of a batch.
             delivery_timeout: seconds; None: for ever, and in order, however long the brokers are away.
+
+        Raises:
+            SettingInvalid: see `open_client`.
         """
         self.trouble: str | None = None
         config = client_config(kafka, client_id)
@@ -57,7 +60,8 @@ class EventProducer:
             log(error)
             self.trouble = error.str()
 
-        self._producer = Producer(
+        self._producer = open_client(
+            Producer,
             {
                 **config,
                 "error_cb": went_wrong,
@@ -67,8 +71,9 @@ class EventProducer:
                 "partitioner": PARTITIONER,
                 "message.max.bytes": MESSAGE_BYTES,
                 "linger.ms": linger_ms,
-                "delivery.timeout.ms": int((delivery_timeout or 0) * 1000),  # 0 is for ever
-            }
+                # 0 is for ever; else librdkafka takes none that ends before a batch is closed.
+                "delivery.timeout.ms": max(linger_ms + 1, int(delivery_timeout * 1000)) if delivery_timeout else 0,
+            },
         )
 
     def send(

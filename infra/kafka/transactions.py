@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from infra.errors import KafkaUnavailable, ProducerFenced, TransactionAborted
 from infra.kafka.bounded import within
-from infra.kafka.config import PARTITIONER, Partition, client_config
+from infra.kafka.config import PARTITIONER, Partition, client_config, open_client
 from infra.kafka.producer import OutRecord
 from infra.settings import KafkaSettings
 
@@ -46,11 +46,13 @@ class TransactionalProducer:
     Raises:
         KafkaUnavailable: the coordinator did not answer.
         ProducerFenced: another producer took the id over.
+        SettingInvalid: making it; see `open_client`.
     """
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str, *, timeout: float) -> None:
         self._timeout = timeout
-        self._producer = Producer(
+        self._producer = open_client(
+            Producer,
             {
                 **client_config(kafka, transactional_id),
                 "transactional.id": transactional_id,
@@ -62,7 +64,7 @@ class TransactionalProducer:
                 # The topic's own limit decides, which an operator can raise; this one is a broker's for a request.
                 "message.max.bytes": _REQUEST_BYTES,
                 "linger.ms": 5,
-            }
+            },
         )
         try:
             self._producer.init_transactions(timeout + 20.0)

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from infra.command import settings_or_fail, wait_or_fail
-from infra.errors import InfraError, SettingMissing
+from infra.errors import InfraError, SettingInvalid
 from infra.policies.errors import KeyUnusable
 from infra.terminal import fail
 from schemas.errors import SchemaError
@@ -198,7 +198,7 @@ def _change(
         state: PolicyRollout = log.change(
             line, change, Change(author or getpass.getuser(), reason, SystemClock().now())
         )
-    except (SettingMissing, KeyUnusable) as error:
+    except (SettingInvalid, KeyUnusable) as error:
         fail(str(error), code=2)
     except (InfraError, SchemaError) as error:
         fail(str(error))

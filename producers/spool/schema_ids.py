@@ -11,9 +11,10 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from infra.errors import InfraError
 from infra.files import write_atomically
@@ -46,18 +47,22 @@ class KnownIds:
     """Ids on the disk, by topic and schema; a file that cannot be read is as good as none."""
 
     def __init__(self, path: Path, registry: str) -> None:
+        """Ids of a registry, by its address, that were kept at `path`."""
         self._path = path
-        self._registry = registry
+        self._registry = _place(registry)
         self._ids: dict[str, int] = {}
         try:
             known = _Known.model_validate_json(path.read_bytes())
+            place = _place(known.registry)
         except FileNotFoundError:
             return
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             _log.warning("schema_ids_unreadable", path=str(path), error=str(error).splitlines()[0])
             return
-        if known.registry == registry:
+        if place == self._registry:
             self._ids = dict(known.ids)
+        if known.registry != place:
+            self._write()  # it may hold a password, which an address could carry once
 
     def find(self, kind: Kind) -> int | None:
         """None where nobody knew it before."""
@@ -69,8 +74,12 @@ class KnownIds:
         if ids == self._ids:
             return
         self._ids = ids
+        self._write()
+
+    def _write(self) -> None:
+        known = _Known(registry=self._registry, ids=self._ids)
         try:
-            write_atomically(self._path, _Known(registry=self._registry, ids=ids).model_dump_json(indent=1))
+            write_atomically(self._path, known.model_dump_json(indent=1))
         except OSError as error:
             _log.warning("schema_ids_not_kept", path=str(self._path), error=str(error))
 
@@ -124,6 +133,16 @@ class RegistryIds:
                     self._wanted.discard(kind)
                 self._error = None
             self._known.keep(self._found)
+
+
+def _place(address: str) -> str:
+    """Hosts and paths of an address, or of several: what says which registry it is, and nothing secret.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    parts = [urlsplit(part.strip()) for part in address.split(",")]
+    return ",".join(f"//{part.netloc.rpartition('@')[2]}{part.path.rstrip('/')}" for part in parts)
 
 
 def _name(kind: Kind) -> str:

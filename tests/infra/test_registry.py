@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from pydantic import SecretStr
 
 from infra import registry as module
-from infra.errors import DeploymentConflict, RegistryUnavailable
+from infra.errors import AccessRefused, DeploymentConflict, RegistryUnavailable
 from infra.local.stack import Stack
 from infra.registry import Registry
-from infra.settings import Settings
+from infra.settings import RegistrySettings, Settings
 from schemas import codec
 from schemas.codec import AvroSchema
 from schemas.errors import UnknownSchema
@@ -138,6 +142,35 @@ def test_what_was_looked_up_once_needs_no_registry_and_the_rest_is_unavailable(
     finally:
         stack.resume("registry")
     before.ping()
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """A registry that answers those who know its password."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == f"Basic {b64encode(b'robots:hush:hush').decode()}"
+        body = b"[]" if known else b'{"error_code": 401, "message": "who are you?"}'
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
+
+
+def test_a_registry_with_a_password_lets_in_who_knows_it_and_nobody_reads_it_anywhere() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        Registry(RegistrySettings(url=url, username="robots", password=SecretStr("hush:hush"))).ping()
+        wrong = RegistrySettings(url=url, username="robots", password=SecretStr("rush"))
+        for settings, who in ((wrong, "user 'robots'"), (RegistrySettings(url=url), "whoever gives no name")):
+            with pytest.raises(AccessRefused, match=f"{url} refuses {who}: set SOP_REGISTRY__USERNAME") as refused:
+                Registry(settings).ping()
+            assert "rush" not in f"{refused.value}{settings}"
+        server.shutdown()
 
 
 def test_a_registry_that_is_down_is_unavailable(settings: Settings) -> None:

@@ -135,7 +135,10 @@ def test_a_variable_that_names_no_section_is_refused_by_its_name(
         ("SOP_KAFKA__BOOTSTRAP_SERVER", "did you mean SOP_KAFKA__BOOTSTRAP_SERVERS?"),
         ("SOP_KAFAK__BOOTSTRAP_SERVERS", "did you mean SOP_KAFKA__BOOTSTRAP_SERVERS?"),
         ("sop_kafka__bootstrap_server", "did you mean SOP_KAFKA__BOOTSTRAP_SERVERS?"),
-        ("SOP_REGISTRY__NONSENSE", "of this section there are SOP_REGISTRY__URL, SOP_REGISTRY__TIMEOUT"),
+        (
+            "SOP_INDEX__XYZ",
+            "of this section there are SOP_INDEX__GROUP, SOP_INDEX__BATCH_SIZE, SOP_INDEX__FLUSH_INTERVAL",
+        ),
         ("SOP_METRIC_PORT", "did you mean SOP_METRICS_PORT?"),
     ],
 )
@@ -229,9 +232,16 @@ def test_secrets_show_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch
         for field, info in getattr(part.annotation, "model_fields", {}).items()
         if "SecretStr" in repr(info.annotation)
     ]
-    assert len(names) == 6
+    assert len(names) == 7
     for name in names:
         monkeypatch.setenv(name, "hush-hush")
+    with pytest.raises(ValidationError) as refused:
+        load_settings()  # passwords without names
+    assert "hush" not in str(refused.value)
+    for name in ("SOP_KAFKA__SASL_USERNAME", "SOP_REGISTRY__USERNAME"):
+        monkeypatch.setenv(name, "arm")
+    monkeypatch.setenv("SOP_KAFKA__SASL_MECHANISM", "PLAIN")
+    monkeypatch.setenv("SOP_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
     found = load_settings()
     assert found.kafka.sasl_password == SecretStr("hush-hush")
     for text in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import closing
 
 import pytest
@@ -10,7 +11,7 @@ from confluent_kafka.admin._config import ConfigResource
 
 from infra.errors import DeploymentConflict, KafkaUnavailable
 from infra.kafka import CommittedOffset, GroupConsumer
-from infra.kafka.admin import ClusterAdmin, topic_config
+from infra.kafka.admin import ClusterAdmin, Standing, missing_topics, topic_config
 from infra.kafka.config import MESSAGE_BYTES
 from infra.local.stack import Stack
 from infra.settings import KafkaSettings, Settings
@@ -63,6 +64,63 @@ def test_another_partition_count_is_refused_before_anything_changes(
         admin.ensure_topics([other, changed])
     assert other.name not in admin.partition_counts()
     assert config_of(settings.kafka, name)["retention.ms"] == str(7 * 86_400_000)
+
+
+def test_fewer_replicas_than_are_asked_for_are_refused_and_by_default_there_are_as_many_as_brokers(
+    admin: ClusterAdmin, settings: Settings, make_topic: MakeTopic, name: str
+) -> None:
+    topic = make_topic(retention_days=7)
+    assert admin.ensure_topics([topic]) == [], "one broker, one replica"
+    greedy = ClusterAdmin(settings.kafka.model_copy(update={"replication_factor": 2}))
+    with pytest.raises(DeploymentConflict, match=rf"{name} has 1 replicas.* 2 .*SOP_KAFKA__REPLICATION_FACTOR=1"):
+        greedy.ensure_topics([topic.model_copy(update={"retention_days": 1})])
+    assert config_of(settings.kafka, name)["retention.ms"] == str(7 * 86_400_000)
+
+
+def test_deployments_at_the_same_time_agree_on_who_made_a_topic(
+    admin: ClusterAdmin, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is through before this one has looked again."""
+    topic = TOPICS["robot-steps"].model_copy(update={"name": name, "partitions": 2})
+    survey, calls = ClusterAdmin._survey, itertools.count()
+
+    def late(this: ClusterAdmin) -> tuple[int, dict[str, Standing]]:
+        found = survey(this)
+        if next(calls) == 0:
+            assert ClusterAdmin(settings.kafka).ensure_topics([topic]) == [name]
+        return found
+
+    monkeypatch.setattr(ClusterAdmin, "_survey", late)
+    assert admin.ensure_topics([topic]) == []
+    again = itertools.count()
+    other = topic.model_copy(update={"partitions": 3})
+    monkeypatch.setattr(ClusterAdmin, "_survey", lambda this: (1, {}) if next(again) == 0 else survey(this))
+    with pytest.raises(DeploymentConflict, match=f"{name} has 2 partitions, topics.yaml says 3"):
+        admin.ensure_topics([other])
+
+
+@pytest.mark.parametrize(
+    ("partitions", "replicas", "asked", "conflict"),
+    [
+        (4, 3, 3, None),
+        (4, 3, 2, None),
+        (4, 1, 1, None),
+        (4, 2, 3, "has 2 replicas of a partition, and 3 are asked for"),
+        (4, 0, 1, "has 0 replicas"),
+        (8, 3, 3, "has 8 partitions"),
+        (2, 1, 3, "has 2 partitions"),
+    ],
+)
+def test_a_topic_that_is_there_is_compared(
+    partitions: int, replicas: int, asked: int, conflict: str | None
+) -> None:
+    steps, status = TOPICS["robot-steps"], TOPICS["robot-status"]
+    standing = {steps.name: Standing(partitions, replicas), "another": Standing(1, 1)}
+    if conflict is None:
+        assert missing_topics([steps, status], standing, asked) == [status]
+    else:
+        with pytest.raises(DeploymentConflict, match=f"robot-steps {conflict}"):
+            missing_topics([status, steps], standing, asked)
 
 
 def test_first_offsets_are_the_earliest_and_are_set_once(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from infra.errors import KafkaUnavailable, OffsetsExpired
+from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
 from infra.kafka import CommittedOffset, GroupConsumer, Message, Partition
 from infra.kafka.admin import ClusterAdmin
 from infra.settings import KafkaSettings, Settings
@@ -64,6 +64,20 @@ def test_two_members_share_numbers_over_three_topics_and_hand_over_on_close(
             moved = set(second.assigned)
         until(lambda: first.assigned == everything, lambda: first.consume(10, 0.1))
         assert {p: first.epochs[p] - before[p] for p in everything} == {p: int(p in moved) for p in everything}
+
+
+def test_a_group_that_the_brokers_do_not_let_us_into_is_an_error_and_not_an_empty_topic(
+    settings: Settings, make_topic: MakeTopic, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An assignor that they do not have stands for all of it: brokers before 4.0, a group that is full."""
+    topic = make_topic(partitions=1)
+    ClusterAdmin(settings.kafka).ensure_first_offsets(name, [topic])
+    monkeypatch.setattr("infra.kafka.consumer.ASSIGNOR", "no-such-assignor")
+    with (
+        closing(GroupConsumer(settings.kafka, name, [name])) as member,
+        pytest.raises(GroupRefused, match=f"group {name}: .*assignor.* It needs Kafka >= 4.0"),
+    ):
+        until(lambda: False, lambda: member.consume(10, 0.1))
 
 
 def test_a_member_commits_seeks_pauses_and_goes_on_where_the_group_was(

@@ -70,7 +70,17 @@ def test_another_registry_s_ids_and_another_schema_s_do_not_count(path: Path) ->
     assert KnownIds(path / "schema-ids.json", "http://registry").find(altered) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"registry": 5}', b"\xff\xfe"])
+def test_a_password_that_an_address_once_carried_leaves_the_file_and_the_ids_stay(path: Path) -> None:
+    file = path / "schema-ids.json"
+    file.write_text(file.read_text().replace("//registry", "https://me:hush@registry"))
+    assert KnownIds(file, "http://registry/").find(STEP) is not None
+    assert "hush" not in file.read_text()
+    assert KnownIds(file, "http://registry").find(STEP) is not None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"registry": 5}', b'{"registry": "http://[", "ids": {}}', b"\xff\xfe"]
+)
 def test_a_file_that_cannot_be_read_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "schema-ids.json").write_bytes(content)
     found = ids(tmp_path, Registry(dict.fromkeys(NEWEST_KINDS, 9)))
