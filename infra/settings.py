@@ -150,7 +150,9 @@ class RobotSettings(_Section):
     frame_buffer_bytes: int = Field(
         64 * 2**20, ge=2**20, description="memory for camera frames that are not encoded yet"
     )
-    frame_segment_steps: int = Field(100, ge=1, description="control steps whose frames are encoded as one object")
+    frame_segment_steps: int = Field(
+        100, ge=1, le=10_000, description="control steps whose frames are encoded as one object"
+    )
     frames_patience: float = Field(
         5.0,
         gt=0,

@@ -30,6 +30,8 @@ from schemas.step_writer import StepWriter
 from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS
 
 _FLOAT32_MAX = 3.4028234663852886e38
+# Of a takeover's texts together: its end, which repeats them, must fit once its beginning did.
+_MOST_TEXT = 65_536
 
 
 class Episode:
@@ -244,6 +246,8 @@ class Episode:
         self._require_open()
         if self._intervention is not None:
             raise ValueError(f"{self._intervention.operator} has taken over already; interventions do not nest")
+        if (length := len(recording.operator) + len(recording.reason)) > _MOST_TEXT:
+            raise ValueError(f"operator and reason are a few words, not {length} characters")
         self._write_edge(recording, InterventionPhase.BEGIN, None)
         self._intervention, self._actor = recording, Actor.HUMAN
         self.intervention_count += 1
@@ -275,7 +279,7 @@ class InterventionRecording:
         """Take over; once only.
 
         Raises:
-            ValueError: a human is in control already.
+            ValueError: a human is in control already, or operator and reason are longer than 65,536 characters.
             EpisodeClosed: the episode has ended.
             SpoolFull, SpoolUnusable: nothing was recorded, and the policy stays in control.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from infra.clock import Clock
-from producers.outbox import Item, Outbox, item
+from producers.outbox import MOST_BYTES, Item, Outbox, item
 from schemas.codec import latest
 from schemas.events import Actor, RobotEvent, Step
 from schemas.step_writer import StepWriter
@@ -38,6 +38,7 @@ class EventLog:
         """Record one event and return it as it travels.
 
         Raises:
+            ValueError: it is larger than a record of its topic may be; it was not recorded, likewise.
             SpoolFull, SpoolUnusable: it was not recorded, and its number is used by the next one.
         """
         event = event_type(
@@ -49,7 +50,12 @@ class EventLog:
             **fields,
         )
         taken_at = event.captured_at.timestamp()
-        self._outbox.append(item(topic, self.robot_id, event, traceparent, taken_at))
+        entry = item(topic, self.robot_id, event, traceparent, taken_at)
+        if len(entry.body) > MOST_BYTES[topic]:
+            raise ValueError(
+                f"an event of {len(entry.body)} bytes, and {topic} takes {MOST_BYTES[topic]}: shorten its texts"
+            )
+        self._outbox.append(entry)
         self.next_sequence += 1
         return event
 
@@ -64,6 +70,8 @@ class EventLog:
         reward: float,
     ) -> None:
         """Record one step, as `write` does, with little else than its bytes: this runs in the control loop.
+
+        Whoever makes the writer sees to it that no step is larger than a record of its topic may be.
 
         Raises:
             SpoolFull, SpoolUnusable: it was not recorded, and its number is used by the next event.

@@ -11,9 +11,22 @@ from typing import NamedTuple, Protocol
 from producers.clock_offset import ClockOffset
 from schemas.codec import AvroSchema, encode, latest
 from schemas.events import Event
-from schemas.topics import POLICY_ACTIVATIONS, ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STATUS, ROBOT_STEPS
+from schemas.topics import (
+    POLICY_ACTIVATIONS,
+    ROBOT_EPISODES,
+    ROBOT_INTERVENTIONS,
+    ROBOT_STATUS,
+    ROBOT_STEPS,
+    TOPICS,
+)
 
 PRODUCED_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES, ROBOT_STATUS, POLICY_ACTIVATIONS)
+
+RECORD_OVERHEAD = 1024
+"""Bytes that a record has beside its event's body, at most: schema id, key, trace, and a batch's header."""
+
+MOST_BYTES = {topic: TOPICS[topic].max_record_bytes - RECORD_OVERHEAD for topic in PRODUCED_TOPICS}
+"""Largest body of an event, by topic: brokers take nothing beyond, and what waits behind it waits for ever."""
 
 
 class Item(NamedTuple):

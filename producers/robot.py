@@ -30,7 +30,7 @@ from producers.errors import EpisodeOpen
 from producers.event_log import EventLog
 from producers.frames.directory import FrameDirectory
 from producers.frames.recorder import FrameRecorder
-from producers.outbox import Outbox, item
+from producers.outbox import MOST_BYTES, Outbox, item
 from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
 from producers.policy_fit import RobotKind
 from producers.policy_inbox import PolicyInbox
@@ -38,7 +38,7 @@ from producers.policy_store import PolicyFile, PolicyStore
 from producers.spool.outbox import SpoolOutbox
 from producers.vectors import Layout
 from schemas.events import EpisodeSource, EpisodeStarted, Feature, Heartbeat, PolicyActivated
-from schemas.topics import POLICY_ACTIVATIONS, ROBOT_STATUS
+from schemas.topics import POLICY_ACTIVATIONS, ROBOT_STATUS, ROBOT_STEPS
 
 # Of a step's body beside its vectors: ids, numbers, time.
 _STEP_OVERHEAD = 256
@@ -150,7 +150,7 @@ class RobotClient:
 
         Raises:
             EpisodeOpen: the episode before has not ended.
-            ValueError: the features or fps make no sense.
+            ValueError: the features or fps make no sense, or steps or texts are larger than a record of Kafka's.
             SpoolFull: there is no room for `max_steps` steps; wait until Kafka has taken some.
             SpoolUnusable: the spool's files cannot be written.
             CamerasUnavailable: there are cameras, and no encoder for them.
@@ -162,9 +162,14 @@ class RobotClient:
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"fps is steps per second and above 0, got {fps}")
         layout = Layout(features)
+        step_bytes = layout.step_bytes + _STEP_OVERHEAD
+        if step_bytes > MOST_BYTES[ROBOT_STEPS]:
+            raise ValueError(
+                f"a step of these features takes {step_bytes} bytes, and {ROBOT_STEPS} takes "
+                f"{MOST_BYTES[ROBOT_STEPS]}: fewer elements in state and action; images are cameras"
+            )
         if layout.cameras:
             self._recorder.require(layout.cameras)
-        step_bytes = layout.step_bytes + _STEP_OVERHEAD
         frame_room = self._outbox.reserve(max_steps, step_bytes, max_steps * layout.frame_bytes)
         demonstrated = source is EpisodeSource.DEMONSTRATION
         active = self._active

@@ -12,7 +12,8 @@ from infra.settings import KafkaSettings
 
 Header = tuple[str, bytes]
 OnDelivery = Callable[[str | None, int], None]
-"""Takes an error or None, and the offset."""
+"""Takes an error or None, and the offset; TOO_LARGE for a record that is larger than client or topic allow."""
+TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE).str()
 OnAppended = Callable[[float, float], None]
 """Takes when the broker appended the record (unix seconds, its clock), and the seconds from `send` to the ack."""
 
@@ -96,7 +97,7 @@ class EventProducer:
                     on_appended(milliseconds / 1000, latency)
             if on_delivery is not None:
                 offset = message.offset()
-                on_delivery(error.str() if error else None, -1 if offset is None else offset)
+                on_delivery(_text(error) if error else None, -1 if offset is None else offset)
 
         try:
             self._producer.produce(
@@ -111,7 +112,7 @@ class EventProducer:
             return False
         except KafkaException as error:
             if on_delivery is not None:
-                on_delivery(error.args[0].str(), -1)
+                on_delivery(_text(error.args[0]), -1)
         return True
 
     def poll(self, timeout: float = 0.0) -> None:
@@ -128,3 +129,7 @@ class EventProducer:
 
     def __len__(self) -> int:
         return len(self._producer)
+
+
+def _text(error: KafkaError) -> str:
+    return TOO_LARGE if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else error.str()

@@ -19,7 +19,7 @@ import re
 import shutil
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from schemas.frames import INLINE_BYTES, SUFFIX, ranges_of, steps_of
 INLINE_EPISODE_BYTES = 4 * INLINE_BYTES
 """Bytes of stills that travel inside an episode's events; beyond, stills are objects like all others."""
 _SEGMENTS_PER_EVENT = 500
+_EVENT_BYTES = 512 * 1024
 _COUNT = struct.Struct("<Q")
 _EPISODE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -181,9 +182,9 @@ class EpisodeFolder:
                 )
             )
         events = tuple(
-            FramesRecorded(camera=name, segments=tuple(found[at : at + _SEGMENTS_PER_EVENT]))
+            FramesRecorded(camera=name, segments=tuple(part))
             for name, found in by_camera.items()
-            for at in range(0, len(found), _SEGMENTS_PER_EVENT)
+            for part in _parts(found)
         )
         whole = sum(len(segment.steps) for segment in segments)
         return Footage(events, whole, max(0, offered - whole))
@@ -260,3 +261,19 @@ class FrameDirectory:
     def used_bytes(self) -> int:
         """Bytes of all frames."""
         return sum(self.episode(name).used_bytes() for name in self.episodes())
+
+
+def _parts(segments: Sequence[FrameSegment]) -> Iterator[list[FrameSegment]]:
+    """Those that travel in one event: half of what a record may take, and one segment never is as much."""
+    part: list[FrameSegment] = []
+    size = 0
+    for segment in segments:
+        # sha256, codec and lengths; numbers of steps take some bytes each.
+        more = 100 + len(segment.uri or "") + len(segment.data or b"") + 20 * len(segment.steps)
+        if part and (size + more > _EVENT_BYTES or len(part) == _SEGMENTS_PER_EVENT):
+            yield part
+            part, size = [], 0
+        part.append(segment)
+        size += more
+    if part:
+        yield part

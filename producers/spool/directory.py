@@ -2,7 +2,7 @@
 
 segment-0000000012.log  events of one boot, in order; a higher number is newer
 acknowledged            position up to which everything is in Kafka
-quarantine/             damaged files, never deleted by us
+quarantine/             damaged files, and events that Kafka takes from nobody; never deleted by us
 reserve                 room kept for the episode that is open
 frames/                 what cameras saw (`producers.frames.directory`)
 """
@@ -10,6 +10,8 @@ frames/                 what cameras saw (`producers.frames.directory`)
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -19,7 +21,9 @@ from pathlib import Path
 
 import structlog
 
+from infra.files import sync_folder, write_atomically
 from producers.frames.directory import FrameDirectory
+from producers.spool.segment import Row
 
 _log = structlog.get_logger(__name__)
 
@@ -114,6 +118,34 @@ class SpoolDirectory:
     def quarantined(self) -> list[Path]:
         """Damaged files that somebody must look at."""
         return sorted((self.path / "quarantine").glob("segment-*"))
+
+    def set_aside(self, row: Row) -> Path:
+        """Keep an event that Kafka does not take: a line of JSON says what it is, then come its Avro body's bytes.
+
+        Its file is on the disk for good when this returns; set aside again, it is the same one.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        folder = self.path / "quarantine"
+        folder.mkdir(exist_ok=True)
+        about = {
+            "topic": row.kind.topic,
+            "key": row.key.decode(),
+            "record": row.kind.record,
+            "version": row.kind.version,
+            "position": row.position,
+            "taken_at": row.taken_at,
+            "traceparent": row.traceparent.decode(errors="replace"),
+        }
+        path = folder / f"event-{row.position:010d}-{hashlib.sha256(row.body).hexdigest()[:8]}"
+        write_atomically(path, json.dumps(about).encode() + b"\n" + row.body)
+        sync_folder(self.path)
+        return path
+
+    def aside(self) -> list[Path]:
+        """Events that Kafka did not take, for somebody to look at."""
+        return sorted((self.path / "quarantine").glob("event-*"))
 
     def used_bytes(self) -> int:
         """Bytes of all files, without the reserve."""

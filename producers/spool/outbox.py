@@ -102,6 +102,8 @@ class SpoolOutbox:
             if not self._warned:
                 _log.warning("spool_fills", warning=warning)
         self._warned = warning is not None
+        if aside := self._directory.aside():
+            found.append(f"{len(aside)} events larger than Kafka takes were not sent: see {aside[0].parent}")
         found += [f"a damaged spool file is in quarantine: {path}" for path in self._directory.quarantined()]
         return tuple(found)
 

@@ -2,6 +2,7 @@
 
 One turn after another, without a thread of its own; where it runs is `process.py`'s business. It never gives an
 event up: what Kafka refuses is tried again, from the first that is not acknowledged, until the cause is mended.
+Only an event that is larger than its topic takes is put into a file of its own, and what waits behind it goes on.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Protocol
 import structlog
 
 from infra.clock import Clock
-from infra.kafka import OutRecord
+from infra.kafka import MESSAGE_BYTES, TOO_LARGE, OutRecord
 from producers.clock_offset import ClockOffset, OffsetEstimate
+from producers.outbox import MOST_BYTES, RECORD_OVERHEAD
 from producers.sender import Sender
 from producers.spool.in_flight import InFlight
 from producers.spool.kinds import NEWEST_KINDS
@@ -112,6 +114,8 @@ class Publisher:
         self._in_flight = InFlight(reading.acknowledged)
         self._unsent: list[Row] = []
         self._refused: str | None = None
+        self._too_large: set[int] = set()
+        self._stuck: str | None = None
         self._resume_at = 0.0
         self._pause = _FIRST_PAUSE
         self._next_sync = 0.0
@@ -124,7 +128,8 @@ class Publisher:
             oldest = self._unsent[-1].taken_at
         error = f"Kafka refuses events, they are tried again: {self._refused}" if self._refused else None
         away = f"Kafka: {self._sender.trouble}" if self._sender.trouble else None
-        wrong = "; ".join(filter(None, (trouble, error or away, self._ids.error(), self._frames.error())))
+        others = (self._stuck, self._ids.error(), self._frames.error())
+        wrong = "; ".join(filter(None, (trouble, error or away, *others)))
         return Status(self._in_flight.acknowledged, oldest, wrong or None, self._offset.best())
 
     def turn(self) -> None:
@@ -200,6 +205,11 @@ class Publisher:
             row = self._unsent[-1]
             if not self._frames.ready(row):
                 return
+            if row.position in self._too_large or len(row.body) > MESSAGE_BYTES - RECORD_OVERHEAD:
+                if not self._set_aside(row):
+                    return
+                self._unsent.pop()
+                continue
             schema_id = self._ids.find(row.kind)
             if schema_id is None or not self._send(row, schema_id, sampled=allowed % 50 == 0):
                 return
@@ -210,12 +220,26 @@ class Publisher:
             self._pace.used(1)
             allowed -= 1
 
+    def _set_aside(self, row: Row) -> bool:
+        """Into a file, where nobody has to wait for it; False when the disk does not take it now."""
+        try:
+            path = self._reading.set_aside(row)
+        except OSError as error:
+            self._stuck = f"an event of {len(row.body)} bytes is too large for Kafka, and for the disk: {error}"
+            return False
+        self._stuck = None
+        self._in_flight.sent(row.position, row.taken_at, 0)
+        self._in_flight.delivered(row.position)
+        _log.error("event_too_large", topic=row.kind.topic, bytes=len(row.body), path=str(path))
+        return True
+
     def _has_room(self) -> bool:
         return len(self._in_flight) < IN_FLIGHT_EVENTS and self._in_flight.bytes < IN_FLIGHT_BYTES
 
     def _send(self, row: Row, schema_id: int, *, sampled: bool) -> bool:
         # Whatever the reports hold on to stays in memory until they come: no body may be among it.
         generation, position, topic = self._generation, row.position, row.kind.topic
+        beyond = len(row.body) > MOST_BYTES[topic]
         sent_at = self._clock.now().timestamp()
 
         def delivered(error: str | None, _offset: int) -> None:
@@ -226,8 +250,12 @@ class Publisher:
                 self._pause = _FIRST_PAUSE
             elif self._refused is None:
                 self._refused = error
-                self._resume_at = self._clock.monotonic() + self._pause
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._resume_at = self._clock.monotonic()
+                if beyond and error == TOO_LARGE:
+                    self._too_large.add(position)
+                else:
+                    self._resume_at += self._pause
+                    self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 _log.warning("delivery_refused", topic=topic, error=error)
 
         def appended(appended_at: float, latency: float) -> None:
@@ -250,6 +278,7 @@ class Publisher:
         self._sender.discard()
         self._sender = self._connect()
         self._in_flight = InFlight(self._in_flight.acknowledged)
+        self._too_large = {position for position in self._too_large if position > self._in_flight.acknowledged}
         self._reading.acknowledge(self._in_flight.acknowledged)
         self._reading.rewind()
         self._unsent = []

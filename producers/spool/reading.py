@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import structlog
 
@@ -143,6 +144,14 @@ class SpoolReading:
                 _log.error("spool_file_damaged", path=str(reader.path), error=reader.damage)
             self._finished.append((self._number, self._cursor))
             self._let_go()
+
+    def set_aside(self, row: Row) -> Path:
+        """Keep an event elsewhere, for good; it counts as acknowledged once its caller says so.
+
+        Raises:
+            OSError: not now.
+        """
+        return self._directory.set_aside(row)
 
     def rewind(self) -> None:
         """Read again from the first event that Kafka has not acknowledged."""

@@ -27,6 +27,7 @@ from tests.consumers.integration.pipeline import Pipeline, wait_until
 from tests.producers.fakes import FEATURES
 from tests.producers.integration.conftest import DEADLINE, once, read
 from tests.producers.spool import victim
+from tests.producers.spool.parts import older_client_s
 
 KILLS = 20
 
@@ -57,6 +58,21 @@ def publisher_of(client: RobotClient) -> psutil.Process:
     assert isinstance(outbox, SpoolOutbox)
     process = outbox._publisher._process  # type: ignore[attr-defined]
     return psutil.Process(process.pid)
+
+
+def test_an_event_that_kafka_never_takes_blocks_no_robot_and_is_told(settings: Settings, tmp_path: Path) -> None:
+    sizes = (2_000_000, 1_060_000, 900_000)  # beyond the client, beyond the topic, within both
+    with RobotClient(settings, "oversized", tmp_path, heartbeat_interval=0.1, close_timeout=DEADLINE) as client:
+        outbox = client._outbox
+        assert isinstance(outbox, SpoolOutbox)
+        for size in sizes:
+            older_client_s(outbox._store, random.Random(size).randbytes(size))
+        record(client, 20)
+        eventually(lambda: outbox.depth() == 0, "it blocks")
+        eventually(lambda: any("2 events larger than Kafka takes" in error for error in client.errors()), "untold")
+    beats = [event for _, event in read(settings, "oversized", ROBOT_STATUS) if isinstance(event, Heartbeat)]
+    assert any("2 events larger than Kafka takes" in error for beat in beats for error in beat.errors)
+    assert len(once(settings, "oversized")) == 22 + 1
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from infra.clock import ManualClock
-from infra.kafka import OutRecord
+from infra.kafka import MESSAGE_BYTES, TOO_LARGE, OutRecord
 from infra.settings import RobotSettings
 from producers.clock_offset import ClockOffset
 from producers.episode import Episode
 from producers.event_log import EventLog
 from producers.frames.recorder import FrameRecorder
 from producers.frames.uploads import FrameUploads
-from producers.outbox import Item
+from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
 from producers.spool.publisher import Publisher
 from producers.spool.reading import SpoolReading
 from producers.spool.segment import Kind
 from producers.spool.store import SpoolStore
 from schemas.codec import decode, event_type, unframe
-from schemas.events import EpisodeSource, EpisodeStarted, Event
-from schemas.topics import TOPICS
+from schemas.events import Actor, EpisodeSource, EpisodeStarted, Event, Step
+from schemas.topics import ROBOT_STEPS, TOPICS
 from tests.producers.fakes import FEATURES
 
 STATE, ACTION = np.zeros(3, np.float32), np.zeros(2, np.float32)
@@ -121,6 +121,24 @@ class Robot:
         return into
 
 
+def older_client_s(store: SpoolStore, state: bytes) -> None:
+    """A step of any size, as clients before this one recorded it."""
+    event = Step(
+        episode_id="0" * 36,
+        robot_id="robot-1",
+        boot_epoch=1,
+        sequence=0,
+        captured_at=ManualClock().now(),
+        index=0,
+        actor=Actor.POLICY,
+        policy_version=0,
+        state=state,
+        action=b"",
+        reward=0.0,
+    )
+    store.append(item(ROBOT_STEPS, "robot-1", event, b"00-trace", 1.0))
+
+
 class Ids:
     """Every schema is 7, once it is known."""
 
@@ -172,6 +190,9 @@ class Connection:
     ) -> bool:
         if len(self.waiting) >= self.room:
             return False
+        if len(record.value or b"") > MESSAGE_BYTES and on_delivery is not None:
+            on_delivery(TOO_LARGE, -1)
+            return True
         self.waiting.append((record, on_delivery))
         return True
 
@@ -189,10 +210,10 @@ class Connection:
                 kept.append((record, on_delivery))
         self.waiting = kept
 
-    def refuse(self) -> None:
+    def refuse(self, error: str = "not authorized") -> None:
         """Everything that waits fails."""
         while self.waiting:
-            self.reports.append((self.waiting.popleft()[1], "not authorized"))
+            self.reports.append((self.waiting.popleft()[1], error))
 
     def poll(self, timeout: float = 0.0) -> None:
         while self.reports:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from infra.clock import ManualClock
-from infra.kafka import OutRecord
+from infra.kafka import MESSAGE_BYTES, TOO_LARGE, OutRecord
+from producers.outbox import MOST_BYTES
 from producers.spool.directory import SpoolDirectory
-from schemas.codec import unframe
+from schemas.codec import decode, unframe
+from schemas.events import Step
 from schemas.topics import ROBOT_STATUS, ROBOT_STEPS
-from tests.producers.spool.parts import Broker, Ids, Robot, drain, publisher, turns
+from tests.producers.spool.parts import Broker, Ids, Robot, drain, older_client_s, publisher, turns
 
 
 @pytest.fixture
@@ -75,6 +78,74 @@ def test_what_is_refused_is_tried_again_later_and_in_order_on_a_new_connection(
     assert publishing.status().error is None
     assert len(broker.connections) == 2
     assert len(broker.log) == 21, "the five that were delivered are not sent again"
+    robot.store.close()
+
+
+@pytest.mark.parametrize("size", [MESSAGE_BYTES, 2_000_000])
+def test_an_event_that_no_client_can_send_is_set_aside_and_what_waits_behind_it_goes_on(
+    tmp_path: Path, clock: ManualClock, size: int
+) -> None:
+    robot, broker = recorded(tmp_path, clock, 5), Broker()
+    older_client_s(robot.store, b"x" * size)
+    robot.steps(5)
+    publishing = publisher(tmp_path, broker, clock)
+    drain(publishing, broker, clock)
+    assert len(broker.log) == 11
+    assert publishing.status().acknowledged == 12
+    assert len(broker.connections) == 1, "nothing was sent twice for it"
+    (file,) = SpoolDirectory(tmp_path).aside()
+    about, body = file.read_bytes().split(b"\n", 1)
+    assert json.loads(about) == {
+        "topic": ROBOT_STEPS,
+        "key": "robot-1",
+        "record": "step",
+        "version": 1,
+        "position": 7,
+        "taken_at": 1.0,
+        "traceparent": "00-trace",
+    }
+    assert decode(Step, body).state == b"x" * size
+    robot.store.close()
+
+
+def test_an_event_that_the_topic_refuses_for_its_size_is_set_aside_and_one_that_is_not_too_large_is_tried_again(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    robot, broker = recorded(tmp_path, clock, 5), Broker()
+    older_client_s(robot.store, b"x" * MOST_BYTES[ROBOT_STEPS])  # and a little more: a client could send it
+    robot.steps(5)
+    publishing = publisher(tmp_path, broker, clock)
+    turns(publishing, clock)
+    assert not SpoolDirectory(tmp_path).aside(), "compressed it may fit"
+    broker.connections[0].deliver(5)
+    broker.connections[0].refuse(TOO_LARGE)  # of small ones: the topic takes less than it should
+    publishing.turn()
+    assert not SpoolDirectory(tmp_path).aside()
+    assert TOO_LARGE in (publishing.status().error or "")
+    clock.advance(30.0)
+    turns(publishing, clock, 2)
+    broker.connections[-1].deliver(1)
+    broker.connections[-1].refuse(TOO_LARGE)
+    turns(publishing, clock, 2)
+    drain(publishing, broker, clock)
+    assert [file.name[:16] for file in SpoolDirectory(tmp_path).aside()] == ["event-0000000007"]
+    assert len(broker.log) == 11
+    assert (publishing.status().acknowledged, publishing.status().error) == (12, None)
+    robot.store.close()
+
+
+def test_a_disk_that_takes_no_file_for_it_is_told_and_asked_again(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker = recorded(tmp_path, clock, 5), Broker()
+    older_client_s(robot.store, b"x" * 2_000_000)
+    robot.steps(1)
+    publishing = publisher(tmp_path, broker, clock)
+    (tmp_path / "quarantine").write_text("in the way")
+    drain(publishing, broker, clock)
+    assert (publishing.status().acknowledged, len(broker.log)) == (6, 6)
+    assert "too large for Kafka, and for the disk" in (publishing.status().error or "")
+    (tmp_path / "quarantine").unlink()
+    drain(publishing, broker, clock)
+    assert (publishing.status().acknowledged, publishing.status().error) == (8, None)
     robot.store.close()
 
 
