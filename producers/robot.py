@@ -15,6 +15,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -200,17 +201,24 @@ class RobotClient:
 
         Raises:
             KeyUnusable: a public key of the settings is none.
+            SettingInvalid: Kafka's client cannot work with its settings.
+            OSError: the folder for the line's policies cannot be made.
         """
         settings = self._settings.policies
-        inbox = PolicyInbox(
-            policy,
-            feed or KafkaPolicyFeed(self._settings, self.robot_id),
-            PolicyStore(self._data_dir.path / "policies" / policy, settings.keep),
-            robot_id=self.robot_id,
-            settings=settings,
-            kind=kind,
-            clock=self._clock,
-        )
+        with ExitStack() as undo:
+            if feed is None:
+                feed = KafkaPolicyFeed(self._settings, self.robot_id)
+                undo.callback(feed.close)
+            inbox = PolicyInbox(
+                policy,
+                feed,
+                PolicyStore(self._data_dir.path / "policies" / policy, settings.keep),
+                robot_id=self.robot_id,
+                settings=settings,
+                kind=kind,
+                clock=self._clock,
+            )
+            undo.pop_all()
         self._inboxes.append(inbox)
         return inbox
 
@@ -309,9 +317,16 @@ class RobotClient:
             self._online_episodes_ended += 1
 
     def _beat(self, interval: float) -> None:
+        trouble = ""
         while not self._closed.wait(interval):
-            with self._status:
-                self._report()
+            try:
+                with self._status:
+                    self._report()
+                trouble = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next one may be told
+                if trouble != repr(error):
+                    trouble = repr(error)
+                    _log.exception("heartbeat_not_sent")
 
     def _report(self) -> None:
         active, offset = self._active, self._outbox.clock_offset()

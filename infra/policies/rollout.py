@@ -88,6 +88,9 @@ def promote(policy: str, version: int | None = None) -> Transition:
     """A version becomes current for all; by default the canary. The next canary that waits begins.
 
     A canary, or one that waits, that is older than what is promoted is dropped.
+
+    Raises (the transition):
+        RolloutRefused: no version is named, and there is no canary.
     """
 
     def change(state: PolicyRollout | None, by: Change) -> PolicyRollout:
@@ -107,6 +110,9 @@ def rollback(policy: str, version: int | None = None) -> Transition:
     """Back to a version: by default the one that is current while a canary is tried, else the one before it.
 
     It is held, the canary and those that wait are given up, and the learner goes on from it.
+
+    Raises (the transition):
+        RolloutRefused: no version is named, and there is none before.
     """
 
     def change(state: PolicyRollout | None, by: Change) -> PolicyRollout:
@@ -133,6 +139,10 @@ def start_canary(
         fraction: share of the fleet; 0 where robots are named.
         robots: their names; none where a fraction is given.
         base: what the others hold, needed where nothing is held yet.
+
+    Raises (the transition):
+        RolloutRefused: neither a fraction nor names are given, or both; nothing is held and there is no `base`;
+            the version is current, tried already, or waits to be.
     """
     named = tuple(sorted(set(robots)))
 
@@ -165,7 +175,11 @@ def pin(policy: str, robot_id: str, version: int) -> Transition:
 
 
 def unpin(policy: str, robot_id: str) -> Transition:
-    """The robot does as the others again."""
+    """The robot does as the others again.
+
+    Raises (the transition):
+        RolloutRefused: it is not pinned.
+    """
 
     def change(state: PolicyRollout | None, by: Change) -> PolicyRollout:
         pins = state.pins if state else ()

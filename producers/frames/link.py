@@ -14,14 +14,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import structlog
 
 from producers.frames import messages
+from producers.kept_process import KeptProcess, hear
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _END_PATIENCE = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -90,13 +89,11 @@ class EncoderProcess:
             "memory": self._descriptor,
         }
         self.life: Life | None = None
-        self._trouble: str | None = None
         self._error: str | None = None
         self._done = ""
         self._changed = threading.Condition()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="frames", daemon=True)
-        self._thread.start()
+        self._kept = KeptProcess("encoder of frames", self._live)
+        self._kept.start()
 
     def wait_ready(self, timeout: float) -> bool:
         """Wait until there is one that listens; False if there is none in time."""
@@ -111,7 +108,7 @@ class EncoderProcess:
 
     def errors(self) -> tuple[str, ...]:
         """What is wrong with it, or with what it does."""
-        return tuple(error for error in (self._trouble, self._error) if error)
+        return tuple(error for error in (self._kept.trouble, self._error) if error)
 
     def forget_errors(self) -> None:
         """What was wrong in an episode before is told; a new one begins."""
@@ -125,39 +122,12 @@ class EncoderProcess:
 
     def stop(self) -> None:
         """Have it finish, and end."""
-        self._stopping.set()
-        with self._changed:
-            life = self.life
-            self._changed.notify_all()
-        if life is not None:
-            life.hang_up()
-            try:
-                life.process.wait(_END_PATIENCE)
-            except subprocess.TimeoutExpired:
-                life.process.kill()
-        self._thread.join()
+        self._kept.stop(self._end)
         with contextlib.suppress(BufferError):  # an episode that was never ended still looks at it
             self.memory.close()
         os.close(self._descriptor)
 
-    def _keep(self) -> None:
-        pause = _FIRST_PAUSE
-        while not self._stopping.is_set():
-            begun = time.monotonic()
-            try:
-                code = self._run()
-            except OSError as error:
-                self._trouble = f"the encoder of frames does not start: {error}"
-            else:
-                self._trouble = f"the encoder of frames ended with {code}; it is started again"
-            if self._stopping.is_set():
-                return
-            pause = _FIRST_PAUSE if time.monotonic() - begun > _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
-            _log.error("encoder_ended", error=self._trouble, again_in=pause)
-            self._stopping.wait(pause)
-
-    def _run(self) -> int:
-        """One life of the process; its exit code."""
+    def _live(self) -> int:
         taking, work = os.pipe()
         free, giving = os.pipe()
         try:
@@ -176,14 +146,21 @@ class EncoderProcess:
             os.close(taking)
             os.close(giving)
         life = Life(process, work, free)
-        with process:
-            assert process.stdout is not None  # noqa: S101
-            for line in process.stdout:
-                self._hear(line, life)
+        try:
+            return hear(process, lambda line: self._hear(line, life))
+        finally:
             with self._changed:
                 self.life = None
                 self._changed.notify_all()
-        return process.returncode
+
+    def _end(self) -> subprocess.Popen[str] | None:
+        with self._changed:
+            life = self.life
+            self._changed.notify_all()
+        if life is None:
+            return None
+        life.hang_up()
+        return life.process
 
     def _hear(self, line: str, life: Life) -> None:
         try:
@@ -193,8 +170,8 @@ class EncoderProcess:
             return
         with self._changed:
             if said.ready:
-                self.life, self._trouble = life, None
-                if self._stopping.is_set():
+                self.life, self._kept.trouble = life, None
+                if self._kept.stopping:
                     life.hang_up()
             self._done = said.done or self._done
             self._error = said.error or self._error

@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from infra.clock import SystemClock
+from infra.errors import SettingInvalid
 from infra.kafka import EventProducer
 from infra.registry import Registry
 from infra.settings import S3Settings
@@ -53,15 +54,19 @@ def main() -> None:
     directory = SpoolDirectory(Path(begin.directory))
     with directory.exclusive(_PATIENCE):
         known = KnownIds(directory.path / "schema-ids.json", begin.registry.url)
-        publisher = Publisher(
-            SpoolReading(directory),
-            lambda: EventProducer(begin.kafka, begin.robot_id, delivery_timeout=None),
-            RegistryIds(Registry(begin.registry), known),
-            SystemClock(),
-            sync_interval=begin.robot.sync_interval,
-            drain_rate=begin.robot.drain_rate,
-            frames=FrameUploads(directory.frames, lambda: _objects(begin.s3), SystemClock()),
-        )
+        try:
+            publisher = Publisher(
+                SpoolReading(directory),
+                lambda: EventProducer(begin.kafka, begin.robot_id, delivery_timeout=None),
+                RegistryIds(Registry(begin.registry), known),
+                SystemClock(),
+                sync_interval=begin.robot.sync_interval,
+                drain_rate=begin.robot.drain_rate,
+                frames=FrameUploads(directory.frames, lambda: _objects(begin.s3), SystemClock()),
+            )
+        except SettingInvalid as error:
+            _tell(Status(directory.acknowledged(), error=str(error)))
+            sys.exit(2)
         watch = _watch(begin)
         _publish(publisher, offers, over, begin.robot_pid, watch)
         watch.close()

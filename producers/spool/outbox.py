@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,7 @@ class SpoolOutbox:
         """Record an event; see `Outbox`. No method of its own: it is called in the control loop."""
         self._publisher = publish(settings, self._directory, robot_id, boot_epoch)
         self._warned = False
+        self._used = 0
 
     def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
         """Keep room; see `Outbox`."""
@@ -86,8 +88,10 @@ class SpoolOutbox:
         return max(0.0, self._clock.now().timestamp() - oldest)
 
     def used_bytes(self) -> int:
-        """Disk that the spool's files take."""
-        return self._directory.used_bytes()
+        """Disk that the spool's files take; as it was last, while the disk does not say (`errors` does)."""
+        with contextlib.suppress(OSError):
+            self._used = self._directory.used_bytes()
+        return self._used
 
     def clock_offset(self) -> ClockOffset | None:
         """As the publisher estimates it."""
@@ -102,9 +106,12 @@ class SpoolOutbox:
             if not self._warned:
                 _log.warning("spool_fills", warning=warning)
         self._warned = warning is not None
-        if aside := self._directory.aside():
-            found.append(f"{len(aside)} events larger than Kafka takes were not sent: see {aside[0].parent}")
-        found += [f"a damaged spool file is in quarantine: {path}" for path in self._directory.quarantined()]
+        try:
+            if aside := self._directory.aside():
+                found.append(f"{len(aside)} events larger than Kafka takes were not sent: see {aside[0].parent}")
+            found += [f"a damaged spool file is in quarantine: {path}" for path in self._directory.quarantined()]
+        except OSError as error:
+            found.append(f"what the spool put aside cannot be listed: {error}")
         return tuple(found)
 
     def close(self, timeout: float) -> None:

@@ -16,13 +16,11 @@ import threading
 import structlog
 
 from infra.settings import Settings
+from producers.kept_process import KeptProcess, hear
 from producers.outbox import Item
 from producers.spool.directory import SpoolDirectory
 from producers.spool.messages import Begin, Offer, read_status
 from producers.spool.publisher import Status
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-_END_PATIENCE = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -42,13 +40,11 @@ class PublisherProcess:
             s3=settings.s3,
         )
         self._status = Status(directory.acknowledged())
-        self._trouble: str | None = None
-        self._stopping = threading.Event()
         self._pipe = threading.Lock()
         self._offer = b""
         self._process: subprocess.Popen[str] | None = None
-        self._thread = threading.Thread(target=self._keep, name="publisher", daemon=True)
-        self._thread.start()
+        self._kept = KeptProcess("publisher", self._live)
+        self._kept.start()
 
     def status(self) -> Status:
         """What it said last."""
@@ -56,7 +52,7 @@ class PublisherProcess:
 
     def errors(self) -> tuple[str, ...]:
         """What is wrong with it, or with what it does."""
-        return tuple(error for error in (self._trouble, self._status.error, self._status.clone) if error)
+        return tuple(error for error in (self._kept.trouble, self._status.error, self._status.clone) if error)
 
     def offer(self, entry: Item) -> None:
         """Have a heartbeat sent; dropped when the publisher is not there or does not listen."""
@@ -66,76 +62,53 @@ class PublisherProcess:
             return
         with self._pipe:
             process = self._process
-            if process is None or process.stdin is None:
+            if process is None or process.stdin is None or process.stdin.closed:
                 self._offer = line
                 return
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            with contextlib.suppress(OSError):
                 os.write(process.stdin.fileno(), line)  # below PIPE_BUF all of it is written, or nothing
 
     def stop(self) -> None:
         """Have it send what it was offered, and end."""
-        self._stopping.set()
-        with self._pipe:
-            process = self._process
-            if process is not None:
-                self._hang_up(process)
-        if process is not None:
-            try:
-                process.wait(_END_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        self._thread.join()
+        self._kept.stop(self._end)
 
-    def _keep(self) -> None:
-        pause = _FIRST_PAUSE
-        while not self._stopping.is_set():
-            heard = self._run()
-            if self._stopping.is_set():
-                return
-            pause = _FIRST_PAUSE if heard else min(2 * pause, _LONGEST_PAUSE)
-            _log.error("publisher_ended", error=self._trouble, again_in=pause)
-            self._stopping.wait(pause)
-
-    def _run(self) -> bool:
-        """One life of the process; whether it ever said anything."""
+    def _live(self) -> int:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "producers.spool"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None  # noqa: S101
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "producers.spool"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        except OSError as error:
-            self._trouble = f"the publisher does not start: {error}"
-            return False
-        heard = False
-        with process:
-            assert process.stdin is not None  # noqa: S101
-            assert process.stdout is not None  # noqa: S101
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):  # one that is gone already says so by its exit code
                 process.stdin.write(self._begin.line())
                 process.stdin.flush()
-            os.set_blocking(process.stdin.fileno(), False)
+                os.set_blocking(process.stdin.fileno(), False)
             with self._pipe:
                 self._process = process
-                if self._offer:
-                    os.write(process.stdin.fileno(), self._offer)
-                    self._offer = b""
-                if self._stopping.is_set():
+                with contextlib.suppress(OSError):
+                    if self._offer:
+                        os.write(process.stdin.fileno(), self._offer)
+                        self._offer = b""
+                if self._kept.stopping:
                     self._hang_up(process)
-            for line in process.stdout:
-                try:
-                    self._status = read_status(line)
-                except (ValueError, TypeError):
-                    _log.warning("publisher_not_understood", line=line[:200])
-                    continue
-                self._trouble = None
-                heard = True
+            return hear(process, self._hear)
+        finally:
             with self._pipe:
                 self._process = None
                 self._hang_up(process)
-        self._trouble = f"the publisher ended with {process.returncode}; it is started again"
-        return heard
+
+    def _hear(self, line: str) -> None:
+        try:
+            self._status = read_status(line)
+        except (ValueError, TypeError):
+            _log.warning("publisher_not_understood", line=line[:200])
+            return
+        self._kept.trouble = None
+
+    def _end(self) -> subprocess.Popen[str] | None:
+        with self._pipe:
+            if self._process is not None:
+                self._hang_up(self._process)
+            return self._process
 
     def _hang_up(self, process: subprocess.Popen[str]) -> None:
         if process.stdin is not None:

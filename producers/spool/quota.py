@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from infra.settings import RobotSettings
-from producers.errors import SpoolFull
+from producers.errors import SpoolFull, SpoolUnusable
 from producers.spool.directory import SpoolDirectory
 from producers.spool.framing import OVERHEAD
 from producers.spool.kinds import NEWEST_KINDS
@@ -45,11 +45,12 @@ class Room:
 
         Raises:
             SpoolFull: there is none.
+            SpoolUnusable: nobody can say.
         """
         self.left = 0
         need = events * event_bytes(body) + _EDGES
         need += (need // self.settings.segment_bytes + 2) * _HEADER
-        used, free = self.directory.used_bytes(), self.directory.free_bytes() + self._kept()
+        used, free = self._measured(kept=True)
         where = self.directory.path
         together = need + frame_bytes
         if used + together > self.settings.max_spool_bytes:
@@ -77,6 +78,7 @@ class Room:
 
         Raises:
             SpoolFull: it is beyond what room was kept for, and there is none.
+            SpoolUnusable: likewise, and nobody can say.
         """
         if self.left > 0:
             self.left -= 1
@@ -96,8 +98,11 @@ class Room:
         self._truncate(0)
 
     def warning(self) -> str | None:
-        """In words, when little is left."""
-        used, free = self.directory.used_bytes(), self.directory.free_bytes()
+        """In words, when little is left, or nobody can say how much."""
+        try:
+            used, free = self._measured()
+        except SpoolUnusable as error:
+            return str(error)
         limit, floor = self.settings.max_spool_bytes, self.settings.min_free_bytes
         if used > self.settings.warn_fraction * limit:
             return f"the spool holds {_mb(used)} of at most {_mb(limit)}"
@@ -105,8 +110,16 @@ class Room:
             return f"the spool's disk has {_mb(free)} left; below {_mb(floor)} no episode begins"
         return None
 
+    def _measured(self, *, kept: bool = False) -> tuple[int, int]:
+        """Bytes that the spool holds, and those that the disk has left, with what is `kept` if asked for."""
+        try:
+            free = self.directory.free_bytes() + (self._kept() if kept else 0)
+            return self.directory.used_bytes(), free
+        except OSError as error:
+            raise SpoolUnusable(f"the spool {self.directory.path} cannot be measured: {error}") from error
+
     def _require_room(self) -> None:
-        used, free = self.directory.used_bytes(), self.directory.free_bytes()
+        used, free = self._measured()
         if used > self.settings.max_spool_bytes or free < self.settings.min_free_bytes:
             raise SpoolFull(
                 f"the step is beyond the room that was kept, and the spool is full ({_mb(used)} held, {_mb(free)} "

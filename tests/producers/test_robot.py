@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from infra.clock import ManualClock
 from infra.settings import Settings
 from producers.errors import EpisodeClosed, EpisodeOpen, SpoolFull
-from producers.outbox import MOST_BYTES
 from producers.policy_store import PolicyFile
 from producers.robot import RobotClient
 from schemas.events import (
@@ -22,7 +21,6 @@ from schemas.events import (
     EpisodeEnded,
     EpisodeSource,
     EpisodeStarted,
-    Feature,
     Heartbeat,
     Intervention,
     InterventionPhase,
@@ -47,48 +45,6 @@ def ended_of(box: MemoryOutbox) -> EpisodeEnded:
     assert isinstance(last, EpisodeBoundary)
     assert isinstance(last.body, EpisodeEnded)
     return last.body
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"features": (Feature(name="state", shape=(300_000,)), Feature(name="action", shape=(2,)))},
-        {"features": (Feature(name="state", shape=(2,)), Feature(name="action", shape=(130_950,)))},
-        {"instruction": "x" * 2_000_000},
-        {"task": "ß" * 600_000},
-    ],
-    ids=["state", "action", "instruction", "task"],
-)
-def test_an_episode_whose_events_no_record_holds_is_refused_before_it_begins(
-    tmp_path: Path, change: dict[str, Any]
-) -> None:
-    with robot(tmp_path) as (client, box):
-        with pytest.raises(ValueError, match=r"bytes, and robot-(steps|episodes) takes 10\d{5}: "):
-            started(client, **change)
-        assert not box.items
-        with started(client) as episode:
-            step(episode)
-    assert [event.sequence for event in box.robot_events()] == [0, 1, 2]
-
-
-def test_the_largest_step_that_an_episode_takes_fits_into_a_record(tmp_path: Path) -> None:
-    size = (MOST_BYTES[ROBOT_STEPS] - 256) // 4 - 4
-    features = (Feature(name="state", shape=(size,)), Feature(name="action", shape=(2,)))
-    with (
-        robot(tmp_path, robot_id="r" * 100) as (client, box),
-        started(client, features=features) as episode,
-        episode.intervention(operator="ada", reason="slip"),
-    ):
-        step(episode, state=np.ones(size), proposed_action=ACTION, policy_version=2**62)
-    assert MOST_BYTES[ROBOT_STEPS] - 512 < max(len(entry.body) for entry in box.items) <= MOST_BYTES[ROBOT_STEPS]
-
-
-def test_a_takeover_whose_end_might_not_fit_does_not_begin(tmp_path: Path) -> None:
-    with robot(tmp_path) as (client, box), started(client) as episode:
-        with pytest.raises(ValueError, match="a few words, not 70003 characters"):
-            episode.intervention(operator="ada", reason="x" * 70_000).begin()
-        step(episode)
-    assert box.topics() == [ROBOT_EPISODES, ROBOT_STEPS, ROBOT_EPISODES]
 
 
 def test_an_episode_travels_as_a_start_its_steps_and_an_end(tmp_path: Path) -> None:

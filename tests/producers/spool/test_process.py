@@ -1,0 +1,79 @@
+"""The publisher's process dies at the worst moments, and what keeps it goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.clock import ManualClock
+from infra.settings import KafkaSettings, RegistrySettings, Settings
+from producers import kept_process
+from producers.outbox import Item, item
+from producers.spool.directory import SpoolDirectory
+from producers.spool.process import PublisherProcess
+from schemas.events import Heartbeat
+from schemas.topics import ROBOT_STATUS
+
+NOWHERE = Settings(
+    kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1"), registry=RegistrySettings(url="http://127.0.0.1:1")
+)
+
+
+def beat() -> Item:
+    now = ManualClock().now()
+    event = Heartbeat(
+        robot_id="arm",
+        boot_epoch=1,
+        reported_at=now,
+        spool_depth=0,
+        spool_age_seconds=0.0,
+        policy="",
+        policy_version=0,
+        episodes_ended=0,
+    )
+    return item(ROBOT_STATUS, "arm", event, b"", now.timestamp())
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_one_that_is_killed_before_it_has_read_a_word_twice_is_started_again_and_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_process, "_FIRST_PAUSE", 0.01)
+    start, lives = subprocess.Popen, 0
+
+    def popen(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        nonlocal lives
+        lives += 1
+        process: subprocess.Popen[str] = start(*arguments, **options)
+        if lives <= 2:
+            publisher.offer(beat())  # there is nobody yet: it is kept for who comes
+            process.kill()
+            process.wait()
+        return process
+
+    publisher = PublisherProcess.__new__(PublisherProcess)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    publisher.__init__(NOWHERE, SpoolDirectory(tmp_path), "arm", 1)  # type: ignore[misc]
+    eventually(lambda: lives == 3 and not any("ended" in error for error in publisher.errors()))
+    assert publisher._offer == b"", "the third one has it"
+    publisher.stop()
+    publisher.offer(beat())
+
+
+def test_settings_that_kafka_s_client_refuses_are_told(tmp_path: Path) -> None:
+    wrong = KafkaSettings(security_protocol="SSL", ssl_ca_location=tmp_path / "none")
+    settings = NOWHERE.model_copy(update={"kafka": wrong})
+    publisher = PublisherProcess(settings, SpoolDirectory(tmp_path), "arm", 1)
+    eventually(lambda: any("SOP_KAFKA__SSL_CA_LOCATION" in error for error in publisher.errors()))
+    publisher.stop()
