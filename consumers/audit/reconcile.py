@@ -29,10 +29,12 @@ from consumers.audit.tables import Tables
 from consumers.audit.tombstones import in_vain, tombstone_in_vain
 from consumers.dead_letters import headers, place_of
 from consumers.tombstone import TombstoneUnreadable, is_tombstone, read_tombstone
+from infra.belonging import refuse_another
 from infra.clickhouse.client import Client, connect
 from infra.clock import Clock, SystemClock
-from infra.errors import ObjectMissing
+from infra.errors import DeploymentConflict, ObjectMissing
 from infra.kafka import LogReader, Message
+from infra.kafka.identity import cluster_id
 from infra.object_store import Entry, ObjectStore, sha256_hex
 from infra.registry import Registry
 from infra.settings import Settings
@@ -51,13 +53,15 @@ class Options:
     """What to audit.
 
     since: judge what was appended or announced then or later; all by default. grace: an object that is younger may
-    be about to be announced. deep: read objects, and compare their sha256. repair: mend what can be mended.
+    be about to be announced. deep: read objects, and compare their sha256. repair: mend what can be mended. delete_unannounced:
+    then delete rows, too, that come from the object store alone.
     """
 
     since: datetime | None = None
     grace: timedelta = timedelta(hours=24)
     deep: bool = False
     repair: bool = False
+    delete_unannounced: bool = False
 
 
 def reconcile(
@@ -67,6 +71,7 @@ def reconcile(
 
     Raises:
         infra.errors.Unavailable: a server does not answer; nothing was decided.
+        infra.errors.DeploymentConflict: something is to be mended, and the bucket belongs to another Kafka.
         infra.errors.OffsetsExpired: retention deleted what was about to be read; run it again.
     """
     reader = LogReader(settings.kafka, "reconcile")
@@ -109,6 +114,7 @@ class _Audit:
 
     def run(self) -> Report:
         """Compare, and mend if that is asked for."""
+        self._check_owner()
         self._read_dead_letters()
         self._read_training_stream()
         self._check_robot_topics()
@@ -121,10 +127,24 @@ class _Audit:
         tables.check_episodes(self.announcements, self.buried, self._at, self._since)
         tables.check_dead_letters(self.buried, self._at)
         if self._options.repair:
-            Repair(self._settings, self._reader, self._registry, self._client, self._stages).mend(
-                self.report, self._at.training | self._at.dead, len(self.announcements.episodes)
-            )
+            Repair(
+                self._settings,
+                self._reader,
+                self._registry,
+                self._client,
+                self._stages,
+                delete_unannounced=self._options.delete_unannounced,
+            ).mend(self.report, self._at.training | self._at.dead, len(self.announcements.episodes), tables.alone)
         return self.report
+
+    def _check_owner(self) -> None:
+        """Beside another Kafka everything looks like garbage: that is said, and nothing is mended."""
+        try:
+            refuse_another(self._objects, cluster_id(self._settings.kafka))
+        except DeploymentConflict as error:
+            if self._options.repair:
+                raise
+            self.report.notes.append(str(error))
 
     def _read_dead_letters(self) -> None:
         expired_ms = int((self._started - ROWS_EXPIRE).timestamp() * 1000)

@@ -18,6 +18,7 @@ from consumers.audit.announced import episode_of
 from consumers.audit.loading import RowLoader
 from consumers.audit.progress import Stages
 from consumers.audit.reading import scan, size_of, spans_of
+from consumers.audit.rows import NOT_ON_THE_STREAM
 from consumers.facts import EpisodeFacts
 from consumers.payload import PayloadUnreadable, read_payload
 from consumers.ranges import RangeSet
@@ -32,8 +33,6 @@ from schemas.topics import INDEX_TOPICS
 
 READERS = 8
 """Objects that are read at the same time; each is in memory once."""
-NOT_ON_THE_STREAM = -1
-"""`stream_offset` of rows that come from the object store alone."""
 
 _log = structlog.get_logger(__name__)
 
