@@ -26,8 +26,8 @@ def owner_of(objects: ObjectStore) -> str | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise DeploymentConflict(
-            f"{objects.uri(KEY)} does not say which Kafka the bucket belongs to ({error!r}). Once you are sure that "
-            "it is this one, delete that object and run `sop deploy`"
+            f"{objects.uri(KEY)} does not say which Kafka the bucket belongs to ({error!r}). Once you are sure "
+            "that it is this one, delete that object and run `sop deploy`"
         ) from error
 
 

@@ -53,8 +53,8 @@ class Options:
     """What to audit.
 
     since: judge what was appended or announced then or later; all by default. grace: an object that is younger may
-    be about to be announced. deep: read objects, and compare their sha256. repair: mend what can be mended. delete_unannounced:
-    then delete rows, too, that come from the object store alone.
+    be about to be announced. deep: read objects, and compare their sha256. repair: mend what can be mended.
+    delete_unannounced: then delete rows, too, that come from the object store alone.
     """
 
     since: datetime | None = None
