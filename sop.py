@@ -215,6 +215,7 @@ def guard() -> None:
 
 @app.command()
 def reconcile(
+    *,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     delete_unannounced: Annotated[
         bool, typer.Option("--delete-unannounced", help="With --repair: rows from the object store alone go, too.")

@@ -46,6 +46,6 @@ def refuse_another(objects: ObjectStore, cluster: str) -> None:
     if owner not in (None, cluster):
         raise DeploymentConflict(
             f"bucket {objects.bucket} was filled from Kafka cluster {owner}, and this is cluster {cluster}, which "
-            "does not know what that one announced. Nothing was removed. If Kafka was lost, see docs/operations.md, "
-            "Kafka lost training-episodes; if its topics were brought over whole, say so once with `sop gc --adopt`"
+            "does not know what that one announced. Nothing was removed. If Kafka was lost: docs/operations.md, "
+            "Kafka lost training-episodes. If its topics were brought over whole: say so by `sop gc --adopt`"
         )

@@ -79,8 +79,8 @@ class Repair:
             if alone:
                 report.notes.append(
                     f"rows of {len(alone)} episodes come from the object store alone and stay: the training "
-                    "stream may have lost their announcements. If it has not, --repair --delete-unannounced deletes "
-                    "them"
+                    "stream may have lost their announcements. If it has not, let --repair --delete-unannounced "
+                    "delete them"
                 )
         contradicting = len({str(finding.episode_id) for finding in (*wrong, *interventions)})
         if contradicting > max(10, episodes):

@@ -17,16 +17,15 @@ from infra.local.stack import Stack
 from tests.chaos.processes import ROOT, Fleet, Process
 from tests.chaos.proxy import Proxy
 from tests.chaos.readings import OUTPUTS, PARTITIONS, Offsets, Reader, patiently
+from tests.chaos.timing import CLICKHOUSE_TIMEOUT, EPISODE_TIMEOUT, S3_TIMEOUT
 from tests.chaos.wire import TOPICS, Schemas, Wire
 
-EPISODE_TIMEOUT = 3.0
-"""Seconds instead of ten minutes, so that hours can pass in a test."""
 TUNING = {
     "SOP_MATERIALIZER__EPISODE_TIMEOUT": str(EPISODE_TIMEOUT),
     "SOP_MATERIALIZER__OFFSETS_INTERVAL": "1",
     "SOP_MATERIALIZER__TRANSACTION_TIMEOUT": "6",
-    "SOP_S3__TIMEOUT": "6",
-    "SOP_CLICKHOUSE__TIMEOUT": "6",
+    "SOP_S3__TIMEOUT": str(S3_TIMEOUT),
+    "SOP_CLICKHOUSE__TIMEOUT": str(CLICKHOUSE_TIMEOUT),
 }
 
 

@@ -17,7 +17,7 @@ STAGES = (
 
 PROCESS = {
     **{f"kill-{stage}": f"the materializer is killed: {stage.replace('-', ' ')}" for stage in STAGES},
-    "kill-with-open-episode": "any of these kills while an episode that began before others is open",
+    "kill-with-open-episode": "any of these kills while an episode is open that began before an announced one",
     "zombie": "a member is stopped past its session, then continued",
     "join": "a member joins under load",
     "leave": "a member leaves under load",

@@ -43,6 +43,7 @@ class Announcement:
     partition: int
     offset: int
     datum: dict[str, Any]
+    appended_ms: int = 0
 
 
 @dataclass
@@ -185,7 +186,8 @@ class Reader:
     def _take(self, found: Readings, message: Any) -> None:
         if message.topic() == "training-episodes":
             datum = self._schemas.decode("training-episodes", message.value())
-            found.announcements.append(Announcement(message.partition(), message.offset(), datum))
+            appended_ms = int(message.timestamp()[1])
+            found.announcements.append(Announcement(message.partition(), message.offset(), datum, appended_ms))
             return
         said = {name: (value or b"").decode() for name, value in message.headers() or []}
         place = (said["topic"], int(said["partition"]), int(said["offset"]))

@@ -7,7 +7,8 @@ from collections import Counter
 from tests.chaos.kinds import KINDS, STAGES
 from tests.chaos.poison import poisons
 from tests.chaos.robot import LISTED
-from tests.chaos.schedule import ROUNDS, Schedule, schedule_of
+from tests.chaos.schedule import ROUNDS, STALLS, Schedule, schedule_of
+from tests.chaos.timing import CLICKHOUSE_TIMEOUT, EPISODE_TIMEOUT, LEAST, OUTAGES, S3_TIMEOUT
 from tests.chaos.traffic import Traffic, traffic_of
 
 SEEDS = range(1, 101)
@@ -57,6 +58,17 @@ def test_a_choice_of_kinds_is_kept_to() -> None:
 def test_faults_begin_and_end_within_the_run() -> None:
     for seed in SEEDS:
         assert all(0 <= fault.at < fault.until <= ROUNDS for fault in schedule_of(seed).faults)
+
+
+def test_stalls_outlast_requests_and_some_outages_outlast_the_episode_timeout() -> None:
+    faults = [fault for seed in SEEDS for fault in schedule_of(seed).faults]
+    stalls = {kind: [f.seconds for f in faults if f.kind == kind] for kind in LEAST}
+    assert min(stalls["s3-stall"]) > S3_TIMEOUT
+    assert min(stalls["clickhouse-stall"]) > CLICKHOUSE_TIMEOUT
+    assert {f.detail for f in faults if f.kind == "s3-stall"} == set(STALLS)
+    long = [seed for seed in SEEDS if any(f.seconds >= 2 * EPISODE_TIMEOUT for f in schedule_of(seed).faults)]
+    assert len(long) >= 15
+    assert {f.kind for f in faults if f.seconds >= 2 * EPISODE_TIMEOUT} == set(OUTAGES)
 
 
 def test_sequences_are_gapless_for_each_robot_and_boot_unless_something_is_missing() -> None:
