@@ -43,6 +43,7 @@ TRAFFIC = {
     "reorder": "one topic is late by some rounds",
     "missing-end": "an episode's last records never come, or much later",
     "late": "records come after their episode was closed by its timeout",
+    "label": "somebody labels an episode: under way, over, unknown, twice, in contradiction, or unreadably",
     "poison": "records that nobody can use, of every kind (poison.py)",
 }
 KINDS: dict[str, str] = {**PROCESS, **SERVER, **TRAFFIC}

@@ -17,6 +17,7 @@ import s3fs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tests.chaos.ledger import Place
+from tests.chaos.robot import BUCKET
 from tests.chaos.wire import Schemas
 
 OUTPUTS = ("training-episodes", "dead-letters")
@@ -132,9 +133,14 @@ class Reader:
             consumer.close()
         return found.announcements, found.letters
 
-    def objects(self, uris: list[str]) -> dict[str, tuple[str, int, pa.Table]]:
-        """Payloads that are there, by URI."""
-        store = s3fs.S3FileSystem(
+    def put_objects(self, objects: dict[str, bytes]) -> None:
+        """Store objects by key, as robots' publishers do."""
+        store = self._store()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda item: store.pipe_file(f"{BUCKET}/{item[0]}", item[1]), objects.items()))
+
+    def _store(self) -> Any:
+        return s3fs.S3FileSystem(
             key=self._environment["SOP_S3__ACCESS_KEY_ID"],
             secret=self._environment["SOP_S3__SECRET_ACCESS_KEY"],
             endpoint_url=self._environment["SOP_S3__ENDPOINT_URL"],
@@ -142,6 +148,10 @@ class Reader:
             use_listings_cache=False,
             skip_instance_cache=True,
         )
+
+    def objects(self, uris: list[str]) -> dict[str, tuple[str, int, pa.Table]]:
+        """Payloads that are there, by URI."""
+        store = self._store()
 
         def fetch(uri: str) -> tuple[str, tuple[str, int, pa.Table]] | None:
             try:

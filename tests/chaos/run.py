@@ -74,6 +74,7 @@ class Run:
         traffic = traffic_of(schedule, self._salt)
         everything = {id(event): event for events in (*traffic.rounds, traffic.afterwards) for event in events}
         self._planned.update(event.episode_id for event in everything.values() if event.counted)
+        harness.reader.put_objects(traffic.objects)
         try:
             if self._fleet.index is None:
                 self._fleet.start_index()

@@ -13,7 +13,7 @@ def _traffic(*kinds: str) -> tuple[Fault, ...]:
 KILLED = Schedule(
     seed=-1,
     events=2_500,
-    robots=6,
+    robots=12,
     members=(MemberPlan(die_at="before-commit", nth=6), MemberPlan(die_at="before-commit", nth=4)),
     faults=_traffic("resend"),
     pace=0.1,
@@ -38,7 +38,7 @@ DISTURBED = Schedule(
     robots=6,
     members=(),
     faults=(
-        *_traffic("resend", "late", "poison"),
+        *_traffic("resend", "late", "poison", "label"),
         Fault("reorder", 0, ROUNDS, "robot-steps"),
         Fault("dead-letter-failure", 0, ROUNDS),
     ),
