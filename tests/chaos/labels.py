@@ -41,9 +41,7 @@ def labels_of(chance: random.Random, episode: Event, others: list[Line]) -> list
         return [label, again]
     label.fate, label.may_repeat = DEAD, False
     if kind < 0.8:
-        label.datum["episode_id"] = str(
-            uuid.UUID(int=chance.getrandbits(76) | 0x7 << 76 | 0x2 << 62 | 0x19A << 116)
-        )
+        label.datum["episode_id"] = _uuid7(chance, BEGIN_US // 1000)
         label.reasons = frozenset({UNKNOWN})
     elif kind < 0.85 and others:
         other = chance.choice(others)
@@ -63,13 +61,11 @@ def labels_of(chance: random.Random, episode: Event, others: list[Line]) -> list
 
 def _label(chance: random.Random, episode: Event) -> Event:
     at = BEGIN_US + chance.randrange(10**12)
-    number = at // 1000 << 80 | chance.getrandbits(80)
-    number = number & ~(0xF << 76) | 0x7 << 76
     datum = {
         "episode_id": episode.episode_id,
         "robot_id": episode.datum["robot_id"],
         "label": {
-            "label_id": str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62)),
+            "label_id": _uuid7(chance, at // 1000),
             "author": "ann",
             "reason": "looked at it again",
             "labelled_at": at,
@@ -79,6 +75,12 @@ def _label(chance: random.Random, episode: Event) -> Event:
     }
     reasons = frozenset({UNKNOWN})
     return Event(LABELS, datum, datum["robot_id"].encode(), episode.line, EITHER, reasons, counted=False)
+
+
+def _uuid7(chance: random.Random, milliseconds: int) -> str:
+    number = milliseconds << 80 | chance.getrandbits(80)
+    number = number & ~(0xF << 76) | 0x7 << 76
+    return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))
 
 
 # Judging.

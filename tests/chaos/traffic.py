@@ -68,8 +68,8 @@ def _log(
 ) -> list[Event]:
     """One robot's events in the order of their sequence, without those that come late or never.
 
-    About `size` of them. It has one long episode, after `long_at` events: while that is open, many others begin and
-    end elsewhere.
+    About `size` of them. It has one long episode, after `long_at` events: while that is open, many others begin
+    and end elsewhere.
     """
     log: list[Event] = []
     spoiled = poisons() if schedule.has("poison") else []
