@@ -20,7 +20,7 @@ from consumers.audit.progress import Stages
 from consumers.audit.reading import scan, size_of, spans_of
 from consumers.audit.rows import NOT_ON_THE_STREAM
 from consumers.facts import EpisodeFacts
-from consumers.payload import PayloadUnreadable, read_payload
+from consumers.payload import PayloadUnreadable, read_facts
 from consumers.ranges import RangeSet
 from consumers.rows import TableRow, rows_of, rows_of_message
 from infra.errors import ObjectMissing
@@ -129,7 +129,7 @@ def _rows_of_objects(objects: ObjectStore, entries: list[Entry]) -> list[TableRo
             data = objects.get(entry.key)
             if sha256_hex(data) != _sha256_of(entry.key):
                 raise PayloadUnreadable("its bytes are not those that its name says")
-            facts = read_payload(data).facts
+            facts = read_facts(data)
         except ObjectMissing:
             continue
         except PayloadUnreadable as error:
