@@ -1,8 +1,8 @@
 """Events that are kept twice: in their newest revision and on dead-letters. Pure: dead letters and claims in.
 
-A sequence may be listed and have a dead letter without any harm: a robot's name is used twice, and the other record
-of that sequence cannot be used. So what tells is the bytes. A dead letter for want of a start needs no look at them:
-once its sequence was given up, none with that sequence is ever listed.
+A sequence may be listed and have a dead letter without any harm: a robot's name is used twice, and the other
+record of that sequence cannot be used. So what tells is the bytes. A dead letter for want of a start needs no look
+at them: once its sequence was given up, none with that sequence is ever listed.
 """
 
 from __future__ import annotations
