@@ -176,4 +176,4 @@ def _same(found: dict[str, Any], event: Event) -> bool:
     sent = event.datum["label"]
     at = found["labelled_at"]
     micros = (at - _EPOCH) // timedelta(microseconds=1) if isinstance(at, datetime) else at
-    return {**found, "labelled_at": micros} == sent
+    return bool({**found, "labelled_at": micros} == sent)

@@ -102,7 +102,7 @@ def no_bound_on_requests() -> None:
     """A request to the object store waits for its answer for ever."""
 
     def patient(bucket: str, *, config: Any, client_options: Any, retry_config: Any) -> Any:
-        options = {**client_options, "connect_timeout": "1day", "timeout": "1day"}
+        options: Any = {**client_options, "connect_timeout": "1day", "timeout": "1day"}
         return S3Store(bucket, config=config, client_options=options, retry_config=retry_config)
 
     _replace(object_store, "S3Store", patient)
