@@ -223,7 +223,8 @@ def _reject(
 ) -> bool:
     """Make one event unusable whose sequence can be told: it is the episode's, and rejected."""
     chosen = [event for event in episode if fits(event) and event.fate == LISTED and event.counted]
-    if not chosen or any(event.fate == EITHER for event in episode):
+    # Of a full episode nothing may be rejected for another reason: what is too much would fit then.
+    if not chosen or any(event.fate == EITHER or "episode_full" in event.reasons for event in episode):
         return False
     event = robot.chance.choice(chosen)
     spoil(event)
