@@ -215,7 +215,11 @@ def guard() -> None:
 
 @app.command()
 def reconcile(
+    *,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    delete_unannounced: Annotated[
+        bool, typer.Option("--delete-unannounced", help="With --repair: rows from the object store alone go, too.")
+    ] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every object, and compare its sha256.")] = False,
     since: Annotated[
         str | None, typer.Option(help="Judge what came since: 24h, 7d, or 2026-01-31T08:00 (UTC).")
@@ -234,9 +238,13 @@ def reconcile(
     settings = _settings()
     try:
         from_when = moment(since, SystemClock().now()) if since else None
-        options = Options(from_when, duration(grace), deep=deep, repair=repair)
+        options = Options(
+            from_when, duration(grace), deep=deep, repair=repair, delete_unannounced=delete_unannounced
+        )
     except ValueError as error:
         fail(str(error), code=2)
+    if delete_unannounced and not repair:
+        fail("--delete-unannounced says what --repair may delete: give both", code=2)
     _ready(settings, ALL_SERVERS, threading.Event())
     try:
         report = reconcile(settings, options, Stages(Console(stderr=True)))
@@ -274,6 +282,9 @@ def gc(
         str, typer.Option(help="What was still needed this long ago stays: 90s, 30m, 24h, 7d.")
     ] = "24h",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, remove nothing.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="From now on the bucket belongs to this Kafka, whichever filled it.")
+    ] = False,
 ) -> None:
     """Remove objects that no newest revision, announced policy or checkpoint names."""
     from consumers.audit.gc import collect  # noqa: PLC0415
@@ -287,7 +298,7 @@ def gc(
         fail(str(error), code=2)
     _ready(settings, ["Kafka", "schema registry", "object store"], threading.Event())
     try:
-        done = collect(settings, age, dry_run=dry_run, stages=Stages(Console(stderr=True)))
+        done = collect(settings, age, dry_run=dry_run, adopt=adopt, stages=Stages(Console(stderr=True)))
     except (InfraError, SchemaError) as error:
         fail(str(error))
     show_collected(done, Console(), dry_run=dry_run)

@@ -106,9 +106,12 @@ class Accounting:
         for sequence, offset in zip(claim.sequences.tolist(), claim.offsets.tolist(), strict=True):
             if episode is not None and sequence in episode.sequences:
                 continue
-            if self._buried.has(claim.place, offset) or self._buried.has_event(claim.owner, sequence):
+            rejected = episode is not None and sequence in episode.rejected
+            if self._buried.has(claim.place, offset):
                 continue
-            if episode is not None and sequence in episode.rejected and not self._whole:
+            if self._buried.has_event(claim.owner, sequence, rejected=rejected):
+                continue
+            if rejected and not self._whole:
                 continue  # its dead letter may have been deleted by retention
             if offset >= committed:
                 self.open[claim.owner] += 1

@@ -92,12 +92,11 @@ class Announcements:
         if event.revision < newest:
             text = f"announced after revision {newest}: revisions must grow. Readers keep revision {newest}"
             yield self._finding(Kind.WRONG, event, partition, offset, text)
-        key = event.payload_uri.removeprefix(self._bucket)
         episode.revisions[event.revision] = Revision(
             event.revision,
             partition,
             offset,
-            ANOTHER_BUCKET if key == event.payload_uri else key,
+            self.key_of(event),
             event.payload_sha256,
             event.payload_bytes,
             event.step_count,
@@ -117,6 +116,11 @@ class Announcements:
         if gone:
             text = f"labels {', '.join(sorted(gone))} are in revision {newest} and not in this one"
             yield self._finding(Kind.MISSING, event, partition, offset, text)
+
+    def key_of(self, event: EpisodeMaterialized) -> str:
+        """Key of an announced object; `ANOTHER_BUCKET` if it is not in ours."""
+        key = event.payload_uri.removeprefix(self._bucket)
+        return ANOTHER_BUCKET if key == event.payload_uri else key
 
     def _finding(self, kind: Kind, event: EpisodeMaterialized, partition: int, offset: int, text: str) -> Finding:
         return Finding(

@@ -18,8 +18,8 @@ Place = tuple[str, int]
 Owner = tuple[str, str, int]
 """Episode, robot and boot epoch of an event."""
 
-STAND_BESIDE = {Reason.CONFLICT.value, Reason.FOREIGN_EPISODE.value}
-"""Reasons for which a dead letter shares its sequence with another event, and does not stand for it."""
+STAND_BESIDE = {Reason.CONFLICT.value, Reason.FOREIGN_EPISODE.value, Reason.FOREIGN_KEY.value}
+"""Reasons for which a dead letter may share its sequence with another event, and then does not stand for it."""
 
 
 class Buried:
@@ -28,6 +28,12 @@ class Buried:
     def __init__(self) -> None:
         self.places: dict[Place, RangeSet] = defaultdict(RangeSet)
         self.sequences: dict[Owner, RangeSet] = defaultdict(RangeSet)
+        """Events that dead letters stand for."""
+        self.beside: dict[Owner, RangeSet] = defaultdict(RangeSet)
+        """Sequences of dead letters that may stand beside another event. Where the episode lists them as rejected,
+        there is no other."""
+        self.letters: dict[Owner, dict[int, dict[int, str]]] = defaultdict(dict)
+        """Of `sequences`, hashes of the bytes with their reason, by sequence; about 0.4 KB each."""
         self.rows: dict[Place, RangeSet] = defaultdict(RangeSet)
         """Of those, the ones that must be in ClickHouse by now."""
         self.oldest_ms: dict[int, int] = {}
@@ -58,13 +64,47 @@ class Buried:
             )
         self.places[place].add(offset)
 
+    def claim(
+        self, owner: Owner, sequence: int, reason: str, value: bytes | None, *, at: tuple[Place, int]
+    ) -> Iterator[Finding]:
+        """A dead letter, taken in by `add`, holds this event; what is wrong with that.
+
+        Args:
+            owner: whose it is.
+            sequence: which it is.
+            reason: why it is a dead letter.
+            value: the record's bytes.
+            at: where the record was: topic and partition number, and offset.
+        """
+        if reason in STAND_BESIDE:
+            self.beside[owner].add(sequence)
+            return
+        self.sequences[owner].add(sequence)
+        kept = self.letters[owner].setdefault(sequence, {})
+        (topic, partition), offset = at
+        if hash(value) in kept:
+            yield Finding(
+                Kind.DOUBLED,
+                Where.DEAD_LETTERS,
+                f"{topic}[{partition}]@{offset}",
+                f"sequence {sequence} of episode {owner[0]} robot {owner[1]} boot {owner[2]} came twice, and both "
+                f"records are on dead-letters ({reason}). A log cannot be mended",
+                episode_id=owner[0],
+                topic=topic,
+                partition=partition,
+                offset=offset,
+            )
+        kept[hash(value)] = reason
+
     def has(self, place: Place, offset: int) -> bool:
         """Whether this record is a dead letter."""
         return place in self.places and offset in self.places[place]
 
-    def has_event(self, owner: Owner, sequence: int) -> bool:
-        """Whether a record that holds this event is a dead letter."""
-        return owner in self.sequences and sequence in self.sequences[owner]
+    def has_event(self, owner: Owner, sequence: int, *, rejected: bool) -> bool:
+        """Whether a record that holds this event is a dead letter; `rejected`: its episode says that one is."""
+        if owner in self.sequences and sequence in self.sequences[owner]:
+            return True
+        return rejected and owner in self.beside and sequence in self.beside[owner]
 
 
 def buried_in(batches: Iterable[Sequence[Message]]) -> Buried:

@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 from consumers.audit import footage
 from consumers.audit.accounting import Accounting
 from consumers.audit.announced import Announcements, Episode
-from consumers.audit.buried import STAND_BESIDE, Buried, Place
+from consumers.audit.buried import Buried, Place
 from consumers.audit.claims import claims_of, offset_and_value
+from consumers.audit.doubles import Doubles
 from consumers.audit.findings import Finding, Kind, Report, Where
 from consumers.audit.labels import check_label
 from consumers.audit.objects import compare_listing, missing_object, missing_objects, wrong_object
@@ -29,10 +30,12 @@ from consumers.audit.tables import Tables
 from consumers.audit.tombstones import in_vain, tombstone_in_vain
 from consumers.dead_letters import headers, place_of
 from consumers.tombstone import TombstoneUnreadable, is_tombstone, read_tombstone
+from infra.belonging import refuse_another
 from infra.clickhouse.client import Client, connect
 from infra.clock import Clock, SystemClock
-from infra.errors import ObjectMissing
+from infra.errors import DeploymentConflict, ObjectMissing
 from infra.kafka import LogReader, Message
+from infra.kafka.identity import cluster_id
 from infra.object_store import Entry, ObjectStore, sha256_hex
 from infra.registry import Registry
 from infra.settings import Settings
@@ -52,12 +55,14 @@ class Options:
 
     since: judge what was appended or announced then or later; all by default. grace: an object that is younger may
     be about to be announced. deep: read objects, and compare their sha256. repair: mend what can be mended.
+    delete_unannounced: then delete rows, too, that come from the object store alone.
     """
 
     since: datetime | None = None
     grace: timedelta = timedelta(hours=24)
     deep: bool = False
     repair: bool = False
+    delete_unannounced: bool = False
 
 
 def reconcile(
@@ -67,6 +72,7 @@ def reconcile(
 
     Raises:
         infra.errors.Unavailable: a server does not answer; nothing was decided.
+        infra.errors.DeploymentConflict: something is to be mended, and the bucket belongs to another Kafka.
         infra.errors.OffsetsExpired: retention deleted what was about to be read; run it again.
     """
     reader = LogReader(settings.kafka, "reconcile")
@@ -109,6 +115,7 @@ class _Audit:
 
     def run(self) -> Report:
         """Compare, and mend if that is asked for."""
+        self._check_owner()
         self._read_dead_letters()
         self._read_training_stream()
         self._check_robot_topics()
@@ -121,29 +128,41 @@ class _Audit:
         tables.check_episodes(self.announcements, self.buried, self._at, self._since)
         tables.check_dead_letters(self.buried, self._at)
         if self._options.repair:
-            Repair(self._settings, self._reader, self._registry, self._client, self._stages).mend(
-                self.report, self._at.training | self._at.dead, len(self.announcements.episodes)
-            )
+            Repair(
+                self._settings,
+                self._reader,
+                self._registry,
+                self._client,
+                self._stages,
+                delete_unannounced=self._options.delete_unannounced,
+            ).mend(self.report, self._at.training | self._at.dead, len(self.announcements.episodes), tables.alone)
         return self.report
+
+    def _check_owner(self) -> None:
+        """Beside another Kafka everything looks like garbage: that is said, and nothing is mended."""
+        try:
+            refuse_another(self._objects, cluster_id(self._settings.kafka))
+        except DeploymentConflict as error:
+            if self._options.repair:
+                raise
+            self.report.notes.append(str(error))
 
     def _read_dead_letters(self) -> None:
         expired_ms = int((self._started - ROWS_EXPIRE).timestamp() * 1000)
         indexed = self._at.indexed[DEAD_LETTERS]
         with self._stages.stage("dead-letters", size_of(self._at.dead)) as advance:
             for messages in scan(self._reader, self._at.dead, advance):
-                by_place: dict[Place, list[tuple[int, bytes | None]]] = defaultdict(list)
+                letters: dict[Place, dict[int, tuple[bytes | None, str]]] = defaultdict(dict)
                 for message in messages:
-                    self._add_dead_letter(message, by_place, expired_ms, indexed)
-                for place, records in by_place.items():
-                    for claim in claims_of(place, records, self._registry.schema_of).claims:
-                        for sequence in claim.sequences.tolist():
-                            self.buried.sequences[claim.owner].add(sequence)
+                    self._add_dead_letter(message, letters, expired_ms, indexed)
+                for place, by_offset in letters.items():
+                    self._add_claims(place, by_offset)
         self.report.checked["dead letters"] = sum(offsets.count() for offsets in self.buried.places.values())
 
     def _add_dead_letter(
         self,
         message: Message,
-        by_place: dict[Place, list[tuple[int, bytes | None]]],
+        letters: dict[Place, dict[int, tuple[bytes | None, str]]],
         expired_ms: int,
         indexed: dict[int, int],
     ) -> None:
@@ -155,12 +174,22 @@ class _Audit:
             self.report.add(Finding(Kind.WRONG, Where.DEAD_LETTERS, f"{DEAD_LETTERS}[{number}]@{at}", text))
             return
         appended_ms = message.timestamp()[1]
+        twice = self.buried.has((topic, partition), offset)
         for finding in self.buried.add((topic, partition), offset, (number, at), appended_ms):
             self.report.add(finding)
         if at < indexed.get(number, 0) and appended_ms >= max(expired_ms, self._since * 1000):
             self.buried.rows[(topic, partition)].add(offset)
-        if topic in ROBOT_TOPICS and headers(message).get("reason") not in STAND_BESIDE:
-            by_place[(topic, partition)].append((offset, offset_and_value(message)[1]))
+        if topic in ROBOT_TOPICS and not twice:
+            letters[(topic, partition)][offset] = offset_and_value(message)[1], headers(message).get("reason", "")
+
+    def _add_claims(self, place: Place, letters: dict[int, tuple[bytes | None, str]]) -> None:
+        """Whose events dead letters hold; records of one partition, by their offset."""
+        records = [(offset, value) for offset, (value, _) in letters.items()]
+        for claim in claims_of(place, records, self._registry.schema_of).claims:
+            for sequence, offset in zip(claim.sequences.tolist(), claim.offsets.tolist(), strict=True):
+                value, reason = letters[offset]
+                for finding in self.buried.claim(claim.owner, sequence, reason, value, at=(place, offset)):
+                    self.report.add(finding)
 
     def _read_training_stream(self) -> None:
         """All of it, whatever `since` says: an old announcement may account for a record that came again."""
@@ -186,12 +215,16 @@ class _Audit:
     def _check_robot_topics(self) -> None:
         whole = all(low == 0 for low, _ in self._at.dead.values())
         accounting = Accounting(self.announcements, self.buried, self._at.committed, whole_dead_letters=whole)
+        read_whole = frozenset(place for place, (low, _) in self._at.robots.items() if low == 0)
+        doubles = Doubles(self.announcements, self.buried, read_whole)
         with self._stages.stage("robot topics", size_of(self._at.robots)) as advance:
             for messages in scan(self._reader, self._at.robots, advance):
                 place = (str(messages[0].topic()), int(messages[0].partition() or 0))
                 records = [offset_and_value(message) for message in messages]
-                accounting.add(claims_of(place, records, self._registry.schema_of))
-        for finding in (*accounting.findings(), *self._expired()):
+                claims = claims_of(place, records, self._registry.schema_of)
+                accounting.add(claims)
+                doubles.add(claims, records)
+        for finding in (*accounting.findings(), *doubles.findings(), *self._expired()):
             self.report.add(finding)
         report = self.report
         report.checked["robot records"] = accounting.checked
@@ -274,8 +307,9 @@ class _Audit:
                 advance(len(stored.entries))
                 episode = self.announcements.episodes.get(stored.episode_id)
                 seen.add(stored.episode_id)
-                if episode is not None and episode.newest.frame_objects == len(stored.entries):
-                    continue
+                alike = episode is not None and episode.newest.frame_objects == len(stored.entries)
+                if alike and not self._options.deep:
+                    continue  # one that is missing may hide behind one too many: `deep` compares names
                 wanted = {} if episode is None else footage.referred(episode, self._objects)
                 if wanted is None:
                     continue  # its payload is missing or wrong, which is said elsewhere

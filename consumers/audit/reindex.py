@@ -18,8 +18,9 @@ from consumers.audit.announced import episode_of
 from consumers.audit.loading import RowLoader
 from consumers.audit.progress import Stages
 from consumers.audit.reading import scan, size_of, spans_of
+from consumers.audit.rows import NOT_ON_THE_STREAM
 from consumers.facts import EpisodeFacts
-from consumers.payload import PayloadUnreadable, read_payload
+from consumers.payload import PayloadUnreadable, read_facts
 from consumers.ranges import RangeSet
 from consumers.rows import TableRow, rows_of, rows_of_message
 from infra.errors import ObjectMissing
@@ -32,8 +33,6 @@ from schemas.topics import INDEX_TOPICS
 
 READERS = 8
 """Objects that are read at the same time; each is in memory once."""
-NOT_ON_THE_STREAM = -1
-"""`stream_offset` of rows that come from the object store alone."""
 
 _log = structlog.get_logger(__name__)
 
@@ -130,7 +129,7 @@ def _rows_of_objects(objects: ObjectStore, entries: list[Entry]) -> list[TableRo
             data = objects.get(entry.key)
             if sha256_hex(data) != _sha256_of(entry.key):
                 raise PayloadUnreadable("its bytes are not those that its name says")
-            facts = read_payload(data).facts
+            facts = read_facts(data)
         except ObjectMissing:
             continue
         except PayloadUnreadable as error:

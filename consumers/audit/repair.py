@@ -1,13 +1,14 @@
 """`sop reconcile --repair`: what can be made again from what is still there, is.
 
 Rows are inserted again from the training stream. A row that says what no announcement says is deleted first, by
-exactly its content, so that a live index is never in the way. Objects are folded again from the robot topics. Logs
-cannot be mended, and orphans are `sop gc`'s.
+exactly its content, so that a live index is never in the way; one that was made from the object store alone only
+if that is asked for, because it may be all that is left of what a lost stream announced. Objects are folded again
+from the robot topics. Logs cannot be mended, and orphans are `sop gc`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -16,6 +17,7 @@ from consumers.audit.loading import RowLoader
 from consumers.audit.progress import Stages
 from consumers.audit.reading import Spans, announcement_of, scan, size_of
 from consumers.audit.rebuild import CannotRebuild, rebuild
+from consumers.audit.rows import is_alone
 from consumers.dead_letters import place_of
 from consumers.rows import dead_letter_row, rows_of
 from infra.clickhouse.client import Client, unavailable_as_ours
@@ -46,22 +48,40 @@ class Repair:
     """Mends findings; each that is mended says how."""
 
     def __init__(
-        self, settings: Settings, reader: LogReader, registry: Registry, client: Client, stages: Stages
+        self,
+        settings: Settings,
+        reader: LogReader,
+        registry: Registry,
+        client: Client,
+        stages: Stages,
+        *,
+        delete_unannounced: bool = False,
     ) -> None:
         self._settings, self._reader, self._registry = settings, reader, registry
         self._client, self._stages = client, stages
         self._objects = ObjectStore(settings.s3)
+        self._delete_unannounced = delete_unannounced
 
-    def mend(self, report: Report, spans: Spans, episodes: int) -> None:
+    def mend(self, report: Report, spans: Spans, episodes: int, alone: Collection[str]) -> None:
         """Mend what a report names.
 
         Args:
             report: what was found.
             spans: of training-episodes and dead-letters, as they were read.
             episodes: how many are announced; more rows to delete than that are a sign of a wrong database.
+            alone: of which only a row from the object store speaks.
         """
         wrong = report.of(Where.ROWS, Kind.WRONG, Kind.ORPHANED, Kind.DOUBLED)
         interventions = report.of(Where.INTERVENTION_ROWS, Kind.WRONG, Kind.ORPHANED)
+        if not self._delete_unannounced:
+            wrong = [finding for finding in wrong if not is_alone(finding)]
+            interventions = [finding for finding in interventions if finding.episode_id not in alone]
+            if alone:
+                report.notes.append(
+                    f"rows of {len(alone)} episodes come from the object store alone and stay: the training "
+                    "stream may have lost their announcements. If it has not, let --repair --delete-unannounced "
+                    "delete them"
+                )
         contradicting = len({str(finding.episode_id) for finding in (*wrong, *interventions)})
         if contradicting > max(10, episodes):
             report.notes.append(
@@ -71,7 +91,8 @@ class Repair:
         else:
             self._delete(_DELETE, [f for f in wrong if f.kind is not Kind.DOUBLED], 5)
             self._delete(_DELETE_INTERVENTIONS, interventions, 3)
-        self._reinsert(report, spans)
+        # What was announced of an episode whose other rows were deleted is inserted, too.
+        self._reinsert(report, spans, {str(finding.episode_id) for finding in wrong if finding.mended})
         self._rebuild(report, spans)
 
     def _delete(self, statement: str, findings: list[Finding], columns: int) -> None:
@@ -88,10 +109,10 @@ class Repair:
             if finding.kind is Kind.ORPHANED:
                 finding.mended = "row deleted"
 
-    def _reinsert(self, report: Report, spans: Spans) -> None:
+    def _reinsert(self, report: Report, spans: Spans, also: set[str]) -> None:
         rows = report.of(Where.ROWS, Kind.MISSING, Kind.WRONG, Kind.DOUBLED)
         rows += report.of(Where.INTERVENTION_ROWS, Kind.MISSING, Kind.WRONG)
-        wanted = {str(finding.episode_id) for finding in rows}
+        wanted = {str(finding.episode_id) for finding in rows} | also
         with RowLoader(self._settings.clickhouse) as loader:
 
             def insert(message: Message) -> None:

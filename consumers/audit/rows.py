@@ -26,6 +26,13 @@ EPISODE_ROWS = (
     "stream_partition, stream_offset FROM episodes"
 )
 """Asks for them."""
+NOT_ON_THE_STREAM = -1
+"""`stream_offset` of rows that `sop reindex --from s3` made from the object store alone."""
+
+_ALONE = (
+    "it was made from the object store alone (`sop reindex --from s3`), and may be the only row of an episode "
+    "whose announcement was lost. --repair leaves it; --repair --delete-unannounced deletes it"
+)
 
 
 def compare_rows(
@@ -47,7 +54,9 @@ def compare_rows(
         episode = announcements.episodes.get(row.episode_id)
         newer = is_newer(row, read_to)
         if episode is None or episode.task != row.task:
-            if not newer:
+            if row.stream_offset == NOT_ON_THE_STREAM:
+                yield _finding(Kind.ORPHANED, row, f"no announcement on the stream says so; {_ALONE}")
+            elif not newer:
                 yield _finding(Kind.ORPHANED, row, "no announcement on the stream says so; --repair deletes it")
             continue
         if episode.indexed:
@@ -55,6 +64,9 @@ def compare_rows(
         episode.indexed = True
         expected = episode.expected_row(indexed_to)
         announced = episode.revisions.get(row.revision)
+        if announced is None and row.stream_offset == NOT_ON_THE_STREAM:
+            yield _finding(Kind.ORPHANED, row, f"no such revision was announced; {_ALONE}")
+            continue
         if announced is None:
             problem = None if newer else "no such revision was announced"
         elif (announced.sha256, announced.steps) != (row.payload_sha256, row.step_count):
@@ -73,6 +85,11 @@ def compare_rows(
 def is_newer(row: EpisodeRow, read_to: Mapping[int, int]) -> bool:
     """Whether a row's announcement lies beyond what was read of the stream."""
     return row.stream_offset >= read_to.get(row.stream_partition, 0)
+
+
+def is_alone(finding: Finding) -> bool:
+    """Whether a finding's row was made from the object store alone."""
+    return bool(finding.detail) and finding.detail[-1] == NOT_ON_THE_STREAM
 
 
 def missing_rows(announcements: Announcements, indexed_to: Mapping[int, int], since: float) -> Iterator[Episode]:

@@ -12,7 +12,15 @@ from consumers.audit.buried import compare_rows as compare_dead_rows
 from consumers.audit.findings import Finding, Kind, Report, Where
 from consumers.audit.interventions import INTERVENTION_ROWS, InterventionRows, Interventions
 from consumers.audit.progress import Stages
-from consumers.audit.rows import EPISODE_ROWS, EpisodeRow, compare_rows, is_newer, missing_row, missing_rows
+from consumers.audit.rows import (
+    EPISODE_ROWS,
+    EpisodeRow,
+    compare_rows,
+    is_alone,
+    is_newer,
+    missing_row,
+    missing_rows,
+)
 from consumers.audit.standing import Standing
 from consumers.ranges import RangeSet
 from infra.clickhouse.client import Client, unavailable_as_ours
@@ -30,6 +38,8 @@ class Tables:
     def __init__(self, settings: ClickHouseSettings, client: Client, report: Report, stages: Stages) -> None:
         self._settings, self._client = settings, client
         self._report, self._stages = report, stages
+        self.alone: set[str] = set()
+        """Episodes of which nothing but a row from the object store speaks, or speaks of its revision."""
 
     def check_episodes(self, announcements: Announcements, buried: Buried, at: Standing, since: float) -> None:
         """Rows of episodes and interventions; none announced at `since` (seconds) or later may be missing."""
@@ -49,6 +59,8 @@ class Tables:
 
             for finding in compare_rows(announcements, rows(), read_to, indexed):
                 self._report.add(finding)
+                if finding.kind is Kind.ORPHANED and is_alone(finding):
+                    self.alone.add(str(finding.episode_id))
         for episode in missing_rows(announcements, indexed, since):
             expected = episode.expected_row(indexed) or episode.newest
             if buried.has((TRAINING_EPISODES, expected.partition), expected.offset):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import structlog
+
+from infra.belonging import owner_of, write_owner
 from infra.clickhouse.migrate import migrate
 from infra.clickhouse.payloads import ensure_episode_steps
 from infra.kafka.admin import ClusterAdmin
+from infra.kafka.identity import cluster_id
 from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.topics import EPISODE_TOPICS, INDEX_TOPICS, TOPICS
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -41,7 +47,24 @@ def deploy(settings: Settings) -> Deployment:
     groups = {settings.materializer.group: EPISODE_TOPICS, settings.index.group: INDEX_TOPICS}
     for group, names in groups.items():
         done.first_offsets[group] = admin.ensure_first_offsets(group, [TOPICS[name] for name in names])
-    done.bucket_created = ObjectStore(settings.s3).ensure_bucket()
+    objects = ObjectStore(settings.s3)
+    done.bucket_created = objects.ensure_bucket()
+    _name_owner(objects, cluster_id(settings.kafka))
     done.migrations = migrate(settings.clickhouse)
     ensure_episode_steps(settings.clickhouse, settings.s3)
     return done
+
+
+def _name_owner(objects: ObjectStore, cluster: str) -> None:
+    """Write down whose bucket it is. If it is another's, that stays: a lost Kafka is set up anew in this way."""
+    owner = owner_of(objects)
+    if owner is None:
+        write_owner(objects, cluster)
+    elif owner != cluster:
+        _log.warning(
+            "bucket_of_another_kafka",
+            bucket=objects.bucket,
+            filled_from=owner,
+            this=cluster,
+            hint="sop gc and sop reconcile --repair refuse; see docs/operations.md, Kafka lost training-episodes",
+        )

@@ -1,4 +1,4 @@
-"""Seeds of faults against the real servers; the check of what they left; a report.
+"""Seeds of faults against the real servers; the check of what they left, and `sop reconcile`; a report.
 
     python -m tests.chaos --seeds 1..3 --report r.json
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.chaos.harness import harness_on
 from tests.chaos.kinds import KINDS
 from tests.chaos.processes import LEASH
-from tests.chaos.report import Report, merged, progress
+from tests.chaos.report import Report, audit_line, merged, progress
 from tests.chaos.run import Run
 from tests.chaos.schedule import schedule_of
 
@@ -51,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
                     report.add(outcome)
                     progress(outcome)
                     report.write(chosen.report)
+                audited = harness.audit()
+                report.add_audit(audited)
+                audit_line(audited)
+                report.write(chosen.report)
     return 0 if report.clean else 1
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from tests.chaos.labels import label_anomalies
 from tests.chaos.ledger import Copies, Ledger, Place
 from tests.chaos.payloads import payload_anomalies
 from tests.chaos.readings import Announcement, Letter, Readings
-from tests.chaos.robot import DEAD, EITHER, LISTED
+from tests.chaos.robot import DEAD, EITHER, LABELS, LISTED
 
 MARGIN_MS = 1000
 """A pause this close below the timeout proves nothing: the broker stamps a record before it can be read."""
@@ -60,6 +61,8 @@ def check(ledger: Ledger, found: Readings, timeout: float) -> Verdict:
     verdict.whole = len(whole)
     _every_event_in_one_place(verdict, ledger, newest, letters, whole)
     _whole_is_complete(verdict, ledger, found.announcements, whole)
+    for kind, what in label_anomalies(ledger, newest, found.announcements, letters):
+        verdict.add(kind, what)
     episodes = ledger.episodes()
     for episode_id, announced in newest.items():
         sent = episodes.get(episode_id, [])
@@ -146,6 +149,8 @@ def _every_event_in_one_place(
     missing: list[Copies] = []
     for copies in ledger.copies.values():
         event = copies.event
+        if event.topic == LABELS:
+            continue  # labels.py judges them
         dead = sum(len(letters.get(place, ())) for place in copies.places)
         here = event.counted and event.sequence in listed.get(event.episode_id, ())
         if dead > 1:
@@ -184,15 +189,18 @@ def _whole_is_complete(verdict: Verdict, ledger: Ledger, stream: list[Announceme
             if datum["closed_by"] != "COMPLETE" or datum["missing_count"]:
                 what = f"revision {datum['revision']} closed by {datum['closed_by']}"
                 verdict.add("truncated", f"episode {episode_id} was whole: {what}")
-        if len(revisions[episode_id]) > 1:
-            verdict.add(
-                "non-monotonic", f"episode {episode_id} was whole, and has {len(revisions[episode_id])} revisions"
-            )
+        # Each further one must be of a label.
+        said = [len(datum["labels"]) for datum in revisions[episode_id]]
+        if any(b <= a for a, b in pairwise(said)):
+            verdict.add("non-monotonic", f"episode {episode_id} was whole, and its revisions have {said} labels")
     known = ledger.episodes().keys()
     for episode_id in revisions.keys() - known:
         verdict.add("stray", f"episode {episode_id} was never sent")
     for episode_id, data in revisions.items():
-        sizes = [len(spread(datum["sequences"])) + len(spread(datum["rejected"])) for datum in data]
+        sizes = [
+            len(spread(datum["sequences"])) + len(spread(datum["rejected"])) + len(datum["labels"])
+            for datum in data
+        ]
         if any(b <= a for a, b in pairwise(sizes)):
             verdict.add("non-monotonic", f"episode {episode_id}: revisions of {sizes} events do not grow")
 
@@ -220,6 +228,7 @@ _ROW = (
     "end",
     "closed_by",
     "success",
+    "excluded",
 )
 
 

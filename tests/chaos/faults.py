@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,9 +14,8 @@ from infra.local.stack import Stack
 from tests.chaos.processes import Fleet, Process
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Fault
+from tests.chaos.timing import SESSION
 
-SESSION_SECONDS = 8.0
-"""The local broker gives a silent member up after 6 s."""
 TOO_SMALL = 120
 """Bytes. A dead letter's batch is larger, with its headers. A transaction's marker (78) must still fit: a broker
 that cannot write one leaves the transaction open for ever."""
@@ -29,7 +29,8 @@ class Injector:
     def __init__(self, stack: Stack, proxy: Proxy, fleet: Fleet) -> None:
         self._stack, self._proxy, self._fleet = stack, proxy, fleet
         self.counts: Counter[str] = Counter()
-        self._under_way: dict[str, Callable[[], None]] = {}
+        self._under_way: dict[str, tuple[float, Callable[[], None]]] = {}
+        """When a fault may end, and how, by kind."""
 
     def begin(self, fault: Fault) -> None:
         """Start a fault; faults of traffic are in the traffic."""
@@ -37,18 +38,20 @@ class Injector:
         if start is not None:
             ending = start(fault)
             if ending is not None:
-                self._under_way[fault.kind] = ending
+                self._under_way[fault.kind] = time.monotonic() + fault.seconds, ending
 
     def end(self, fault: Fault) -> None:
-        """End a fault, if it is one that lasts."""
-        ending = self._under_way.pop(fault.kind, None)
-        if ending is not None:
-            ending()
+        """End a fault, if it is one that lasts, and has lasted long enough."""
+        due, _ = self._under_way.get(fault.kind, (math.inf, None))
+        if time.monotonic() >= due:
+            self._under_way.pop(fault.kind)[1]()
 
     def heal(self) -> None:
-        """End everything."""
-        while self._under_way:
-            self._under_way.popitem()[1]()
+        """End everything, each in its time."""
+        for kind, (due, ending) in sorted(self._under_way.items(), key=lambda item: item[1][0]):
+            time.sleep(max(0.0, due - time.monotonic()))
+            del self._under_way[kind]
+            ending()
 
     def _zombie(self, _fault: Fault) -> Callable[[], None] | None:
         """A member that freezes itself at a stage is a zombie already; else the oldest is frozen anywhere."""
@@ -61,7 +64,7 @@ class Injector:
     def thaw(self, member: Process) -> None:
         """Continue a frozen member once its session is over."""
         since = member.frozen_since or time.monotonic()
-        time.sleep(max(0.0, since + SESSION_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, since + SESSION - time.monotonic()))
         if member.alive:
             self.counts["zombie"] += 1
         member.thaw()
@@ -110,8 +113,8 @@ class Injector:
         return lambda: self._stack.restart("registry")
 
     def _s3_stall(self, fault: Fault) -> Callable[[], None]:
-        if fault.detail == "proxy":
-            return self._misbehave("stall", "s3-stall")
+        if fault.detail != "server":
+            return self._misbehave({"proxy": "stall", "hole": "hole"}[fault.detail], "s3-stall")
         self._stack.pause("object_store")
         self.counts["s3-stall"] += 1
         return lambda: self._stack.resume("object_store")

@@ -14,19 +14,19 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from infra.local.stack import Stack
+from tests.chaos.audit import Audit, audit
 from tests.chaos.processes import ROOT, Fleet, Process
 from tests.chaos.proxy import Proxy
 from tests.chaos.readings import OUTPUTS, PARTITIONS, Offsets, Reader, patiently
+from tests.chaos.timing import CLICKHOUSE_TIMEOUT, EPISODE_TIMEOUT, S3_TIMEOUT
 from tests.chaos.wire import TOPICS, Schemas, Wire
 
-EPISODE_TIMEOUT = 3.0
-"""Seconds instead of ten minutes, so that hours can pass in a test."""
 TUNING = {
     "SOP_MATERIALIZER__EPISODE_TIMEOUT": str(EPISODE_TIMEOUT),
     "SOP_MATERIALIZER__OFFSETS_INTERVAL": "1",
     "SOP_MATERIALIZER__TRANSACTION_TIMEOUT": "6",
-    "SOP_S3__TIMEOUT": "6",
-    "SOP_CLICKHOUSE__TIMEOUT": "6",
+    "SOP_S3__TIMEOUT": str(S3_TIMEOUT),
+    "SOP_CLICKHOUSE__TIMEOUT": str(CLICKHOUSE_TIMEOUT),
 }
 
 
@@ -46,6 +46,7 @@ class Harness:
         self.reader = Reader(direct, self._schemas)
         self.wire = Wire(direct["SOP_KAFKA__BOOTSTRAP_SERVERS"], self._schemas)
         self._bootstrap = direct["SOP_KAFKA__BOOTSTRAP_SERVERS"]
+        self._direct = {**self._plain, **direct}
         self._runs = 0
         self.index: Process | None = None
 
@@ -77,6 +78,10 @@ class Harness:
             return {(p.topic, p.partition): p.offset for p in answer.result(30).topic_partitions}
 
         return patiently(ask)
+
+    def audit(self) -> Audit:
+        """What `sop reconcile` says of everything that was done to this stack."""
+        return audit(self._direct, self._logs / "reconcile.json")
 
     def close(self) -> None:
         """End what outlives a run."""

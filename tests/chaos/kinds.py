@@ -17,7 +17,7 @@ STAGES = (
 
 PROCESS = {
     **{f"kill-{stage}": f"the materializer is killed: {stage.replace('-', ' ')}" for stage in STAGES},
-    "kill-with-open-episode": "any of these kills while an episode that began before others is open",
+    "kill-with-open-episode": "any of these kills while an episode is open that began before an announced one",
     "zombie": "a member is stopped past its session, then continued",
     "join": "a member joins under load",
     "leave": "a member leaves under load",
@@ -43,6 +43,7 @@ TRAFFIC = {
     "reorder": "one topic is late by some rounds",
     "missing-end": "an episode's last records never come, or much later",
     "late": "records come after their episode was closed by its timeout",
+    "label": "somebody labels an episode: under way, over, unknown, twice, in contradiction, or unreadably",
     "poison": "records that nobody can use, of every kind (poison.py)",
 }
 KINDS: dict[str, str] = {**PROCESS, **SERVER, **TRAFFIC}

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from obstore.store import S3Store
 
 from consumers import revision, step_checks, storing, takeover
 from consumers.assembly import Assembly
 from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
 from consumers.payload import StoredPayload
+from infra import object_store
 from infra.errors import TransactionAborted
 from infra.kafka import LogReader, OutRecord, Partition, TransactionalProducer
 from infra.registry import Registry
@@ -96,6 +98,16 @@ def truncate_on_a_later_start() -> None:
     _replace(OpenEpisode, "closed_by", hasty)
 
 
+def no_bound_on_requests() -> None:
+    """A request to the object store waits for its answer for ever."""
+
+    def patient(bucket: str, *, config: Any, client_options: Any, retry_config: Any) -> Any:
+        options: Any = {**client_options, "connect_timeout": "1day", "timeout": "1day"}
+        return S3Store(bucket, config=config, client_options=options, retry_config=retry_config)
+
+    _replace(object_store, "S3Store", patient)
+
+
 def _replace(owner: object, name: str, by: object) -> None:
     getattr(owner, name)
     setattr(owner, name, by)
@@ -109,4 +121,5 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "skip-on-dead-letter-failure": skip_on_dead_letter_failure,
     "no-dedupe": no_dedupe,
     "truncate-on-a-later-start": truncate_on_a_later_start,
+    "no-bound-on-requests": no_bound_on_requests,
 }

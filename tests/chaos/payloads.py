@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tests.chaos.labels import excluded_of, success_of
 from tests.chaos.ledger import Copies
-from tests.chaos.robot import Event
+from tests.chaos.robot import CAMERA, Event
 
 Objects = dict[str, tuple[str, int, pa.Table]]
 Found = list[tuple[str, str]]
@@ -44,6 +45,9 @@ def payload_anomalies(announced: dict[str, Any], sent: list[Copies], objects: Ob
     steps = {number: event for number, event in events.items() if event.topic == "robot-steps"}
     out += _compare(name, table, steps)
     out += _ends(name, announced, list(events.values()))
+    out += _frames(name, announced, table, list(events.values()))
+    if {label["label_id"] for label in facts["labels"]} != {label["label_id"] for label in announced["labels"]}:
+        out.append(("wrong payload", f"{name}: labels in the file's metadata are not the announcement's"))
     if stray := listed - events.keys():
         out.append(("stray", f"{name} lists sequences that nobody sent: {sorted(stray)[:5]}"))
     if announced["step_count"] != len(steps):
@@ -86,15 +90,42 @@ def _vectors(column: pa.ChunkedArray) -> list[bytes | None]:
 
 
 def _ends(name: str, announced: dict[str, Any], events: list[Event]) -> Found:
-    """End and success are the robot's own, if its end was seen; else the episode was truncated."""
+    """End and success are the robot's own, if its end was seen; else it was truncated. Labels come after."""
     bodies = [event.datum["body"] for event in events if "body" in event.datum]
     ended = next((body for kind, body in bodies if kind == "sop.EpisodeEnded"), None)
-    wanted = (ended["end"], ended["success"]) if ended else ("TRUNCATED", None)
+    end, recorded = (ended["end"], ended["success"]) if ended else ("TRUNCATED", None)
+    labels = announced["labels"]
+    wanted = (end, recorded, success_of(labels, recorded), excluded_of(labels))
     out: Found = []
-    if (announced["end"], announced["success"]) != wanted:
-        out.append(("wrong payload", f"{name}: ended {announced['end']}, {announced['success']}; sent {wanted}"))
+    found = tuple(announced[field] for field in ("end", "recorded_success", "success", "excluded"))
+    if found != wanted:
+        out.append(("wrong payload", f"{name}: ended {found}; sent and labelled {wanted}"))
     begun = sum(event.topic == "robot-interventions" and event.datum["phase"] == "BEGIN" for event in events)
     both = {event.datum["intervention_id"] for event in events if event.topic == "robot-interventions"}
     if len(announced["interventions"]) != len(both) or begun > len(both):
         out.append(("wrong payload", f"{name}: {len(announced['interventions'])} interventions, sent {len(both)}"))
+    return out
+
+
+def _frames(name: str, announced: dict[str, Any], table: pa.Table, events: list[Event]) -> Found:
+    """For each step the frame that its camera stored of it, and none where it stored none."""
+    bodies = [
+        event.datum["body"][1] for event in events if event.datum.get("body", ("",))[0] == "sop.FramesRecorded"
+    ]
+    segments = [segment for body in bodies for segment in body["segments"]]
+    frames: dict[int, dict[str, Any]] = {}
+    for segment in segments:
+        kept = {field: segment[field] for field in ("uri", "sha256", "codec", "data")}
+        steps = [step for part in segment["steps"] for step in range(part["first"], part["last"] + 1)]
+        frames |= {step: {**kept, "index": at} for at, step in enumerate(steps)}
+    column = f"frame_{CAMERA}"
+    indices = table.column("index").to_pylist()
+    found = table.column(column).to_pylist() if column in table.column_names else [None] * len(indices)
+    out: Found = []
+    if wrong := [at for at, frame in zip(indices, found, strict=True) if frame != frames.get(at)]:
+        out.append(("wrong payload", f"{name}: frames of steps {wrong[:5]} are not those that were recorded"))
+    counted = sum(at in frames for at in indices), sum(segment["uri"] is not None for segment in segments)
+    if (announced["frame_count"], announced["frame_objects"]) != counted:
+        said = announced["frame_count"], announced["frame_objects"]
+        out.append(("wrong payload", f"{name}: says (frames, objects) {said}, recorded {counted}"))
     return out

@@ -47,6 +47,11 @@ class Process:
         text = self.log.read_text(errors="replace")
         return [line.removeprefix(MARK) for line in text.splitlines() if line.startswith(MARK)]
 
+    @property
+    def last_words_ms(self) -> float:
+        """When it last wrote into its log, milliseconds since the epoch."""
+        return self.log.stat().st_mtime * 1000
+
     def tail(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
@@ -144,9 +149,15 @@ class Fleet:
             self.crashes.append(f"{process.name} did not end within 60 s of SIGTERM:\n{process.tail()}")
             process.kill()
 
-    def stop(self) -> None:
-        """End of a run: all members leave the group, so that the next run need not wait for their sessions."""
+    def stop(self, *, kill: bool = False) -> None:
+        """End of a run: all members leave the group, so that the next run need not wait for their sessions.
+
+        `kill` those of a run that is stuck: nobody waits for them any more.
+        """
         self.gone()
+        for process in self.members:
+            if kill:
+                process.kill()
         for process in self.members:
             process.thaw()
             process.killed = True

@@ -1,7 +1,8 @@
 """A door in front of the object store that can be told to misbehave.
 
 It passes bytes on unread (so that signatures stay valid). Modes: `pass`; `500`, `503`: every new request is
-refused; `stall`: connections stay open and nothing is answered; `body`: answers break off in the middle; `answer`:
+refused; `stall`: connections stay open and nothing is answered; `hole`: the same, and those connections are never
+answered any more, as when what lies between forgot them; `body`: answers break off in the middle; `answer`:
 requests are carried out and their answers lost.
 """
 
@@ -11,7 +12,8 @@ import contextlib
 import socket
 import threading
 
-MODES = ("pass", "500", "503", "stall", "body", "answer")
+MODES = ("pass", "500", "503", "stall", "hole", "body", "answer")
+WAITING = ("stall", "hole")
 CUT_AFTER = 700
 """Bytes of an answer that pass in mode `body`: its headers, and some of a payload."""
 _CODES = {"500": ("Internal Server Error", "InternalError"), "503": ("Slow Down", "SlowDown")}
@@ -27,6 +29,8 @@ class Proxy:
         self._going = threading.Event()
         self._going.set()
         self._open: set[socket.socket] = set()
+        self._silent: list[socket.socket] = []
+        """Connections that lead nowhere any more."""
         self._guard = threading.Lock()
         self.hits: dict[str, int] = {}
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
@@ -36,13 +40,14 @@ class Proxy:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def set(self, mode: str) -> None:
-        """Change the mode. Open connections are cut, except to stall and back: those only wait."""
+        """Change the mode. Open connections are cut, except to stall (or hole) and back: those only wait."""
         assert mode in MODES
-        if mode == "stall":
+        if mode in WAITING:
             self._mode = mode
-            self._going.clear()
+            if mode == "stall":
+                self._going.clear()
             return
-        waited = self._mode == "stall"
+        waited = self._mode in WAITING
         self._mode = mode
         self._going.set()
         if not (waited and mode == "pass"):
@@ -53,6 +58,8 @@ class Proxy:
     def close(self) -> None:
         self._listener.close()
         self.set("pass")
+        for connection in self._silent:
+            _end(connection)
 
     def _hit(self, mode: str) -> None:
         with self._guard:
@@ -71,6 +78,9 @@ class Proxy:
             self._hit("stall")
         self._going.wait()
         mode = self._mode
+        if mode == "hole":
+            self._silence(client)
+            return
         if mode in _CODES:
             self._hit(mode)
             self._refuse(client, mode)
@@ -88,6 +98,13 @@ class Proxy:
         with self._guard:
             self._open -= {client, server}
 
+    def _silence(self, *connections: socket.socket) -> None:
+        """Leave connections open and never say a word on them again."""
+        self._hit("hole")
+        with self._guard:
+            self._silent += connections
+            self._open -= set(connections)
+
     def _pump(self, source: socket.socket, sink: socket.socket, mode: str) -> None:
         """Pass bytes on until either side ends."""
         passed = 0
@@ -96,6 +113,9 @@ class Proxy:
                 if self._mode == "stall":
                     self._hit("stall")
                 self._going.wait()
+                if self._mode == "hole":
+                    self._silence(source, sink)
+                    return
                 if mode == "answer" and not data.startswith(b"HTTP/1.1 100"):
                     self._hit(mode)
                     break

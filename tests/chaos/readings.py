@@ -17,6 +17,7 @@ import s3fs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tests.chaos.ledger import Place
+from tests.chaos.robot import BUCKET
 from tests.chaos.wire import Schemas
 
 OUTPUTS = ("training-episodes", "dead-letters")
@@ -43,6 +44,7 @@ class Announcement:
     partition: int
     offset: int
     datum: dict[str, Any]
+    appended_ms: int = 0
 
 
 @dataclass
@@ -131,9 +133,14 @@ class Reader:
             consumer.close()
         return found.announcements, found.letters
 
-    def objects(self, uris: list[str]) -> dict[str, tuple[str, int, pa.Table]]:
-        """Payloads that are there, by URI."""
-        store = s3fs.S3FileSystem(
+    def put_objects(self, objects: dict[str, bytes]) -> None:
+        """Store objects by key, as robots' publishers do."""
+        store = self._store()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda item: store.pipe_file(f"{BUCKET}/{item[0]}", item[1]), objects.items()))
+
+    def _store(self) -> Any:
+        return s3fs.S3FileSystem(
             key=self._environment["SOP_S3__ACCESS_KEY_ID"],
             secret=self._environment["SOP_S3__SECRET_ACCESS_KEY"],
             endpoint_url=self._environment["SOP_S3__ENDPOINT_URL"],
@@ -141,6 +148,10 @@ class Reader:
             use_listings_cache=False,
             skip_instance_cache=True,
         )
+
+    def objects(self, uris: list[str]) -> dict[str, tuple[str, int, pa.Table]]:
+        """Payloads that are there, by URI."""
+        store = self._store()
 
         def fetch(uri: str) -> tuple[str, tuple[str, int, pa.Table]] | None:
             try:
@@ -185,7 +196,8 @@ class Reader:
     def _take(self, found: Readings, message: Any) -> None:
         if message.topic() == "training-episodes":
             datum = self._schemas.decode("training-episodes", message.value())
-            found.announcements.append(Announcement(message.partition(), message.offset(), datum))
+            appended_ms = int(message.timestamp()[1])
+            found.announcements.append(Announcement(message.partition(), message.offset(), datum, appended_ms))
             return
         said = {name: (value or b"").decode() for name, value in message.headers() or []}
         place = (said["topic"], int(said["partition"]), int(said["offset"]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.audit import Audit
 from tests.chaos.kinds import KINDS
 from tests.chaos.run import Outcome
 
@@ -26,28 +27,35 @@ class Report:
     events_per_seed: int
     robots: int
     outcomes: list[Outcome] = field(default_factory=list)
+    audits: list[Audit] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
+    def add_audit(self, audit: Audit) -> None:
+        """What `sop reconcile` found on a stack after its last seed."""
+        self.audits.append(audit)
+
     @property
     def clean(self) -> bool:
-        return not any(outcome.verdict.anomalies for outcome in self.outcomes)
+        return not any(o.verdict.anomalies for o in self.outcomes) and all(a.clean for a in self.audits)
 
     def as_json(self) -> dict[str, Any]:
         """The report; `faults` counts what was really injected."""
         faults: Counter[str] = Counter()
         for outcome in self.outcomes:
             faults += outcome.faults
+        audited = sum((Counter(audit.of) for audit in self.audits), Counter[str]())
         return {
             "events": sum(outcome.events for outcome in self.outcomes),
             "runs": len(self.outcomes),
-            "lost": sum(outcome.verdict.lost for outcome in self.outcomes),
-            "doubled": sum(outcome.verdict.doubled for outcome in self.outcomes),
+            "lost": sum(outcome.verdict.lost for outcome in self.outcomes) + audited["missing"],
+            "doubled": sum(outcome.verdict.doubled for outcome in self.outcomes) + audited["doubled"],
             "faults": {kind: faults[kind] for kind in KINDS},
-            "anomalies": sum(len(outcome.verdict.anomalies) for outcome in self.outcomes),
+            "anomalies": sum(len(o.verdict.anomalies) for o in self.outcomes) + audited.total(),
             "whole_episodes": sum(outcome.verdict.whole for outcome in self.outcomes),
             "announcements": dict(sum((o.verdict.revisions for o in self.outcomes), Counter())),
+            "reconcile": [audit.as_json() for audit in self.audits],
             "seconds": round(sum(outcome.seconds for outcome in self.outcomes), 1),
             "machine": f"{os.cpu_count()} CPUs, {platform.platform(terse=True)}",
             "command": "python -m tests.chaos " + " ".join(sys.argv[1:]),
@@ -61,6 +69,7 @@ class Report:
         found: dict[str, Any] = {
             "seed": outcome.schedule.seed,
             "events": outcome.events,
+            "reconcile": [audit.as_json() for audit in self.audits],
             "seconds": round(outcome.seconds, 1),
             "faults": dict(outcome.faults),
         }
@@ -80,6 +89,7 @@ def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
         **{name: dict(sum((Counter(part[name]) for part in parts), Counter())) for name in counters},
         "machine": parts[0]["machine"],
         "command": "python -m tests.chaos " + " ".join(sys.argv[1:]),
+        "reconcile": [audit for part in parts for audit in part["reconcile"]],
         "seeds": [seed for part in parts for seed in part["seeds"]],
     }
 
@@ -89,6 +99,15 @@ def repeat(outcome: Outcome) -> str:
     schedule = outcome.schedule
     size = f"--events {schedule.events} --robots {schedule.robots}"
     return f"python -m tests.chaos --seeds {schedule.seed}..{schedule.seed} {size} --report repeat.json"
+
+
+def audit_line(audit: Audit) -> None:
+    """One line for a stack's audit, and what was wrong."""
+    checked = ", ".join(f"{count:,} {name}" for name, count in audit.checked.items())
+    state = "ok  " if audit.clean else "FAIL"
+    print(f"reconcile {state} {audit.seconds:5.1f} s  {checked}; found: {audit.counts}", flush=True)  # noqa: T201
+    for finding in audit.findings:
+        print(f"     {finding}", flush=True)  # noqa: T201
 
 
 def progress(outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import uuid
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 
 STATE, ACTION = 8, 4
+CAMERA = "wrist"
+LABELS = "episode-labels"
+BUCKET = "sop"
 FIRST_BOOT = 1_750_000_000_000
 BEGIN_US = 1_767_225_600_000_000
 """2026-01-01 UTC, where the emulated robots' clocks begin."""
@@ -41,10 +45,12 @@ class Event:
 
     @property
     def sequence(self) -> int:
-        return int(self.datum["sequence"])
+        """Its place among its robot's events; a label has none."""
+        return int(self.datum.get("sequence", -1))
 
     def __repr__(self) -> str:
-        return f"Event({self.topic} {self.line} {self.sequence} {self.spoil}{self.fate})"
+        what = self.datum["label"]["label_id"] if "label" in self.datum else self.sequence
+        return f"Event({self.topic} {self.line} {what} {self.spoil}{self.fate})"
 
 
 class Line:
@@ -93,6 +99,8 @@ class Robot:
     line: Line
     task: str = "chaos"
     numbers: Any = field(init=False)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    """What its cameras stored, by key; there before the events that refer to it."""
 
     def __post_init__(self) -> None:
         self.numbers = np.random.default_rng(self.chance.getrandbits(63))
@@ -100,7 +108,9 @@ class Robot:
     def episode(self, steps: int, *, ends: bool = True) -> list[Event]:
         """All events of an episode in order of their sequence; the boundaries first and last."""
         episode_id = self.line.uuid7()
-        start = self.line.event("robot-episodes", episode_id, body=("sop.EpisodeStarted", self._start()))
+        sees = bool(steps) and self.chance.random() < 0.25
+        body = ("sop.EpisodeStarted", self._start(sees=sees))
+        start = self.line.event("robot-episodes", episode_id, body=body)
         events = [start]
         taken_over = self.chance.randrange(steps) if steps and self.chance.random() < 0.3 else -1
         states = self.numbers.standard_normal((steps, STATE)).astype("<f4")
@@ -113,8 +123,11 @@ class Robot:
             events.append(self.step(episode_id, index, states[index], actions[index], human=human))
             if human:
                 events.append(self._intervention(episode_id, intervention_id, "END", index))
+        footage = self._footage(episode_id, steps) if sees else []
+        events += footage
         if ends:
-            body = {
+            seen = [segment for event in footage for segment in event.datum["body"][1]["segments"]]
+            ending = {
                 "first_sequence": start.sequence,
                 "end": self.chance.choice(["TERMINATED", "TRUNCATED", "ABORTED"]),
                 "success": self.chance.choice([True, False, None]),
@@ -122,8 +135,10 @@ class Robot:
                 "step_count": steps,
                 "intervention_count": int(taken_over >= 0),
                 "simulated_at": None,
+                "frame_count": sum(p["last"] - p["first"] + 1 for segment in seen for p in segment["steps"]),
+                "frames_dropped": 0,
             }
-            events.append(self.line.event("robot-episodes", episode_id, body=("sop.EpisodeEnded", body)))
+            events.append(self.line.event("robot-episodes", episode_id, body=("sop.EpisodeEnded", ending)))
         return events
 
     def step(self, episode_id: str, index: int, state: Any, action: Any, *, human: bool = False) -> Event:
@@ -139,6 +154,12 @@ class Robot:
             reward=float(np.float32(self.chance.random())),
         )
 
+    def intervention(self, episode_id: str, reason: str) -> Event:
+        """The beginning of an intervention at the first step, out of turn: its sequence is given to it later."""
+        event = self._intervention(episode_id, self.line.uuid7(), "BEGIN", 0)
+        event.datum["reason"] = reason
+        return event
+
     def _intervention(self, episode_id: str, intervention_id: str, phase: str, at: int) -> Event:
         return self.line.event(
             "robot-interventions",
@@ -151,15 +172,45 @@ class Robot:
             last_step=at if phase == "END" else None,
         )
 
-    def _start(self) -> dict[str, Any]:
+    def _footage(self, episode_id: str, steps: int) -> list[Event]:
+        """What the camera saw: every second run of some steps, as stills in the event or as objects."""
+        length = self.chance.choice([1, 4, 25])
+        segments = []
+        for first in range(0, steps, 2 * length)[:6]:
+            data = self.numbers.bytes(self.chance.randrange(20, 60))
+            digest = hashlib.sha256(data).hexdigest()
+            segment = {
+                "sha256": digest,
+                "size_bytes": len(data),
+                "codec": "h264",
+                "steps": [{"first": first, "last": min(first + length, steps) - 1}],
+                "uri": None,
+                "data": data,
+            }
+            if self.chance.random() < 0.2:
+                key = f"frames/{episode_id}/{digest}.mp4"
+                self.objects[key] = data
+                segment |= {"uri": f"s3://{BUCKET}/{key}", "data": None}
+            segments.append(segment)
+        cut = self.chance.randrange(len(segments) + 1)
+        return [
+            self.line.event(
+                "robot-episodes", episode_id, body=("sop.FramesRecorded", {"camera": CAMERA, "segments": part})
+            )
+            for part in (segments[:cut], segments[cut:])
+            if part
+        ]
+
+    def _start(self, *, sees: bool) -> dict[str, Any]:
         def feature(name: str, size: int) -> dict[str, Any]:
             return {"name": name, "dtype": "float32", "shape": [size], "names": []}
 
+        camera = {"name": CAMERA, "dtype": "uint8", "shape": [4, 4, 3], "names": []}
         return {
             "task": self.task,
             "instruction": "whatever comes",
             "embodiment": "arm",
-            "features": [feature("state", STATE), feature("action", ACTION)],
+            "features": [feature("state", STATE), feature("action", ACTION), *([camera] if sees else [])],
             "fps": 50.0,
             "source": "ONLINE",
             "policy": "",

@@ -7,12 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.chaos.checker import Verdict, check
-from tests.chaos.faults import SESSION_SECONDS, Injector
-from tests.chaos.harness import EPISODE_TIMEOUT, Harness
+from tests.chaos.faults import Injector
+from tests.chaos.harness import Harness
 from tests.chaos.ledger import Ledger
+from tests.chaos.moments import kills_with_open_episode
 from tests.chaos.processes import Fleet, Process
 from tests.chaos.readings import OUTPUTS, Offsets, Readings
 from tests.chaos.schedule import ROUNDS, MemberPlan, Schedule
+from tests.chaos.timing import EPISODE_TIMEOUT, SESSION
 from tests.chaos.traffic import Traffic, traffic_of
 
 PATIENCE = 240.0
@@ -42,16 +44,27 @@ class Outcome:
 class Run:
     """A schedule, executed once."""
 
-    def __init__(self, harness: Harness, schedule: Schedule, *, mutation: str = "", salt: str = "") -> None:
+    def __init__(
+        self,
+        harness: Harness,
+        schedule: Schedule,
+        *,
+        mutation: str = "",
+        salt: str = "",
+        patience: float = PATIENCE,
+    ) -> None:
         self._harness = harness
         self._schedule = schedule
         self._salt = salt
+        self._patience = patience
         self._fleet: Fleet = harness.fleet(mutation, little_memory=schedule.has("spill-full"))
         self._injector = Injector(harness.stack, harness.proxy, self._fleet)
         self._plans = list(schedule.members)
         self._ledger = Ledger()
         self._planned: Counter[str] = Counter()
         self._stuck: list[str] = []
+        self._deaths: list[float] = []
+        """When members ended themselves, milliseconds since the epoch."""
 
     def execute(self) -> Outcome:
         """Send, hurt, heal, wait, read, compare."""
@@ -61,6 +74,7 @@ class Run:
         traffic = traffic_of(schedule, self._salt)
         everything = {id(event): event for events in (*traffic.rounds, traffic.afterwards) for event in events}
         self._planned.update(event.episode_id for event in everything.values() if event.counted)
+        harness.reader.put_objects(traffic.objects)
         try:
             if self._fleet.index is None:
                 self._fleet.start_index()
@@ -75,7 +89,7 @@ class Run:
             readings = self._read(starts)
         finally:
             self._injector.heal()
-            self._fleet.stop()
+            self._fleet.stop(kill=bool(self._stuck))
             harness.index = self._fleet.index
         verdict = check(self._ledger, readings, EPISODE_TIMEOUT)
         for what in self._stuck:
@@ -83,6 +97,10 @@ class Run:
         for what in self._fleet.crashes:
             verdict.add("crash", what)
         faults = self._injector.counts + Counter(traffic.counts)
+        stream = readings.announcements
+        faults["kill-with-open-episode"] = kills_with_open_episode(
+            self._deaths, self._ledger, self._planned, stream
+        )
         return Outcome(schedule, verdict, self._ledger.records, faults, time.monotonic() - began)
 
     def _next_plan(self) -> MemberPlan:
@@ -130,7 +148,7 @@ class Run:
             for mark in process.marks():
                 if mark.startswith("died at"):
                     self._injector.counts[f"kill-{mark.removeprefix('died at ')}"] += 1
-                    self._injector.counts["kill-with-open-episode"] += self._some_episode_is_open()
+                    self._deaths.append(process.last_words_ms)
         if self._fleet.index is None:
             self._fleet.start_index()
         for member in self._fleet.members:
@@ -142,13 +160,9 @@ class Run:
         frozen = [mark for mark in member.marks() if mark.startswith("frozen at")] if member.plan.freeze_at else []
         if frozen and member.frozen_since is None and not member.thawed:
             member.frozen_since = time.monotonic()
-        elif member.frozen_since is not None and member.plan.freeze_at and member.frozen_for > SESSION_SECONDS:
+        elif member.frozen_since is not None and member.plan.freeze_at and member.frozen_for > SESSION:
             member.thawed = True
             self._injector.thaw(member)
-
-    def _some_episode_is_open(self) -> bool:
-        """Whether some episode was sent in part."""
-        return any(len(sent) < self._planned[episode] for episode, sent in self._ledger.episodes().items())
 
     def _settle(self, when: str) -> None:
         """Wait until everything was acknowledged, read and committed; give up only if nothing moves any more."""
@@ -169,7 +183,7 @@ class Run:
             state = (missing, committed)
             if state != before:
                 before, moved = state, time.monotonic()
-            if time.monotonic() - moved > PATIENCE or len(self._fleet.crashes) >= MOST_CRASHES:
+            if time.monotonic() - moved > self._patience or len(self._fleet.crashes) >= MOST_CRASHES:
                 tails = "\n".join(f"{m.name}:\n{m.tail(5)}" for m in self._fleet.members)
                 self._stuck.append(f"nothing moves {when}: lag {lag}, unacknowledged {missing}\n{tails}")
                 return
@@ -207,11 +221,11 @@ class Run:
         return first
 
     def _await_index(self) -> None:
-        until, before = time.monotonic() + PATIENCE, None
+        until, before = time.monotonic() + self._patience, None
         while lag := self._harness.index_lag():
             self._tend()
             if lag != before:
-                before, until = lag, time.monotonic() + PATIENCE
+                before, until = lag, time.monotonic() + self._patience
             if time.monotonic() > until or len(self._fleet.crashes) >= MOST_CRASHES:
                 tail = self._fleet.index.tail(5) if self._fleet.index else "no index"
                 self._stuck.append(f"the index does not catch up: {lag}\n{tail}")

@@ -11,19 +11,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tests.chaos.kinds import KINDS, SERVER, SLOW, STAGES, TRAFFIC
+from tests.chaos.timing import LEAST, LONG_SHARE, OUTAGE, OUTAGES
 
 ROUNDS = 12
+STALLS = ("proxy", "server", "hole")
+"""A door that passes nothing on for a while, a server that stands still, connections that stay silent for ever."""
 FREEZE_STAGES = ("after-payload", "before-transaction", "inside-transaction", "before-commit")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault; rounds `at` <= r < `until`. `detail` chooses among its forms."""
+    """One fault; rounds `at` <= r < `until`, and `seconds` at least. `detail` chooses among its forms."""
 
     kind: str
     at: int
     until: int
     detail: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Schedule:
         return [fault for fault in self.faults if fault.at == round_]
 
     def ending(self, round_: int) -> list[Fault]:
-        """Faults that end before this round."""
-        return [fault for fault in self.faults if fault.until == round_]
+        """Faults that may end before this round."""
+        return [fault for fault in self.faults if fault.until <= round_]
 
 
 def schedule_of(
@@ -87,7 +91,7 @@ def schedule_of(
     chosen = _turn(chance, seed, servers)
     for kind in chosen:
         at = chance.randrange(1, ROUNDS - 4)
-        faults.append(Fault(kind, at, at + chance.randrange(2, 4), _detail(chance, kind)))
+        faults.append(Fault(kind, at, at + chance.randrange(2, 4), _detail(chance, kind), _seconds(chance, kind)))
     if "zombie" in chosen and chance.random() < 0.7:
         members.insert(0, MemberPlan(freeze_at=chance.choice(FREEZE_STAGES), nth=chance.randint(1, 3)))
     if "join" in kinds and ("zombie" in chosen or chance.random() < 0.4):
@@ -122,5 +126,10 @@ def _turn(chance: random.Random, seed: int, servers: list[str]) -> list[str]:
 
 
 def _detail(chance: random.Random, kind: str) -> str:
-    forms = {"s3-errors": ("500", "503"), "s3-cut": ("body", "answer"), "s3-stall": ("proxy", "server")}
+    forms = {"s3-errors": ("500", "503"), "s3-cut": ("body", "answer"), "s3-stall": STALLS}
     return chance.choice(forms[kind]) if kind in forms else ""
+
+
+def _seconds(chance: random.Random, kind: str) -> float:
+    """What a fault lasts at least, whatever the rounds take."""
+    return OUTAGE if kind in OUTAGES and chance.random() < LONG_SHARE else LEAST.get(kind, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from typing import Any
 
 from tests.chaos.kinds import KINDS
@@ -23,6 +24,7 @@ def tables(report: dict[str, Any]) -> str:
         "**lost**": f"**{report['lost']}**",
         "**doubled**": f"**{report['doubled']}**",
         "other anomalies": str(report["anomalies"] - report["lost"] - report["doubled"]),
+        "`sop reconcile` after them": _audited(report["reconcile"]),
         "seeds that failed": ", ".join(failed) or "none",
     }
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
@@ -30,6 +32,14 @@ def tables(report: dict[str, Any]) -> str:
     for kind, text in KINDS.items():
         lines.append(f"| {kind} | {report['faults'].get(kind, 0):,} | {text} |")
     return "\n".join(lines)
+
+
+def _audited(audits: list[dict[str, Any]]) -> str:
+    """How many audits, and what they found that is not harmless."""
+    found = sum((Counter(audit["of"]) for audit in audits), Counter())
+    orphans = sum(count for audit in audits for name, count in audit["counts"].items() if "orphaned" in name)
+    what = ", ".join(f"{count} {kind}" for kind, count in found.items()) or "nothing missing, doubled or wrong"
+    return f"{len(audits)} audits: {what}; {orphans:,} objects of members that were killed"
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from tests.chaos.checker import check
+from tests.chaos.labels import labels_of
 from tests.chaos.ledger import Ledger
 from tests.chaos.readings import Announcement, Letter, Readings
-from tests.chaos.robot import DEAD, Event, Line, Robot
+from tests.chaos.robot import DEAD, EITHER, Event, Line, Robot
 
 URI = "s3://sop/one"
 
@@ -23,14 +24,19 @@ URI = "s3://sop/one"
 def world() -> tuple[Ledger, Readings, list[Event]]:
     """One episode of five steps, of which the fourth is a dead letter."""
     line = Line(random.Random(1), "robot", 0)
-    events = Robot(random.Random(2), line).episode(5)
+    robots = (Robot(random.Random(seed), Line(random.Random(1), "robot", 0)) for seed in range(2, 100))
+    events = next(events for robot in robots if frames_of(events := robot.episode(5)))
     bad = [event for event in events if event.topic == "robot-steps"][3]
     bad.fate, bad.reasons = DEAD, frozenset({"not_finite"})
     ledger = Ledger()
     for offset, event in enumerate(events):
         ledger.acknowledged(event, b"%d" % offset, (event.topic, 0, offset), 1_000 + offset)
     found = Readings()
-    table = table_of([e for e in events if e.topic == "robot-steps" and e is not bad])
+    label = labels_for(events[0])
+    ledger.acknowledged(label, b"label", (label.topic, 0, 7), 5_000)
+    frames = frames_of(events)
+    kept = [e for e in events if e.topic == "robot-steps" and e is not bad]
+    table = table_of(kept).append_column("frame_wrist", pa.array([frames.get(e.datum["index"]) for e in kept]))
     ended = events[-1].datum["body"][1]
     listed = [{"first": 0, "last": bad.sequence - 1}, {"first": bad.sequence + 1, "last": events[-1].sequence}]
     datum = {
@@ -40,7 +46,12 @@ def world() -> tuple[Ledger, Readings, list[Event]]:
         "boot_epoch": line.boot_epoch,
         "step_count": 4,
         "end": ended["end"],
-        "success": ended["success"],
+        "success": label.datum["label"]["verdict"] == "SUCCEEDED",
+        "recorded_success": ended["success"],
+        "excluded": True,
+        "labels": [dict(label.datum["label"])],
+        "frame_count": sum(e.datum["index"] in frames for e in kept),
+        "frame_objects": sum(frame["uri"] is not None and frame["index"] == 0 for frame in frames.values()),
         "closed_by": "COMPLETE",
         "sequences": listed,
         "rejected": [{"first": bad.sequence, "last": bad.sequence}],
@@ -50,7 +61,7 @@ def world() -> tuple[Ledger, Readings, list[Event]]:
         ],
         "source_offsets": [
             {"topic": topic, "partition": 0, "first": 0, "last": 99}
-            for topic in ("robot-steps", "robot-episodes", "robot-interventions")
+            for topic in ("robot-steps", "robot-episodes", "robot-interventions", "episode-labels")
         ],
         "payload_uri": URI,
         "payload_sha256": hashlib.sha256(b"one").hexdigest(),
@@ -67,6 +78,27 @@ def world() -> tuple[Ledger, Readings, list[Event]]:
     row = {"topic": bad.topic, "partition": 0, "offset": offset, "reason": "not_finite", "value": b"%d" % offset}
     found.letter_rows.append(row)
     return ledger, found, events
+
+
+def labels_for(event: Event) -> Event:
+    """A label that says that the episode succeeded, and leaves it out."""
+    said = (labels_of(random.Random(seed), event, []) for seed in range(99))
+    label = next(found[0] for found in said if len(found) == 1 and found[0].fate == EITHER)
+    label.datum["label"] |= {"verdict": "SUCCEEDED", "excluded": True}
+    return label
+
+
+def frames_of(events: list[Event]) -> dict[int, dict[str, object]]:
+    """By step what a payload must say of its frame."""
+    found: dict[int, dict[str, object]] = {}
+    for event in events:
+        if event.datum.get("body", ("",))[0] == "sop.FramesRecorded":
+            for segment in event.datum["body"][1]["segments"]:
+                [part] = segment["steps"]
+                for step in range(part["first"], part["last"] + 1):
+                    kept = {name: segment[name] for name in ("uri", "sha256", "codec", "data")}
+                    found[step] = kept | {"index": step - part["first"]}
+    return found
 
 
 def table_of(steps: list[Event]) -> pa.Table:
@@ -170,6 +202,48 @@ def stray_letter(found: Readings) -> None:
     found.letters.append(Letter(0, ("robot-steps", 3, 12_345), b"", b"", "undecodable"))
 
 
+def forget_label(found: Readings) -> None:
+    found.announcements[0].datum.update(labels=[], success=None, excluded=False)
+
+
+def label_twice(found: Readings) -> None:
+    found.announcements[0].datum["labels"] *= 2
+
+
+def change_label(found: Readings) -> None:
+    found.announcements[0].datum["labels"][0]["reason"] = "another"
+
+
+def lose_label(found: Readings) -> None:
+    later = copy.deepcopy(found.announcements[0])
+    later.datum.update(revision=2, labels=[])
+    found.announcements.append(later)
+
+
+def bury_label(found: Readings) -> None:
+    found.letters.append(Letter(0, ("episode-labels", 0, 7), b"robot", b"label", "unknown_episode"))
+
+
+def ignore_label(found: Readings) -> None:
+    found.announcements[0].datum["success"] = None
+
+
+def move_label(found: Readings) -> None:
+    found.announcements[0].datum["source_offsets"][-1].update(first=8)
+
+
+def miscount_frames(found: Readings) -> None:
+    found.announcements[0].datum["frame_count"] += 1
+
+
+def swap_frames(found: Readings) -> None:
+    digest, size, table = found.objects[URI]
+    at = table.schema.get_field_index("frame_wrist")
+    values = table.column(at).to_pylist()
+    other = pa.array([values[-1], *values[:-1]], table.schema.field(at).type)
+    found.objects[URI] = (digest, size, table.set_column(at, "frame_wrist", other))
+
+
 @pytest.mark.parametrize(
     ("harm", "name"),
     [
@@ -189,6 +263,15 @@ def stray_letter(found: Readings) -> None:
         (forget_intervention, "wrong row"),
         (stray_intervention, "wrong row"),
         (stray_letter, "stray"),
+        (forget_label, "lost write"),
+        (label_twice, "duplicate"),
+        (change_label, "stray"),
+        (lose_label, "lost write"),
+        (bury_label, "duplicate"),
+        (ignore_label, "wrong payload"),
+        (move_label, "wrong payload"),
+        (miscount_frames, "wrong payload"),
+        (swap_frames, "wrong payload"),
     ],
 )
 def test_harm_is_called_by_its_name(harm: Callable[[Readings], None], name: str) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 
 from tests.chaos.kinds import KINDS, STAGES
 from tests.chaos.poison import poisons
-from tests.chaos.robot import LISTED
-from tests.chaos.schedule import ROUNDS, Schedule, schedule_of
+from tests.chaos.robot import DEAD, LABELS, LISTED, Event
+from tests.chaos.schedule import ROUNDS, STALLS, Schedule, schedule_of
+from tests.chaos.timing import CLICKHOUSE_TIMEOUT, EPISODE_TIMEOUT, LEAST, OUTAGES, S3_TIMEOUT
 from tests.chaos.traffic import Traffic, traffic_of
 
 SEEDS = range(1, 101)
@@ -59,6 +60,17 @@ def test_faults_begin_and_end_within_the_run() -> None:
         assert all(0 <= fault.at < fault.until <= ROUNDS for fault in schedule_of(seed).faults)
 
 
+def test_stalls_outlast_requests_and_some_outages_outlast_the_episode_timeout() -> None:
+    faults = [fault for seed in SEEDS for fault in schedule_of(seed).faults]
+    stalls = {kind: [f.seconds for f in faults if f.kind == kind] for kind in LEAST}
+    assert min(stalls["s3-stall"]) > S3_TIMEOUT
+    assert min(stalls["clickhouse-stall"]) > CLICKHOUSE_TIMEOUT
+    assert {f.detail for f in faults if f.kind == "s3-stall"} == set(STALLS)
+    long = [seed for seed in SEEDS if any(f.seconds >= 2 * EPISODE_TIMEOUT for f in schedule_of(seed).faults)]
+    assert len(long) >= 15
+    assert {f.kind for f in faults if f.seconds >= 2 * EPISODE_TIMEOUT} == set(OUTAGES)
+
+
 def test_sequences_are_gapless_for_each_robot_and_boot_unless_something_is_missing() -> None:
     traffic = traffic_of(schedule_of(5, events=900, robots=3, kinds=("resend", "clone")))
     by_line: dict[str, set[int]] = {}
@@ -77,6 +89,41 @@ def test_every_kind_of_poison_gets_into_some_traffic() -> None:
     reasons = {reason for event in sent if event.fate != LISTED for reason in event.reasons}
     assert reasons >= {"foreign_key", "bad_id", "foreign_episode", "conflict", "not_finite", "wrong_length"}
     assert reasons >= {"bad_features", "never_started", "undecodable", "unknown_schema"}
+    assert reasons >= {"bad_time", "episode_full", "unknown_episode"}
+    spoiled_episodes = [e for e in sent if e.fate == DEAD and "bad_features" in e.reasons]
+    assert {e.datum["body"][0] for e in spoiled_episodes} == {"sop.EpisodeStarted", "sop.FramesRecorded"}
+    assert any(e.topic == "robot-interventions" and "bad_id" in e.reasons and e.counted for e in sent)
 
 
-_SPOILED = {"empty", "nothing", "short", "magic", "unknown-schema", "cut", "longer", "noise", "huge"}
+def test_labels_are_good_unknown_contradicting_and_unreadable_and_some_come_twice() -> None:
+    sent: list[Event] = []
+    for seed in range(1, 12):
+        traffic = traffic_of(schedule_of(seed))
+        sent += [e for events in (*traffic.rounds, traffic.afterwards) for e in events if e.topic == LABELS]
+    reasons = {reason for event in sent for reason in event.reasons}
+    assert reasons == {
+        "unknown_episode",
+        "foreign_episode",
+        "conflict",
+        "bad_id",
+        "bad_time",
+        "undecodable",
+        "unknown_schema",
+    }
+    assert max(Counter(id(event) for event in sent).values()) > 1
+    contradicting = {id(event): event.datum["label"]["label_id"] for event in sent if "conflict" in event.reasons}
+    assert set(Counter(contradicting.values()).values()) == {2}
+
+
+_SPOILED = {
+    "other-schema",
+    "empty",
+    "nothing",
+    "short",
+    "magic",
+    "unknown-schema",
+    "cut",
+    "longer",
+    "noise",
+    "huge",
+}

@@ -9,10 +9,13 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.chaos.labels import labels_of
 from tests.chaos.poison import poisons
 from tests.chaos.robot import Event, Line, Robot
 from tests.chaos.schedule import ROUNDS, Schedule
 
+LABELLED = 30
+"""Episodes of a run about which somebody says something."""
 STEPS, INTERVENTIONS, EPISODES = "robot-steps", "robot-interventions", "robot-episodes"
 
 
@@ -23,6 +26,8 @@ class Traffic:
     rounds: list[list[Event]] = field(default_factory=lambda: [[] for _ in range(ROUNDS)])
     afterwards: list[Event] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    """What cameras stored, by key; it is there before the first event is sent."""
 
     def count(self, kind: str, number: int = 1) -> None:
         """A fault of this kind was put in."""
@@ -37,12 +42,18 @@ def traffic_of(schedule: Schedule, salt: str = "") -> Traffic:
     if schedule.has("clone"):
         lines.append(Line(chance, lines[0].robot_id, boot=1))
         traffic.count("clone")
-    logs = [_log(chance, schedule, traffic, line, schedule.events // len(lines)) for line in lines]
+    size = schedule.events // len(lines)
+    logs = [
+        _log(chance, schedule, traffic, line, size=size, long_at=number % 3 * size // 4)
+        for number, line in enumerate(lines)
+    ]
     for log in logs:
         size = -(-len(log) // ROUNDS)
         for round_ in range(ROUNDS):
             traffic.rounds[round_] += log[round_ * size : (round_ + 1) * size]
     traffic.rounds = [_interleaved(chance, events) for events in traffic.rounds]
+    if schedule.has("label"):
+        _label(chance, traffic, lines)
     if schedule.has("reorder"):
         _delay_topic(chance, traffic, schedule.detail("reorder"))
     if schedule.has("resend"):
@@ -52,8 +63,14 @@ def traffic_of(schedule: Schedule, salt: str = "") -> Traffic:
     return traffic
 
 
-def _log(chance: random.Random, schedule: Schedule, traffic: Traffic, line: Line, size: int) -> list[Event]:
-    """One robot's events in the order of their sequence, without those that come late or never."""
+def _log(
+    chance: random.Random, schedule: Schedule, traffic: Traffic, line: Line, *, size: int, long_at: int
+) -> list[Event]:
+    """One robot's events in the order of their sequence, without those that come late or never.
+
+    About `size` of them. It has one long episode, after `long_at` events: while that is open, many others begin
+    and end elsewhere.
+    """
     log: list[Event] = []
     spoiled = poisons() if schedule.has("poison") else []
     robot = Robot(chance, line)
@@ -63,8 +80,9 @@ def _log(chance: random.Random, schedule: Schedule, traffic: Traffic, line: Line
             line.leap(chance.choice([-40, 30]) * 365 * 86_400)
             traffic.count("clock-jump")
             leap_at = -1
-        # Every robot has one long episode, which is open while many others begin and end elsewhere.
-        steps = chance.choice([0, 1, 3, 20, 60, 150]) if log else min(400, size // 3)
+        steps = chance.choice([0, 1, 3, 20, 60, 150])
+        if 0 <= long_at <= len(log):
+            steps, long_at = min(400, size // 3), -1
         endless = schedule.has("missing-end") and chance.random() < 0.15
         written = not endless or chance.random() < 0.5
         episode = robot.episode(steps, ends=written)
@@ -83,6 +101,7 @@ def _log(chance: random.Random, schedule: Schedule, traffic: Traffic, line: Line
             traffic.afterwards += held
             traffic.count("late")
         log += episode
+    traffic.objects |= robot.objects
     return log
 
 
@@ -95,6 +114,24 @@ def _interleaved(chance: random.Random, events: list[Event]) -> list[Event]:
     chance.shuffle(picks)
     heads = {line: iter(queue) for line, queue in queues.items()}
     return [next(heads[line]) for line in picks]
+
+
+def _label(chance: random.Random, traffic: Traffic, lines: list[Line]) -> None:
+    """People say something of episodes that are under way, over, or long over; some of it twice."""
+    begun: dict[str, tuple[int, Event]] = {}
+    for round_, events in enumerate(traffic.rounds):
+        for event in events:
+            if event.counted:
+                begun.setdefault(event.episode_id, (round_, event))
+    chosen = chance.sample(sorted(begun), min(len(begun), LABELLED))
+    for round_, event in (begun[episode_id] for episode_id in chosen):
+        others = [line for line in lines if line.robot_id != event.datum["robot_id"]]
+        for label in labels_of(chance, event, others):
+            places = [*traffic.rounds[round_:], traffic.afterwards]
+            for _ in range(1 + (label.may_repeat and chance.random() < 0.3)):
+                place = traffic.afterwards if chance.random() < 0.4 else chance.choice(places)
+                place.append(label)
+            traffic.count("label")
 
 
 def _delay_topic(chance: random.Random, traffic: Traffic, wanted: str) -> None:

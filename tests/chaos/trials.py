@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.schedule import ROUNDS, Fault, MemberPlan, Schedule
+from tests.chaos.timing import STALL
 
 
 def _traffic(*kinds: str) -> tuple[Fault, ...]:
@@ -12,7 +13,7 @@ def _traffic(*kinds: str) -> tuple[Fault, ...]:
 KILLED = Schedule(
     seed=-1,
     events=2_500,
-    robots=6,
+    robots=12,
     members=(MemberPlan(die_at="before-commit", nth=6), MemberPlan(die_at="before-commit", nth=4)),
     faults=_traffic("resend"),
     pace=0.1,
@@ -37,7 +38,7 @@ DISTURBED = Schedule(
     robots=6,
     members=(),
     faults=(
-        *_traffic("resend", "late", "poison"),
+        *_traffic("resend", "late", "poison", "label"),
         Fault("reorder", 0, ROUNDS, "robot-steps"),
         Fault("dead-letter-failure", 0, ROUNDS),
     ),
@@ -45,7 +46,19 @@ DISTURBED = Schedule(
 )
 """Nobody dies: records come again, too late, behind those of other topics, or unusable; dead-letters fails."""
 
+UNANSWERED = Schedule(
+    seed=-4,
+    events=1_500,
+    robots=6,
+    members=(),
+    faults=(Fault("s3-stall", 3, 6, "hole", STALL),),
+    pace=0.3,
+)
+"""For a while no request to the object store is ever answered; those that are made later are."""
+
 CAUGHT_BY = {
+    "forget-open-episodes": KILLED,
+    "no-bound-on-requests": UNANSWERED,
     "commit-too-early": ALONE,
     "no-forward-read": KILLED,
     "no-union": DISTURBED,
@@ -53,4 +66,4 @@ CAUGHT_BY = {
     "no-dedupe": DISTURBED,
     "truncate-on-a-later-start": DISTURBED,
 }
-"""Mutation to the schedule that must show it. KILLED shows forget-open-episodes too, which the tests leave out."""
+"""Mutation to the schedule that must show it."""

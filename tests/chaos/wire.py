@@ -16,7 +16,10 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.poison import SPOILERS
 from tests.chaos.robot import Event
 
-TOPICS = ("robot-steps", "robot-interventions", "robot-episodes")
+TOPICS = ("robot-steps", "robot-interventions", "robot-episodes", "episode-labels")
+"""What the materializer reads."""
+OTHER = {"robot-steps": "robot-episodes"}
+"""Topic to the one whose schema a record is falsely marked with; else robot-steps'."""
 
 
 class Schemas:
@@ -37,6 +40,11 @@ class Schemas:
         out.write(b"\0" + number.to_bytes(4, "big"))
         fastavro.schemaless_writer(out, schema, datum)
         return out.getvalue()
+
+    def of_another(self, topic: str, value: bytes) -> bytes:
+        """A framed record that names the schema of another topic's record."""
+        number, _ = self._found[OTHER.get(topic, "robot-steps")]
+        return value[:1] + number.to_bytes(4, "big") + value[5:]
 
     def decode(self, topic: str, value: bytes) -> dict[str, Any]:
         """The datum of a framed record; there is one version of every schema here."""
@@ -70,7 +78,9 @@ class Wire:
         """Queue events in order."""
         for event in events:
             value: bytes | None = self._schemas.encode(event.topic, event.datum)
-            if event.spoil:
+            if event.spoil == "other-schema":
+                value = self._schemas.of_another(event.topic, value or b"")
+            elif event.spoil:
                 value = SPOILERS[event.spoil](value or b"")
             report = partial(_report, ledger, event, value)
             while True:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from consumers.audit.gc import Collected, collect
+from consumers.audit.announced import Announcements
+from consumers.audit.gc import Collected, collect, reason_to_remove
+from consumers.audit.named import in_doubt, read_names
+from consumers.audit.progress import Stages
+from consumers.audit.reconcile import Options, reconcile
 from consumers.payload import METADATA_KEY
 from consumers.tombstone import is_tombstone
+from infra.belonging import KEY, owner_of
 from infra.errors import DeploymentConflict
 from infra.kafka import EventProducer, OutRecord
-from infra.object_store import sha256_hex
+from infra.kafka.identity import cluster_id
+from infra.object_store import Entry, sha256_hex
 from infra.registry import Registry
 from schemas import codec
-from schemas.events import PolicyVersion
+from schemas.events import EpisodeMaterialized, PolicyVersion
 from schemas.topics import POLICY_VERSIONS, TRAINING_EPISODES
 from tests.consumers.audit.graves import put_tombstone
+from tests.consumers.audit.test_accounting import committed_cluster
 from tests.consumers.integration.pipeline import Pipeline
 
 pytestmark = pytest.mark.timeout(240)
@@ -91,7 +99,7 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
     tombstones = {entry.key for entry in pipeline.objects.entries("episodes/") if is_tombstone(entry.key)}
     assert len(tombstones) == 1, "of the robot whose start never came"
     unburied, to_be_buried = put_tombstone(pipeline, whole, 0), put_tombstone(pipeline, whole, 10**9)
-    policies = {n: put_policy(pipeline, n, announced=n == 2) for n in (1, 2, 3)}
+    policies = {n: put_policy(pipeline, n, announced=n == 2) for n in (2, 1, 3)}
     header = json.dumps({"__metadata__": {"sop": json.dumps({"episodes": [{"payload_uri": older.payload_uri}]})}})
     pipeline.objects.put("checkpoints/p/1.safetensors", struct.pack("<Q", len(header)) + header.encode())
     pipeline.objects.put("notes/mine.txt", b"not ours")
@@ -132,3 +140,111 @@ def test_a_bucket_of_strangers_is_left_alone(pipeline: Pipeline) -> None:
     for key in strangers:
         assert pipeline.objects.exists(key), TRAINING_EPISODES
         pipeline.objects.delete(key)
+
+
+def test_a_bucket_that_another_kafka_filled_is_left_alone_until_it_is_adopted(pipeline: Pipeline) -> None:
+    objects, ours = pipeline.objects, cluster_id(pipeline.settings.kafka)
+    assert owner_of(objects) == ours, "`sop deploy` wrote it down"
+    objects.put(KEY, json.dumps({"cluster_id": "another"}).encode())
+    orphan = orphan_of(pipeline)
+    with pytest.raises(DeploymentConflict, match=r"filled from Kafka cluster another.*gc --adopt"):
+        gc(pipeline)
+    with pytest.raises(DeploymentConflict, match="filled from Kafka cluster another"):
+        reconcile(pipeline.settings, Options(repair=True))
+    report = reconcile(pipeline.settings, Options())
+    assert any("filled from Kafka cluster another" in note for note in report.notes)
+    collect(pipeline.settings, NO_GRACE, dry_run=True, adopt=True)
+    assert owner_of(objects) == "another", "a dry run changes nothing"
+    objects.put(KEY, b"{")
+    with pytest.raises(DeploymentConflict, match="does not say which Kafka"):
+        gc(pipeline)
+    objects.put(KEY, json.dumps({"cluster_id": "another"}).encode())
+    assert collect(pipeline.settings, NO_GRACE, dry_run=False, adopt=True).objects == {"never announced": 1}
+    assert (owner_of(objects), objects.exists(orphan)) == (ours, False)
+    objects.delete(KEY)
+    assert gc(pipeline, dry_run=True).objects == {}
+    assert owner_of(objects) is None
+    assert gc(pipeline).objects == {}
+    assert owner_of(objects) == ours, "whoever comes first writes it down"
+
+
+def orphan_of(pipeline: Pipeline) -> str:
+    """A payload of a whole episode that nobody announced, from events that were passed for good."""
+    event = next(event for event in pipeline.newest().values() if event.robot_id == "robot-0")
+    data = pipeline.objects.get(pipeline.objects.key(event.payload_uri))
+    return put_payload(pipeline, moved(data, 0), event.episode_id, 2)
+
+
+def test_what_is_older_than_the_stream_is_no_garbage_although_nobody_announced_it(pipeline: Pipeline) -> None:
+    objects = pipeline.objects
+    named = read_names(pipeline.settings, objects, Stages())
+    appended = [message.timestamp()[1] for message in pipeline.read(TRAINING_EPISODES)]
+    assert named.began[TRAINING_EPISODES] == datetime.fromtimestamp(min(appended) / 1000, UTC)
+    event = next(event for event in pipeline.newest().values() if event.robot_id == "robot-0")
+    stranger = event.episode_id[:-4] + "0000"
+    data = objects.get(objects.key(event.payload_uri))
+    orphans = [
+        orphan_of(pipeline),
+        put_payload(pipeline, data, stranger, 1),
+        put_tombstone(pipeline, event, 0),
+        put_policy(pipeline, 1, announced=False),
+    ]
+    put_policy(pipeline, 2, announced=True)
+    named = read_names(pipeline.settings, objects, Stages())
+    later = datetime.now(UTC) + timedelta(hours=1)
+    entries = [entry for key in orphans for entry in objects.entries(key.rpartition("/")[0]) if entry.key == key]
+    assert [entry.key for entry in entries] == orphans
+
+    def reasons(began: dict[str, datetime]) -> list[str | None]:
+        seen = replace(named, began=began)
+        return [reason_to_remove(entry, seen, later, objects) for entry in entries]
+
+    long_ago = dict.fromkeys((TRAINING_EPISODES, POLICY_VERSIONS), datetime(2020, 1, 1, tzinfo=UTC))
+    assert reasons(long_ago) == ["never announced", "never announced", "never buried", "policy never announced"]
+    assert reasons(dict.fromkeys(long_ago, later)) == [None] * 4
+    assert reasons({}) == [None] * 4, "a topic without a record tells nothing"
+    for key in orphans:
+        objects.delete(key)
+
+
+def test_an_older_revision_stays_as_long_as_the_newest_is_not_there(pipeline: Pipeline) -> None:
+    [newest] = [event for event in pipeline.newest().values() if event.robot_id == "robot-1"]
+    named = read_names(pipeline.settings, pipeline.objects, Stages())
+    key = pipeline.objects.key(newest.payload_uri)
+    data = pipeline.objects.get(key)
+    further = newest.model_copy(
+        update={
+            "revision": 2,
+            "payload_uri": newest.payload_uri.replace("/1-", "/2-"),
+        }
+    )
+    assert list(named.announcements.add(further, 0, 10**6)) == []
+    later = datetime.now(UTC) + timedelta(hours=1)
+    older = Entry(key, len(data), datetime.now(UTC))
+
+    def reason() -> str | None:
+        return reason_to_remove(older, named, later, pipeline.objects)
+
+    assert reason() is None, "the newest is gone"
+    second = pipeline.objects.key(further.payload_uri)
+    pipeline.objects.put(second, data[:-1])
+    assert reason() is None, "it was cut off"
+    pipeline.objects.put(second, data)
+    assert reason() == "older revision"
+    pipeline.objects.delete(second)
+
+
+def test_of_a_revision_that_lacks_what_its_predecessor_has_both_payloads_are_kept() -> None:
+    first = committed_cluster(2).training[0]
+
+    def revision(number: int, **changes: object) -> EpisodeMaterialized:
+        uri = f"s3://sop/episodes/{first.episode_id}/{number}-{'f' * 64}.parquet"
+        return first.model_copy(update={"revision": number, "payload_uri": uri, **changes})
+
+    announcements = Announcements("s3://sop/")
+    kept = [
+        sorted(in_doubt(announcements, event, 0, offset))
+        for offset, event in enumerate([revision(1), revision(2, sequences=first.sequences[:0]), revision(3)])
+    ]
+    keys = [revision(number).payload_uri.removeprefix("s3://sop/") for number in (1, 2)]
+    assert kept == [[], keys, []]

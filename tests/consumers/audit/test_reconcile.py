@@ -126,6 +126,29 @@ def test_an_orphaned_episode_goes_together_with_its_interventions(pipeline: Pipe
     assert counts == before
 
 
+def test_rows_from_the_object_store_alone_are_deleted_only_if_that_is_asked_for(pipeline: Pipeline) -> None:
+    """They may be all that is left of what a lost stream announced."""
+    [(made,)] = pipeline.query("SELECT generateUUIDv7()")
+    before = pipeline.query("SELECT (SELECT count() FROM episodes), (SELECT count() FROM interventions)")
+    columns = "toUUID('{}') AS episode_id"
+    for table, more in (("raw_episodes", ", -1 AS stream_offset"), ("raw_interventions", "")):
+        rows = f"SELECT * REPLACE ({columns.format(made)}{more}) FROM {table} FINAL WHERE robot_id = 'robot-6'"
+        change(pipeline, f"INSERT INTO {table} {rows}")
+    rows = (
+        "SELECT * REPLACE (9 AS revision, -1 AS stream_offset) FROM raw_episodes FINAL WHERE robot_id = 'robot-5'"
+    )
+    change(pipeline, f"INSERT INTO raw_episodes {rows}")
+    named = [(Where.ROWS, Kind.ORPHANED), (Where.ROWS, Kind.ORPHANED), (Where.INTERVENTION_ROWS, Kind.ORPHANED)]
+    assert kinds(audit(pipeline)) == sorted(named)
+    report = audit(pipeline, repair=True)
+    assert kinds(report) == sorted(named)
+    assert any("--delete-unannounced" in note for note in report.notes)
+    assert kinds(audit(pipeline)) == sorted(named)
+    assert audit(pipeline, repair=True, delete_unannounced=True).clean
+    assert audit(pipeline).findings == []
+    assert pipeline.query("SELECT (SELECT count() FROM episodes), (SELECT count() FROM interventions)") == before
+
+
 def test_an_object_of_other_bytes_is_found_when_it_is_read(pipeline: Pipeline) -> None:
     event = next(event for event in pipeline.newest().values() if event.robot_id == "robot-6")
     key = pipeline.objects.key(event.payload_uri)

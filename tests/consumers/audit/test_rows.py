@@ -63,6 +63,11 @@ def test_a_row_is_judged_by_what_the_index_has_passed(first: EpisodeMaterialized
         "other steps": ([row_of(second, 1, step_count=99)], 2, [Kind.WRONG]),
         "other content": ([row_of(second, 1, payload_sha256="0" * 64)], 2, [Kind.WRONG]),
         "from the object store alone": ([row_of(second, -1)], 2, []),
+        "from the object store alone, of a revision that nobody announced": (
+            [row_of(second, -1, revision=3)],
+            2,
+            [Kind.ORPHANED],
+        ),
         "twice": ([row_of(second, 1), row_of(second, 1)], 2, [Kind.DOUBLED]),
         "under another task": ([row_of(second, 1), row_of(second, 1, task="pull")], 2, [Kind.ORPHANED]),
         "of an episode that nobody announced": (

@@ -99,6 +99,12 @@ def test_frames_are_kept_collected_and_missed_by_what_newest_revisions_say(pipel
     assert view.present.tolist() == [True] * 5 + [False, True, True, False, True]
 
     whole = {key: objects.get(key) for key in kept}
+    objects.delete(kept[1])
+    objects.put(stray, b"as many as before")
+    assert of_frames(pipeline, Options(grace=NO_GRACE)) == []
+    report = of_frames(pipeline, Options(grace=NO_GRACE, deep=True))
+    assert sorted((f.kind, f.key) for f in report) == [(Kind.MISSING, kept[1]), (Kind.ORPHANED, stray)]
+    objects.delete(stray)
     objects.put(kept[0], b"altered")
     objects.delete(kept[1])
     shallow = of_frames(pipeline, Options())

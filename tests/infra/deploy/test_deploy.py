@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from infra.belonging import owner_of, refuse_another, write_owner
 from infra.clickhouse.migrate import load_migrations
 from infra.deploy import Deployment, deploy
 from infra.deploy import apply as module
 from infra.errors import DeploymentConflict, KafkaUnavailable
 from infra.kafka.admin import ClusterAdmin
+from infra.kafka.identity import cluster_id
 from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
@@ -49,6 +51,18 @@ def test_the_first_run_makes_everything_and_the_second_changes_nothing(own: Sett
     second = deploy(own)
     unchanged = {own.materializer.group: 0, own.index.group: 0}
     assert second == Deployment(schema_ids=first.schema_ids, first_offsets=unchanged)
+
+
+def test_a_bucket_knows_which_kafka_filled_it_and_another_one_does_not_change_that(own: Settings) -> None:
+    deploy(own)
+    objects, ours = ObjectStore(own.s3), cluster_id(own.kafka)
+    assert owner_of(objects) == ours
+    refuse_another(objects, ours)
+    write_owner(objects, "another")
+    deploy(own)
+    assert owner_of(objects) == "another"
+    with pytest.raises(DeploymentConflict, match=f"filled from Kafka cluster another, and this is cluster {ours}"):
+        refuse_another(objects, ours)
 
 
 def test_another_partition_count_is_refused_before_anything_else_is_made(
