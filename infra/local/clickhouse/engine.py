@@ -5,16 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
-import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from chdb.state.sqlitelike import Connection
 
 from infra.local.clickhouse.errors import (
     SESSION_IS_LOCKED,
@@ -22,9 +18,12 @@ from infra.local.clickhouse.errors import (
     TOO_MANY_SIMULTANEOUS_QUERIES,
     QueryError,
 )
+from infra.local.clickhouse.formats import Formats
+from infra.local.clickhouse.handle import Bounds, Handle, literal
 
 # Eight handles run in parallel in one engine; more only queue inside it.
 _HANDLES_PER_ROLE = 8
+
 _WAIT_FOR_HANDLE_SECONDS = 60.0
 # ClickHouse's own upper bound (max_session_timeout).
 _LONGEST_SESSION_SECONDS = 3600.0
@@ -34,84 +33,31 @@ class PathInUseError(Exception):
     """Another process has opened the data path."""
 
 
-class Handle:
-    """A connection to the engine with settings, temporary tables and a current database of its own."""
-
-    def __init__(self, path: Path, *, reader: bool) -> None:
-        self.connection: Any = Connection(str(path))
-        self.reader = reader
-        self.database: str | None = None
-        self.spoilt = False
-        self.busy = threading.Lock()
-        self.expires = 0.0
-        self.tag = uuid.uuid4().hex
-        # By its comment a running query is found again (Engine.cancel). By default the engine tries an S3 server
-        # that is down 500 times, which takes minutes.
-        self.run(f"SET log_comment = {literal(self.tag)}, s3_retry_attempts = 5")
-        if reader:
-            self.run("SET readonly = 2")  # cannot be set back; policy.py says what it does not cover
-
-    def run(self, sql: str) -> list[list[str]]:
-        """Run a statement of the gateway's own; return its rows as text, unescaped."""
-        result = self.query(sql, "TabSeparated")
-        text = bytes(result.bytes() or b"").decode()
-        return [[_unescape(cell) for cell in line.split("\t")] for line in text.splitlines()]
-
-    def query(self, sql: str, format_: str, params: Mapping[str, str] | None = None) -> Any:
-        """Run a statement and return the engine's result, whole."""
-        try:
-            return self.connection.query(sql, format_, params=dict(params or {}))
-        except BaseException:
-            self._discard_remains()
-            raise
-
-    def _discard_remains(self) -> None:
-        """What a query had written before it failed would come in front of the next answer, whoever asks then."""
-        try:
-            self.connection.query("SELECT 1", "TabSeparated")
-        except Exception:  # noqa: BLE001 - the failure that is under way matters more
-            self.spoilt = True
-
-    def use(self, database: str) -> None:
-        """Make `database` current."""
-        if database != self.database:
-            self.run(f"USE {identifier(database)}")
-            self.database = database
-
-    def use_default(self, database: str) -> None:
-        """Make `database` current if it exists, else `default`."""
-        if database != self.database:
-            exists = self.run(f"EXISTS DATABASE {identifier(database)}") == [["1"]]
-            self.use(database if exists else "default")
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
-
-
 class Engine:
     """All handles of one data path: pools of anonymous ones per role, and one per HTTP session."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the path, creating it if it is absent.
+    def __init__(self, path: Path, bounds: Bounds | None = None) -> None:
+        """Open the path, creating it if it is absent; `bounds` are those of each query of a reader.
 
         Raises:
             PathInUseError: another process has it open; the engine itself would damage it.
         """
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
+        self.bounds = bounds or Bounds()
         self._lock_file = _lock(path)
         self._scratch = _emptied(path.with_name(path.name + ".inserts"))
         self._pools: dict[bool, queue.LifoQueue[Handle]] = {True: queue.LifoQueue(), False: queue.LifoQueue()}
         self._made = {True: 0, False: 0}
         self._sessions: dict[tuple[str, str], Handle] = {}
         self._guard = threading.Lock()
-        self._first = Handle(path, reader=False)  # keeps the engine open
+        self._first = Handle(path)  # keeps the engine open
         _plain_default_database(self._first)
         self.settings = frozenset(row[0] for row in self._first.run("SELECT name FROM system.settings"))
         self.table_functions = frozenset(
             row[0] for row in self._first.run("SELECT name FROM system.table_functions")
         )
+        self.formats = Formats(self._first.run("SELECT name, is_input, is_output FROM system.formats"))
         ((self.timezone,),) = self._first.run("SELECT timezone()")
 
     @contextmanager
@@ -158,7 +104,7 @@ class Engine:
                     SESSION_NOT_FOUND, f"Session {name} not found or has expired", "SESSION_NOT_FOUND"
                 )
             if handle is None:
-                handle = self._sessions[user, name] = Handle(self._path, reader=reader)
+                handle = self._sessions[user, name] = self._opened(reader)
             if not handle.busy.acquire(blocking=False):
                 message = f"Session {name} is locked by a concurrent client"
                 raise QueryError(SESSION_IS_LOCKED, message, "SESSION_IS_LOCKED")
@@ -198,6 +144,9 @@ class Engine:
             handle.close()
         os.close(self._lock_file)
 
+    def _opened(self, reader: bool) -> Handle:
+        return Handle(self._path, self.bounds if reader else None)
+
     def _take(self, reader: bool) -> Handle:
         pool = self._pools[reader]
         with self._guard:
@@ -205,7 +154,7 @@ class Engine:
             self._made[reader] += create
         if create:
             try:
-                return Handle(self._path, reader=reader)
+                return self._opened(reader)
             except BaseException:
                 with self._guard:
                     self._made[reader] -= 1
@@ -221,21 +170,6 @@ class Engine:
             if handle.expires < now and not handle.busy.locked():
                 del self._sessions[key]
                 handle.close()
-
-
-def identifier(name: str) -> str:
-    """Return a name as a quoted identifier."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def literal(value: str) -> str:
-    """Return a text as a string literal."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _unescape(cell: str) -> str:
-    names = {"t": "\t", "n": "\n", "r": "\r", "0": "\0", "b": "\b", "f": "\f"}
-    return re.sub(r"\\(.)", lambda match: names.get(match[1], match[1]), cell)
 
 
 def _lock(path: Path) -> int:

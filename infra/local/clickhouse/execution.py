@@ -7,19 +7,21 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 
 import structlog
 
 from infra.local.clickhouse.compression import Encoder, decoder
-from infra.local.clickhouse.engine import Engine, Handle, identifier, literal
+from infra.local.clickhouse.engine import Engine
 from infra.local.clickhouse.errors import READONLY, SYNTAX_ERROR, QueryError, describe, http_status
 from infra.local.clickhouse.exchange import DisconnectedError, Exchange
+from infra.local.clickhouse.handle import Handle, identifier, literal
 from infra.local.clickhouse.policy import Policy
-from infra.local.clickhouse.request import Request, User
+from infra.local.clickhouse.request import ExternalTable, Request, User
 from infra.local.clickhouse.running import Running
+from infra.local.clickhouse.settings import ReaderSettings
 from infra.local.clickhouse.statement import IncompleteError, InsertHeader, Statement, insert_header
 
 # Formats whose output is the sum of its blocks' outputs; others have a head or a foot and are made whole.
@@ -43,7 +45,8 @@ class Service:
     @cached_property
     def policy(self) -> Policy:
         """The rules for this engine."""
-        return Policy(self.engine.table_functions)
+        settings = ReaderSettings(self.engine.settings, self.engine.bounds.answer_bytes)
+        return Policy(self.engine.table_functions, settings)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Execution:
 
     def __init__(self, service: Service, request: Request, exchange: Exchange) -> None:
         self._service, self._request, self._exchange = service, request, exchange
-        self._policy = service.policy
+        self._policy, self._formats = service.policy, service.engine.formats
         self._encoder = Encoder(request.accept_encoding)
         self._tag = uuid.uuid4().hex[:16]
         self._query_id = request.url.get("query_id") or str(uuid.uuid4())
@@ -94,10 +97,19 @@ class Execution:
             self._policy.check(statement, reader=reads_only)
         elif reads_only:
             raise QueryError(READONLY, "Cannot execute query in readonly mode", "READONLY")
+        header = header and replace(header, format=self._formats.of_input(header.format, reader=False))
+        settings = self._request.settings(self._service.engine.settings)
+        if user.reader:
+            self._policy.check_settings(settings)
+        tables = self._request.external_tables()
+        for table in tables:
+            self._policy.check_structure(table.structure)
+            self._formats.of_input(table.format, reader=user.reader)
+        output = self._output(statement, user) if statement else "Null"
         with (
             self._handle(user) as handle,
             self._service.running.query(self._query_id, user.name, handle.tag),
-            self._prepared(handle),
+            self._prepared(handle, settings, tables),
         ):
             # The handle is back before the last byte goes out: the client may use its session again at once.
             if header:
@@ -105,7 +117,7 @@ class Execution:
             assert statement is not None  # noqa: S101
             try:
                 with self._exchange.cancellable(lambda: self._service.engine.cancel(handle)):
-                    return self._query(handle, statement)
+                    return self._query(handle, statement, output)
             finally:
                 if statement.keyword in ("set", "use", "create", "drop") and not self._request.url.get(
                     "session_id"
@@ -149,7 +161,9 @@ class Execution:
         return engine.pooled(reader=user.reader)
 
     @contextmanager
-    def _prepared(self, handle: Handle) -> Iterator[None]:
+    def _prepared(
+        self, handle: Handle, settings: Mapping[str, str], tables: Iterable[ExternalTable]
+    ) -> Iterator[None]:
         """Give the handle the request's database, settings and tables, and take the latter two away after it."""
         undo: list[str] = []
         try:
@@ -157,12 +171,10 @@ class Execution:
                 handle.use(self._request.database)
             elif handle.database is None or not self._request.url.get("session_id"):
                 handle.use_default(self._service.database)
-            settings = self._request.settings(self._service.engine.settings)
             if settings:
                 undo.append(self._former(handle, settings))
                 handle.run("SET " + ", ".join(f"{name} = {literal(value)}" for name, value in settings.items()))
-            for table in self._request.external_tables():
-                self._policy.check_structure(table.structure)
+            for table in tables:
                 handle.run(f"CREATE TEMPORARY TABLE {identifier(table.name)} ({table.structure})")
                 undo.append(f"DROP TEMPORARY TABLE {identifier(table.name)}")
                 header = InsertHeader(f"INSERT INTO {identifier(table.name)}", "", table.format, 0)
@@ -178,7 +190,7 @@ class Execution:
 
     def _former(self, handle: Handle, settings: Mapping[str, str]) -> str:
         """Return the statement that sets the settings back: in a session some were changed before."""
-        former: dict[str, str] = {}
+        former = handle.base
         if self._request.url.get("session_id"):
             names = ", ".join(literal(name) for name in settings)
             rows = handle.run(f"SELECT name, value FROM system.settings WHERE changed AND name IN ({names})")  # noqa: S608
@@ -201,9 +213,12 @@ class Execution:
                 result = handle.query(header.from_file(literal(str(path))), "Null")
             return {"written_rows": result.rows_read(), "written_bytes": result.bytes_read()}
 
-    def _query(self, handle: Handle, statement: Statement) -> _Answer:
+    def _output(self, statement: Statement, user: User) -> str:
+        """The name of the format to answer in."""
         asked = self._request.headers.get("x-clickhouse-format") or self._request.url.get("default_format")
-        wanted = statement.format or asked or "TabSeparated"
+        return self._formats.of_output(statement.format or asked or "TabSeparated", reader=user.reader)
+
+    def _query(self, handle: Handle, statement: Statement, wanted: str) -> _Answer:
         encoding = [("Content-Encoding", self._encoder.name)] if self._encoder.name else []
         headers = [("X-ClickHouse-Format", wanted), ("Content-Type", "application/octet-stream")]
         streamed = wanted.lower() in _STREAMED and not self._request.is_on("wait_end_of_query")

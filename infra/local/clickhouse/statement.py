@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from infra.local.clickhouse.errors import SYNTAX_ERROR, QueryError
+from infra.local.clickhouse.errors import SYNTAX_ERROR, UNKNOWN_FORMAT, QueryError
 from infra.local.clickhouse.tokens import Kind, Token, UnterminatedError, tokenize
+
+_PLAIN = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,13 @@ class InsertHeader:
     data_start: int
 
     def from_file(self, path: str) -> str:
-        """Return the statement that reads the data from a file; `path` is a quoted literal."""
+        """Return the statement that reads the data from a file; `path` is a quoted literal.
+
+        Raises:
+            QueryError: the format is not a plain name.
+        """
+        if not _PLAIN.fullmatch(self.format):
+            raise QueryError(UNKNOWN_FORMAT, f"Unknown format {self.format[:100]!r}", "UNKNOWN_FORMAT")
         return f"{self.sql} FROM INFILE {path} COMPRESSION 'none' {self.settings} FORMAT {self.format}"
 
 
@@ -147,6 +156,6 @@ class Statement:
         for index, token in enumerate(tokens[:-1]):
             depth += token.is_mark(b"(") - token.is_mark(b")")
             last = index + 2 == len(tokens) or tokens[index + 2].is_word("settings")
-            if depth == 0 and token.is_word("format") and tokens[index + 1].kind is Kind.WORD and last:
-                return tokens[index + 1].text.decode()
+            if depth == 0 and token.is_word("format") and tokens[index + 1].name and last:
+                return tokens[index + 1].text.decode().strip('`"')
         return None
