@@ -16,14 +16,17 @@ from infra.local.clickhouse.errors import (
     SESSION_IS_LOCKED,
     SESSION_NOT_FOUND,
     TOO_MANY_SIMULTANEOUS_QUERIES,
+    USER_SESSION_LIMIT_EXCEEDED,
     QueryError,
 )
 from infra.local.clickhouse.formats import Formats
 from infra.local.clickhouse.handle import Bounds, Handle, literal
 
-# Eight handles run in parallel in one engine; more only queue inside it.
+# Eight handles run in parallel in one engine; more only queue inside it. Readers never have more queries than this
+# under way, in sessions or without, so that there is always room for the pipeline's.
 _HANDLES_PER_ROLE = 8
-
+# Sessions are cheap (30 KB each), but each may hold temporary tables.
+_SESSIONS_PER_USER = 256
 _WAIT_FOR_HANDLE_SECONDS = 60.0
 # ClickHouse's own upper bound (max_session_timeout).
 _LONGEST_SESSION_SECONDS = 3600.0
@@ -47,8 +50,8 @@ class Engine:
         self.bounds = bounds or Bounds()
         self._lock_file = _lock(path)
         self._scratch = _emptied(path.with_name(path.name + ".inserts"))
-        self._pools: dict[bool, queue.LifoQueue[Handle]] = {True: queue.LifoQueue(), False: queue.LifoQueue()}
-        self._made = {True: 0, False: 0}
+        self._pools = {reader: _pool() for reader in (True, False)}
+        self._reading = threading.BoundedSemaphore(_HANDLES_PER_ROLE)
         self._sessions: dict[tuple[str, str], Handle] = {}
         self._guard = threading.Lock()
         self._first = Handle(path)  # keeps the engine open
@@ -61,22 +64,41 @@ class Engine:
         ((self.timezone,),) = self._first.run("SELECT timezone()")
 
     @contextmanager
+    def room(self, *, reader: bool) -> Iterator[None]:
+        """Wait until one more query of this kind may run, in whatever handle.
+
+        Raises:
+            QueryError: there was no room for a minute.
+        """
+        if reader and not self._reading.acquire(timeout=_WAIT_FOR_HANDLE_SECONDS):
+            raise too_many()
+        try:
+            yield
+        finally:
+            if reader:
+                self._reading.release()
+
+    @contextmanager
     def pooled(self, *, reader: bool) -> Iterator[Handle]:
         """Lend an anonymous handle; one that comes back spoilt is replaced.
 
         Raises:
             QueryError: none was free for a minute.
         """
-        handle = self._take(reader)
+        handle: Handle | None = None
+        pool = self._pools[reader]
         try:
+            found = pool.get(timeout=_WAIT_FOR_HANDLE_SECONDS)
+        except queue.Empty:
+            raise too_many() from None
+        try:
+            handle = found or self._opened(reader)
             yield handle
         finally:
-            if handle.spoilt:
-                with self._guard:
-                    self._made[reader] -= 1
+            if handle is not None and handle.spoilt:
                 handle.close()
-            else:
-                self._pools[reader].put(handle)
+                handle = None
+            pool.put(handle)  # a place that is empty wakes who waits, too
 
     @contextmanager
     def session(
@@ -93,7 +115,8 @@ class Engine:
             ends: end it after this use.
 
         Raises:
-            QueryError: another request uses the session now, or it had to be `known` and is not.
+            QueryError: another request uses the session now, or it had to be `known` and is not, or the user has
+                too many.
         """
         now = time.monotonic()
         with self._guard:
@@ -103,6 +126,11 @@ class Engine:
                 raise QueryError(
                     SESSION_NOT_FOUND, f"Session {name} not found or has expired", "SESSION_NOT_FOUND"
                 )
+            if handle is None and sum(owner == user for owner, _ in self._sessions) >= _SESSIONS_PER_USER:
+                message = (
+                    f"{user} has {_SESSIONS_PER_USER} sessions; end one (close_session=1) or wait for a timeout"
+                )
+                raise QueryError(USER_SESSION_LIMIT_EXCEEDED, message, "USER_SESSION_LIMIT_EXCEEDED")
             if handle is None:
                 handle = self._sessions[user, name] = self._opened(reader)
             if not handle.busy.acquire(blocking=False):
@@ -112,7 +140,7 @@ class Engine:
         try:
             yield handle
         finally:
-            if ends:
+            if ends or handle.spoilt:
                 with self._guard:
                     del self._sessions[user, name]
                 handle.close()
@@ -137,8 +165,7 @@ class Engine:
         with self._guard:
             idle = [self._first, *self._sessions.values()]
             for pool in self._pools.values():
-                while not pool.empty():
-                    idle.append(pool.get_nowait())
+                idle += [handle for handle in pool.queue if handle is not None]
             self._sessions.clear()
         for handle in idle:
             handle.close()
@@ -147,29 +174,25 @@ class Engine:
     def _opened(self, reader: bool) -> Handle:
         return Handle(self._path, self.bounds if reader else None)
 
-    def _take(self, reader: bool) -> Handle:
-        pool = self._pools[reader]
-        with self._guard:
-            create = pool.empty() and self._made[reader] < _HANDLES_PER_ROLE
-            self._made[reader] += create
-        if create:
-            try:
-                return self._opened(reader)
-            except BaseException:
-                with self._guard:
-                    self._made[reader] -= 1
-                raise
-        try:
-            return pool.get(timeout=_WAIT_FOR_HANDLE_SECONDS)
-        except queue.Empty:
-            message = "Too many simultaneous queries"
-            raise QueryError(TOO_MANY_SIMULTANEOUS_QUERIES, message, "TOO_MANY_SIMULTANEOUS_QUERIES") from None
-
     def _end_sessions(self, now: float) -> None:
         for key, handle in list(self._sessions.items()):
             if handle.expires < now and not handle.busy.locked():
                 del self._sessions[key]
                 handle.close()
+
+
+def too_many() -> QueryError:
+    """What a query is told that had to wait too long for its turn."""
+    message = "Too many simultaneous queries; try again later"
+    return QueryError(TOO_MANY_SIMULTANEOUS_QUERIES, message, "TOO_MANY_SIMULTANEOUS_QUERIES")
+
+
+def _pool() -> queue.LifoQueue[Handle | None]:
+    """Places for handles, empty at first."""
+    pool: queue.LifoQueue[Handle | None] = queue.LifoQueue()
+    for _ in range(_HANDLES_PER_ROLE):
+        pool.put(None)
+    return pool
 
 
 def _lock(path: Path) -> int:

@@ -149,13 +149,32 @@ class Statement:
         return next((token.name for token in self.tokens if not token.is_mark(b"(")), "")
 
     @property
+    def is_select(self) -> bool:
+        """Whether it is a SELECT, in any of its forms, and stores nothing: WITH … INSERT does."""
+        return self.keyword in ("select", "with", "from") and not any(t.is_word("insert") for t in self.tokens)
+
+    @property
     def format(self) -> str | None:
         """The name in the FORMAT clause, if there is one."""
+        index = self._format_clause
+        return None if index is None else self.tokens[index + 1].text.decode().strip('`"')
+
+    def into_file(self, path: str, format_: str) -> str:
+        """Return the SELECT whose answer goes to a file; `path` is a quoted literal."""
+        text = self.sql.encode()
+        end = next(token.end for token in reversed(self.tokens) if not token.is_mark(b";"))
+        index = self._format_clause
+        at = end if index is None else self.tokens[index].start
+        clause = f"\nINTO OUTFILE {path} " + (f"FORMAT {format_}" if index is None else "")
+        return (text[:at] + clause.encode() + text[at:end]).decode()
+
+    @property
+    def _format_clause(self) -> int | None:
         tokens = [token for token in self.tokens if not token.is_mark(b";")]
         depth = 0
         for index, token in enumerate(tokens[:-1]):
             depth += token.is_mark(b"(") - token.is_mark(b")")
             last = index + 2 == len(tokens) or tokens[index + 2].is_word("settings")
             if depth == 0 and token.is_word("format") and tokens[index + 1].name and last:
-                return tokens[index + 1].text.decode().strip('`"')
+                return index
         return None
