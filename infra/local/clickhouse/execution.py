@@ -14,9 +14,17 @@ from pathlib import Path
 
 import structlog
 
+from infra.local.clickhouse.answer_file import bounded
 from infra.local.clickhouse.compression import Encoder, decoded
 from infra.local.clickhouse.engine import Engine, too_many
-from infra.local.clickhouse.errors import READONLY, SYNTAX_ERROR, QueryError, describe, http_status
+from infra.local.clickhouse.errors import (
+    READONLY,
+    SYNTAX_ERROR,
+    TOO_MANY_ROWS_OR_BYTES,
+    QueryError,
+    describe,
+    http_status,
+)
 from infra.local.clickhouse.exchange import DisconnectedError, Exchange
 from infra.local.clickhouse.handle import Handle, identifier, literal
 from infra.local.clickhouse.policy import Policy
@@ -76,7 +84,8 @@ class Execution:
         self._policy, self._formats = service.policy, service.engine.formats
         self._encoder = Encoder(request.accept_encoding)
         self._tag = uuid.uuid4().hex[:16]
-        self._query_id = request.url.get("query_id") or str(uuid.uuid4())
+        asked = request.url.get("query_id", "")
+        self._query_id = asked if asked and asked.isprintable() else str(uuid.uuid4())
         self._begun = time.perf_counter()
         self._files = ExitStack()
 
@@ -258,7 +267,9 @@ class Execution:
         """The whole answer in a file: the engine writes it there as it comes, and memory holds none of it."""
         path = self._files.enter_context(self._service.engine.scratch_file())
         sql = statement.into_file(literal(str(path)), format_)
-        result = handle.query(sql, "Null", self._request.parameters)
+        most = self._service.engine.bounds.answer_bytes if handle.reader else None
+        with bounded(path, most, lambda: self._service.engine.cancel(handle)):
+            result = handle.query(sql, "Null", self._request.parameters)
         counts = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()}
         size = path.stat().st_size if path.exists() else 0
         if not size:

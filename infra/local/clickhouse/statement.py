@@ -165,8 +165,18 @@ class Statement:
         end = next(token.end for token in reversed(self.tokens) if not token.is_mark(b";"))
         index = self._format_clause
         at = end if index is None else self.tokens[index].start
-        clause = f"\nINTO OUTFILE {path} " + (f"FORMAT {format_}" if index is None else "")
+        if self.tokens[0].is_mark(b"("):  # then settings behind it are the output's, and come last
+            at = min(at, self._start_of_settings(end))
+        clause = f"\nINTO OUTFILE {path} " + (f"FORMAT {format_} " if index is None else "")
         return (text[:at] + clause.encode() + text[at:end]).decode()
+
+    def _start_of_settings(self, default: int) -> int:
+        depth, start = 0, default
+        for token in self.tokens:
+            depth += token.is_mark(b"(") - token.is_mark(b")")
+            if depth == 0 and token.is_word("settings"):
+                start = token.start
+        return start
 
     @property
     def _format_clause(self) -> int | None:

@@ -103,8 +103,7 @@ def test_no_analyst_sees_the_keys_or_sends_them_elsewhere(
         "SHOW CREATE TABLE episode_steps",
         "SELECT * FROM system.named_collections",
         "SELECT * FROM system.tables WHERE name = 'episode_steps'",
-        "SELECT collection, create_query FROM system.named_collections"
-        " SETTINGS format_display_secrets_in_show_and_select = 1",
+        "SELECT collection, create_query FROM system.named_collections",
         "EXPLAIN QUERY TREE SELECT * FROM episode_steps(episode_id = '00000000-0000-7000-8000-000000000000')",
     ):
         shown += repr(analyst.query(sql).result_rows)
@@ -112,6 +111,10 @@ def test_no_analyst_sees_the_keys_or_sends_them_elsewhere(
     assert f"{database.database}_payloads" in shown
     assert secret not in shown
     assert str(key) not in shown
+    with pytest.raises(ClickHouseError, match="format_display_secrets_in_show_and_select is not for"):
+        analyst.query(
+            "SELECT * FROM system.named_collections SETTINGS format_display_secrets_in_show_and_select = 1"
+        )
     elsewhere = f"SELECT * FROM s3({database.database}_payloads, url = 'http://127.0.0.1:9/x/y.parquet')"
     for client, reason in ((analyst, "s3 is not allowed"), (connect(database), "Override not allowed for 'url'")):
         with pytest.raises(ClickHouseError) as error:

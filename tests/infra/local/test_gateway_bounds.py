@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -190,7 +191,7 @@ def test_a_reader_s_query_that_needs_too_much_memory_fails_and_the_owner_s_does_
 @pytest.mark.parametrize("where", ["", "wait_end_of_query=1"])
 @pytest.mark.parametrize("form", ["TSV", "JSON"])
 def test_a_reader_s_answer_has_a_bound(brief: Gateway, where: str, form: str) -> None:
-    sql = f"SELECT repeat('x', 1000) FROM numbers(100000) FORMAT {form}".encode()
+    sql = f"SELECT repeat(toString(number), 20) FROM numbers(1000000) FORMAT {form}".encode()
     status, body, _ = brief.analyst.post(where, sql, timeout=120)
     assert b"TOO_MANY_ROWS_OR_BYTES" in body[-3000:]
     assert (status, body[:5]) == (500, b"Code:") or not (where or form == "JSON")
@@ -256,8 +257,8 @@ def test_a_body_that_is_cut_off_within_its_encoding_is_not_acknowledged(patient:
         status, text, _ = patient.sop.post(query, body[:cut], Content_Encoding=encoding)
         assert status == 500, text
         assert b"CANNOT_READ_ALL_DATA" in text
-    status, text, _ = patient.sop.post(query, b"1\n2\n", Content_Encoding=encoding)
-    assert b"CANNOT_DECOMPRESS" in text
+    status, text, _ = patient.sop.post(query, rows, Content_Encoding=encoding)
+    assert (status, b"CANNOT_DECOMPRESS" in text) == (500, True)
     assert patient.sop.get(f"SELECT count() FROM {table}") == (200, b"0\n")
     assert patient.sop.post(query, body, Content_Encoding=encoding)[0] == 200
     assert patient.sop.get(f"SELECT count() FROM {table}") == (200, b"50000\n")
@@ -267,7 +268,9 @@ def test_a_body_that_is_cut_off_within_its_encoding_is_not_acknowledged(patient:
 def test_a_little_body_that_decodes_to_much_needs_little_memory(patient: Gateway, encoding: str) -> None:
     patient.analyst.post("", ENCODINGS[encoding](b"SELECT 1"), Content_Encoding=encoding)
     before = patient.peak_bytes()
-    compress = {"gzip": zlib.compressobj(9, wbits=31), "zstd": zstandard.ZstdCompressor(3).compressobj()}[encoding]
+    compress: Any = {"gzip": zlib.compressobj(9, wbits=31), "zstd": zstandard.ZstdCompressor(3).compressobj()}[
+        encoding
+    ]
     body = b"".join(compress.compress(bytes(16 * MIB)) for _ in range(64)) + compress.flush()
     status, text, _ = patient.analyst.post("", body, timeout=120, Content_Encoding=encoding)
     assert (status, b"longer than" in text) == (400, True)
