@@ -20,7 +20,6 @@ from infra.local.clickhouse.engine import Engine, too_many
 from infra.local.clickhouse.errors import (
     READONLY,
     SYNTAX_ERROR,
-    TOO_MANY_ROWS_OR_BYTES,
     QueryError,
     describe,
     http_status,
