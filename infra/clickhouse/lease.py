@@ -1,8 +1,8 @@
 """One deployment at a time: a lease that ClickHouse itself keeps, as the comment of an empty table.
 
 Whoever makes the table `schema_lease_N` holds lease N: ClickHouse makes a table of a name only once. The newest
-lease counts; it ends at the time in its comment, which its holder puts off for as long as it lives. So a deployment
-that was killed is followed by another after `term` seconds, without help. All times are the server's.
+lease counts; it ends at the time in its comment, which its holder puts off for as long as it lives. So a
+deployment that was killed is followed by another after `term` seconds, without help. All times are the server's.
 """
 
 from __future__ import annotations

@@ -89,6 +89,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Gives up on clients soon, and allows readers little."""
     bounds = ["--patience", "2", "--reader-memory", str(300 * MIB), "--reader-answer", str(20 * MIB)]
+    bounds += ["--reader-disk", str(5 * MIB)]
     made = Gateway(tmp_path_factory.mktemp("brief"), *bounds)
     yield made
     made.close()
@@ -186,6 +187,14 @@ def test_a_reader_s_query_that_needs_too_much_memory_fails_and_the_owner_s_does_
     status, body, headers = brief.analyst.post("", sql)
     assert (status, headers["X-ClickHouse-Exception-Code"]) == (500, "241"), body
     assert brief.sop.post("", sql, timeout=120)[:2] == (200, b"60000000\n")
+
+
+def test_what_a_reader_s_query_puts_aside_is_bounded(brief: Gateway) -> None:
+    sql = b"SELECT cityHash64(number) AS h FROM numbers(5000000) ORDER BY h LIMIT 1 OFFSET 4000000"
+    setting = "max_bytes_before_external_sort=1000000"
+    status, body, headers = brief.analyst.post(setting, sql, timeout=120)
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (500, "396"), body
+    assert brief.sop.post(setting, sql, timeout=120)[0] == 200
 
 
 @pytest.mark.parametrize("where", ["", "wait_end_of_query=1"])
