@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from infra.clickhouse.client import ClickHouseError, Client, connect
 from infra.errors import DeploymentConflict, Unavailable
 from infra.settings import ClickHouseSettings
 
+_log = structlog.get_logger(__name__)
 _PREFIX = "schema_lease_"
 LEASE_SECONDS = 30.0
 _WAIT = 3600.0
@@ -99,6 +102,7 @@ class _Holding:
     def take(self, wait: float) -> int:
         """Wait for the newest lease to end, and make the next; return its number."""
         give_up = time.monotonic() + wait
+        told = False
         while True:
             asked = time.monotonic()
             newest = self._newest()
@@ -108,7 +112,10 @@ class _Holding:
                     self._safe_until = asked + self.term
                     self._forget_before(number)
                     return number
-            elif asked > give_up:
+            elif not told:
+                told = True
+                _log.warning("another_deployment_goes_on", database=self._database, waiting_at_most_s=wait)
+            if asked > give_up:
                 raise DeploymentConflict(
                     f"another deployment of database {self._database} goes on since {wait:g} s; "
                     "wait until it is done, or stop it"

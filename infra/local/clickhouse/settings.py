@@ -50,6 +50,9 @@ _REFUSED = frozenset({
     "output_format_schema",
 })  # fmt: skip
 
+# Settings, too, but no switches: without a value they are the clause behind something called `settings`.
+_CLAUSES = frozenset({"filter", "format", "order", "select", "sort"})
+
 # What costs threads or memory beside max_memory_usage; a reader's answer has a bound of its own.
 _AT_MOST = {"max_block_size": 1 << 20, "max_final_threads": 64, "max_threads": 64}
 _RESULT_BOUND = "max_result_bytes"
@@ -90,7 +93,7 @@ class ReaderSettings:
         for index, token in enumerate(tokens):
             if token.is_word("settings") or (index == 0 and token.is_word("set")):
                 for name, values in _assignments(tokens[index + 1 :]):
-                    if values or name in self._known:  # else something is only called `settings`
+                    if values or (name in self._known and name not in _CLAUSES):
                         self.check(name, _literal(values))
 
 
