@@ -7,9 +7,11 @@ are made by `sop deploy` and not by a migration, because they depend on the sett
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from clickhouse_connect.driver.binding import format_str, quote_identifier
 
-from infra.clickhouse.client import ClickHouseError, connect, unavailable_as_ours
+from infra.clickhouse.client import ClickHouseError, Client, connect, unavailable_as_ours
 from infra.errors import DeploymentConflict
 from infra.settings import ClickHouseSettings, S3Settings
 
@@ -42,17 +44,23 @@ reward: Reward of the step.'
 def ensure_episode_steps(clickhouse: ClickHouseSettings, s3: S3Settings) -> None:
     """Make the view, and the named collection that it reads through, agree with the settings.
 
+    The collection is changed where it lies, at once: who reads meanwhile finds the old one or the new one.
+
     Raises:
         ClickHouseUnavailable: no answer in time.
         DeploymentConflict: ClickHouse refuses; the writer may not make named collections.
     """
     collection = quote_identifier(f"{clickhouse.database}_payloads")
-    parts = ", ".join(f"{name} = {format_str(value)} NOT OVERRIDABLE" for name, value in _fields(s3).items())
+    fields = _fields(s3)
+    parts = ", ".join(f"{name} = {format_str(value)} NOT OVERRIDABLE" for name, value in fields.items())
     client = connect(clickhouse)
     try:
         with unavailable_as_ours(clickhouse):
-            client.command(f"DROP NAMED COLLECTION IF EXISTS {collection}")
-            client.command(f"CREATE NAMED COLLECTION {collection} AS {parts}")
+            client.command(f"CREATE NAMED COLLECTION IF NOT EXISTS {collection} AS {parts}")
+            # Its values are shown to nobody, so that whether they differ cannot be asked.
+            client.command(
+                f"ALTER NAMED COLLECTION {collection} SET {parts}{_deleted(client, clickhouse, fields)}"
+            )
             client.command(_VIEW.format(collection=collection, structure=format_str(_STRUCTURE)))
     except ClickHouseError as error:
         # Its text quotes the statement, and so the keys.
@@ -63,6 +71,16 @@ def ensure_episode_steps(clickhouse: ClickHouseSettings, s3: S3Settings) -> None
         ) from None
     finally:
         client.close()
+
+
+def _deleted(client: Client, clickhouse: ClickHouseSettings, fields: Collection[str]) -> str:
+    """The clause that takes away what the collection holds and is not to hold."""
+    rows = client.query(
+        "SELECT arrayJoin(mapKeys(collection)) FROM system.named_collections WHERE name = {name:String}",
+        parameters={"name": f"{clickhouse.database}_payloads"},
+    ).result_rows
+    names = [quote_identifier(str(name)) for (name,) in rows if name not in fields]
+    return f" DELETE {', '.join(names)}" if names else ""
 
 
 def _fields(s3: S3Settings) -> dict[str, str]:

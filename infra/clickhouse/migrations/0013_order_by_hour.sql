@@ -4,7 +4,13 @@
 -- month that is being written.
 --
 -- A key cannot be changed: the table is made anew beside the old one, filled, and put in its place. What was inserted
--- while that went on is copied after it; a row that is copied twice is one row.
+-- while that went on is copied after it; a row that is copied twice is one row. The tables change places in one step,
+-- so that there is a table of the name whenever this is cut off. An earlier form renamed one after the other: what was
+-- cut off between the two is mended by the first statement.
+-- was: 4b8f00bef8444f8d7f5b882360bc6b89d51dcaa27f5461acf1ddcbf501a59a1b
+
+-- when: SELECT countIf(name = 'raw_episodes') = 0 AND countIf(name = 'raw_episodes_by_hour') = 1 FROM system.tables WHERE database = currentDatabase()
+RENAME TABLE raw_episodes_by_hour TO raw_episodes;
 
 -- when: SELECT sorting_key = 'task, episode_id' FROM system.tables WHERE database = currentDatabase() AND name = 'raw_episodes'
 CREATE TABLE IF NOT EXISTS raw_episodes_by_hour
@@ -74,7 +80,10 @@ SELECT episode_id, revision, robot_id, boot_epoch, task, instruction, embodiment
 FROM raw_episodes;
 
 -- when: SELECT sorting_key = 'task, episode_id' FROM system.tables WHERE database = currentDatabase() AND name = 'raw_episodes'
-RENAME TABLE raw_episodes TO raw_episodes_by_id, raw_episodes_by_hour TO raw_episodes;
+EXCHANGE TABLES raw_episodes AND raw_episodes_by_hour;
+
+-- when: SELECT sorting_key = 'task, episode_id' FROM system.tables WHERE database = currentDatabase() AND name = 'raw_episodes_by_hour'
+RENAME TABLE raw_episodes_by_hour TO raw_episodes_by_id;
 
 -- when: SELECT count() > 0 FROM system.tables WHERE database = currentDatabase() AND name = 'raw_episodes_by_id'
 INSERT INTO raw_episodes
@@ -89,9 +98,12 @@ SELECT episode_id, revision, robot_id, boot_epoch, task, instruction, embodiment
     started_at, ended_at, appended_at, materialized_at, indexed_at, simulated_ended_at, stream_partition, stream_offset,
     labels
 FROM raw_episodes_by_id
-WHERE indexed_at >= now() - INTERVAL 1 DAY;
+WHERE indexed_at >= (SELECT max(indexed_at) - INTERVAL 1 DAY FROM raw_episodes_by_id);
 
 DROP TABLE IF EXISTS raw_episodes_by_id;
+
+-- when: SELECT countIf(name = 'raw_training_admissions') = 0 AND countIf(name = 'raw_training_admissions_by_hour') = 1 FROM system.tables WHERE database = currentDatabase()
+RENAME TABLE raw_training_admissions_by_hour TO raw_training_admissions;
 
 -- when: SELECT sorting_key = 'policy, episode_id, revision, seen_at' FROM system.tables WHERE database = currentDatabase() AND name = 'raw_training_admissions'
 CREATE TABLE IF NOT EXISTS raw_training_admissions_by_hour
@@ -111,8 +123,10 @@ INSERT INTO raw_training_admissions_by_hour (policy, episode_id, revision, seen_
 SELECT policy, episode_id, revision, seen_at FROM raw_training_admissions;
 
 -- when: SELECT sorting_key = 'policy, episode_id, revision, seen_at' FROM system.tables WHERE database = currentDatabase() AND name = 'raw_training_admissions'
-RENAME TABLE raw_training_admissions TO raw_training_admissions_by_id,
-    raw_training_admissions_by_hour TO raw_training_admissions;
+EXCHANGE TABLES raw_training_admissions AND raw_training_admissions_by_hour;
+
+-- when: SELECT sorting_key = 'policy, episode_id, revision, seen_at' FROM system.tables WHERE database = currentDatabase() AND name = 'raw_training_admissions_by_hour'
+RENAME TABLE raw_training_admissions_by_hour TO raw_training_admissions_by_id;
 
 -- when: SELECT count() > 0 FROM system.tables WHERE database = currentDatabase() AND name = 'raw_training_admissions_by_id'
 INSERT INTO raw_training_admissions (policy, episode_id, revision, seen_at)

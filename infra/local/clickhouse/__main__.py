@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import uvicorn
 from infra.local.clickhouse.engine import Engine, PathInUseError
 from infra.local.clickhouse.execution import Service
 from infra.local.clickhouse.gateway import Gateway
+from infra.local.clickhouse.handle import Bounds
 from infra.local.clickhouse.request import User
 
 # Queries that run at SIGTERM get this long; the stack waits 15 s before it kills.
@@ -35,6 +37,21 @@ def main() -> int:
         "--analyst-password", type=Path, required=True, help="file with the password of analyst, who reads"
     )
     parser.add_argument("--database", default="sop", help="current database of who names none, if it exists")
+    parser.add_argument(
+        "--patience", type=_positive, default=60.0, help="seconds to wait for a client to send or take more (60)"
+    )
+    parser.add_argument(
+        "--reader-memory",
+        type=_bytes,
+        default=Bounds.memory_bytes,
+        help="bytes that a query of a reader may use (4 GiB)",
+    )
+    parser.add_argument(
+        "--reader-answer", type=_bytes, default=Bounds.answer_bytes, help="bytes that it may answer (8 GiB)"
+    )
+    parser.add_argument(
+        "--reader-disk", type=_bytes, default=Bounds.disk_bytes, help="bytes that it may put aside (16 GiB)"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     structlog.configure(
@@ -49,7 +66,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        engine = Engine(options.path)
+        bounds = Bounds(options.reader_memory, options.reader_answer, options.reader_disk)
+        engine = Engine(options.path, bounds)
     except PathInUseError as error:
         log.error("path_in_use", reason=str(error))
         return 1
@@ -57,7 +75,8 @@ def main() -> int:
         User("sop", options.sop_password.read_text().strip(), reader=False),
         User("analyst", options.analyst_password.read_text().strip(), reader=True),
     ]
-    gateway = Gateway(Service(engine, {user.name: user for user in users}, options.database))
+    service = Service(engine, {user.name: user for user in users}, options.database)
+    gateway = Gateway(service, patience=options.patience)
     log.info("serving", port=options.port, path=str(options.path))
     uvicorn.run(
         gateway,
@@ -73,6 +92,20 @@ def main() -> int:
     sys.stdout.flush()
     # A query that outlived the grace sits in a thread that Python would wait for; the engine survives a kill.
     os._exit(0)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(text)
+    return number
+
+
+def _bytes(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 if __name__ == "__main__":

@@ -5,26 +5,28 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
-import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from chdb.state.sqlitelike import Connection
 
 from infra.local.clickhouse.errors import (
     SESSION_IS_LOCKED,
     SESSION_NOT_FOUND,
     TOO_MANY_SIMULTANEOUS_QUERIES,
+    USER_SESSION_LIMIT_EXCEEDED,
     QueryError,
 )
+from infra.local.clickhouse.formats import Formats
+from infra.local.clickhouse.handle import Bounds, Handle, literal
 
-# Eight handles run in parallel in one engine; more only queue inside it.
+# Eight handles run in parallel in one engine; more only queue inside it. Readers never have more queries than this
+# under way, in sessions or without, so that there is always room for the pipeline's.
 _HANDLES_PER_ROLE = 8
+# Sessions are cheap (30 KB each), but each may hold temporary tables.
+_SESSIONS_PER_USER = 256
 _WAIT_FOR_HANDLE_SECONDS = 60.0
 # ClickHouse's own upper bound (max_session_timeout).
 _LONGEST_SESSION_SECONDS = 3600.0
@@ -34,85 +36,47 @@ class PathInUseError(Exception):
     """Another process has opened the data path."""
 
 
-class Handle:
-    """A connection to the engine with settings, temporary tables and a current database of its own."""
-
-    def __init__(self, path: Path, *, reader: bool) -> None:
-        self.connection: Any = Connection(str(path))
-        self.reader = reader
-        self.database: str | None = None
-        self.spoilt = False
-        self.busy = threading.Lock()
-        self.expires = 0.0
-        self.tag = uuid.uuid4().hex
-        # By its comment a running query is found again (Engine.cancel). By default the engine tries an S3 server
-        # that is down 500 times, which takes minutes.
-        self.run(f"SET log_comment = {literal(self.tag)}, s3_retry_attempts = 5")
-        if reader:
-            self.run("SET readonly = 2")  # cannot be set back; policy.py says what it does not cover
-
-    def run(self, sql: str) -> list[list[str]]:
-        """Run a statement of the gateway's own; return its rows as text, unescaped."""
-        result = self.query(sql, "TabSeparated")
-        text = bytes(result.bytes() or b"").decode()
-        return [[_unescape(cell) for cell in line.split("\t")] for line in text.splitlines()]
-
-    def query(self, sql: str, format_: str, params: Mapping[str, str] | None = None) -> Any:
-        """Run a statement and return the engine's result, whole."""
-        try:
-            return self.connection.query(sql, format_, params=dict(params or {}))
-        except BaseException:
-            self._discard_remains()
-            raise
-
-    def _discard_remains(self) -> None:
-        """What a query had written before it failed would come in front of the next answer, whoever asks then."""
-        try:
-            self.connection.query("SELECT 1", "TabSeparated")
-        except Exception:  # noqa: BLE001 - the failure that is under way matters more
-            self.spoilt = True
-
-    def use(self, database: str) -> None:
-        """Make `database` current."""
-        if database != self.database:
-            self.run(f"USE {identifier(database)}")
-            self.database = database
-
-    def use_default(self, database: str) -> None:
-        """Make `database` current if it exists, else `default`."""
-        if database != self.database:
-            exists = self.run(f"EXISTS DATABASE {identifier(database)}") == [["1"]]
-            self.use(database if exists else "default")
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
-
-
 class Engine:
     """All handles of one data path: pools of anonymous ones per role, and one per HTTP session."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the path, creating it if it is absent.
+    def __init__(self, path: Path, bounds: Bounds | None = None) -> None:
+        """Open the path, creating it if it is absent; `bounds` are those of each query of a reader.
 
         Raises:
             PathInUseError: another process has it open; the engine itself would damage it.
         """
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
+        self.bounds = bounds or Bounds()
         self._lock_file = _lock(path)
         self._scratch = _emptied(path.with_name(path.name + ".inserts"))
-        self._pools: dict[bool, queue.LifoQueue[Handle]] = {True: queue.LifoQueue(), False: queue.LifoQueue()}
-        self._made = {True: 0, False: 0}
+        self._pools = {reader: _pool() for reader in (True, False)}
+        self._reading = threading.BoundedSemaphore(_HANDLES_PER_ROLE)
         self._sessions: dict[tuple[str, str], Handle] = {}
         self._guard = threading.Lock()
-        self._first = Handle(path, reader=False)  # keeps the engine open
+        self._first = Handle(path)  # keeps the engine open
         _plain_default_database(self._first)
         self.settings = frozenset(row[0] for row in self._first.run("SELECT name FROM system.settings"))
         self.table_functions = frozenset(
             row[0] for row in self._first.run("SELECT name FROM system.table_functions")
         )
+        self.formats = Formats(self._first.run("SELECT name, is_input, is_output FROM system.formats"))
         ((self.timezone,),) = self._first.run("SELECT timezone()")
+
+    @contextmanager
+    def room(self, *, reader: bool) -> Iterator[None]:
+        """Wait until one more query of this kind may run, in whatever handle.
+
+        Raises:
+            QueryError: there was no room for a minute.
+        """
+        if reader and not self._reading.acquire(timeout=_WAIT_FOR_HANDLE_SECONDS):
+            raise too_many()
+        try:
+            yield
+        finally:
+            if reader:
+                self._reading.release()
 
     @contextmanager
     def pooled(self, *, reader: bool) -> Iterator[Handle]:
@@ -121,16 +85,20 @@ class Engine:
         Raises:
             QueryError: none was free for a minute.
         """
-        handle = self._take(reader)
+        handle: Handle | None = None
+        pool = self._pools[reader]
         try:
+            found = pool.get(timeout=_WAIT_FOR_HANDLE_SECONDS)
+        except queue.Empty:
+            raise too_many() from None
+        try:
+            handle = found or self._opened(reader)
             yield handle
         finally:
-            if handle.spoilt:
-                with self._guard:
-                    self._made[reader] -= 1
+            if handle is not None and handle.spoilt:
                 handle.close()
-            else:
-                self._pools[reader].put(handle)
+                handle = None
+            pool.put(handle)  # a place that is empty wakes who waits, too
 
     @contextmanager
     def session(
@@ -147,7 +115,8 @@ class Engine:
             ends: end it after this use.
 
         Raises:
-            QueryError: another request uses the session now, or it had to be `known` and is not.
+            QueryError: another request uses the session now, or it had to be `known` and is not, or the user has
+                too many.
         """
         now = time.monotonic()
         with self._guard:
@@ -157,8 +126,13 @@ class Engine:
                 raise QueryError(
                     SESSION_NOT_FOUND, f"Session {name} not found or has expired", "SESSION_NOT_FOUND"
                 )
+            if handle is None and sum(owner == user for owner, _ in self._sessions) >= _SESSIONS_PER_USER:
+                message = (
+                    f"{user} has {_SESSIONS_PER_USER} sessions; end one (close_session=1) or wait for a timeout"
+                )
+                raise QueryError(USER_SESSION_LIMIT_EXCEEDED, message, "USER_SESSION_LIMIT_EXCEEDED")
             if handle is None:
-                handle = self._sessions[user, name] = Handle(self._path, reader=reader)
+                handle = self._sessions[user, name] = self._opened(reader)
             if not handle.busy.acquire(blocking=False):
                 message = f"Session {name} is locked by a concurrent client"
                 raise QueryError(SESSION_IS_LOCKED, message, "SESSION_IS_LOCKED")
@@ -166,7 +140,7 @@ class Engine:
         try:
             yield handle
         finally:
-            if ends:
+            if ends or handle.spoilt:
                 with self._guard:
                     del self._sessions[user, name]
                 handle.close()
@@ -191,30 +165,14 @@ class Engine:
         with self._guard:
             idle = [self._first, *self._sessions.values()]
             for pool in self._pools.values():
-                while not pool.empty():
-                    idle.append(pool.get_nowait())
+                idle += [handle for handle in pool.queue if handle is not None]
             self._sessions.clear()
         for handle in idle:
             handle.close()
         os.close(self._lock_file)
 
-    def _take(self, reader: bool) -> Handle:
-        pool = self._pools[reader]
-        with self._guard:
-            create = pool.empty() and self._made[reader] < _HANDLES_PER_ROLE
-            self._made[reader] += create
-        if create:
-            try:
-                return Handle(self._path, reader=reader)
-            except BaseException:
-                with self._guard:
-                    self._made[reader] -= 1
-                raise
-        try:
-            return pool.get(timeout=_WAIT_FOR_HANDLE_SECONDS)
-        except queue.Empty:
-            message = "Too many simultaneous queries"
-            raise QueryError(TOO_MANY_SIMULTANEOUS_QUERIES, message, "TOO_MANY_SIMULTANEOUS_QUERIES") from None
+    def _opened(self, reader: bool) -> Handle:
+        return Handle(self._path, self.bounds if reader else None)
 
     def _end_sessions(self, now: float) -> None:
         for key, handle in list(self._sessions.items()):
@@ -223,19 +181,18 @@ class Engine:
                 handle.close()
 
 
-def identifier(name: str) -> str:
-    """Return a name as a quoted identifier."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+def too_many() -> QueryError:
+    """What a query is told that had to wait too long for its turn."""
+    message = "Too many simultaneous queries; try again later"
+    return QueryError(TOO_MANY_SIMULTANEOUS_QUERIES, message, "TOO_MANY_SIMULTANEOUS_QUERIES")
 
 
-def literal(value: str) -> str:
-    """Return a text as a string literal."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _unescape(cell: str) -> str:
-    names = {"t": "\t", "n": "\n", "r": "\r", "0": "\0", "b": "\b", "f": "\f"}
-    return re.sub(r"\\(.)", lambda match: names.get(match[1], match[1]), cell)
+def _pool() -> queue.LifoQueue[Handle | None]:
+    """Places for handles, empty at first."""
+    pool: queue.LifoQueue[Handle | None] = queue.LifoQueue()
+    for _ in range(_HANDLES_PER_ROLE):
+        pool.put(None)
+    return pool
 
 
 def _lock(path: Path) -> int:

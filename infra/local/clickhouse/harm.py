@@ -7,9 +7,10 @@ all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from infra.local.clickhouse.errors import ACCESS_DENIED, NOT_IMPLEMENTED, QueryError
+from infra.local.clickhouse.errors import ACCESS_DENIED, BAD_ARGUMENTS, NOT_IMPLEMENTED, QueryError
 from infra.local.clickhouse.statement import Statement
 from infra.local.clickhouse.tokens import Token
 
@@ -34,6 +35,8 @@ _CHANGES = frozenset(
         "truncate",
     }
 )
+_READS_ON = frozenset({"alter", "attach", "create", "insert", "replace"})  # may end in a SELECT, or in data
+_LETTER_ESCAPE = re.compile(rb"""(?<!\\)(?:\\\\)*\\[^\\`"']""")
 _ENDINGS = frozenset({"crash", "kill", "shutdown", "stop", "start", "suspend"})
 _STOPPABLE = frozenset({
     "cleanup", "fetches", "merges", "moves", "mutations", "pulling", "replicated", "replication", "thread", "ttl",
@@ -54,9 +57,12 @@ def refuse_harm(statement: Statement) -> None:
     """
     tokens = [token for token in statement.tokens if not token.is_mark(b"(")]
     words = [token.name for token in tokens]
+    if not words:
+        return
     if words[0] in ("create", "attach", "replace", "alter"):
         _refuse_engines(tokens)
     if words[0] in _CHANGES:
+        _refuse_escapes(tokens)
         _refuse_needed_databases(tokens)
     if _ends_the_engine(words):
         raise QueryError(ACCESS_DENIED, f"SYSTEM {words[1].upper()} would end the gateway", "ACCESS_DENIED")
@@ -95,6 +101,14 @@ def _is_about_access(words: Sequence[str]) -> bool:
     return first == "execute" and second == "as"
 
 
+def _refuse_escapes(tokens: Sequence[Token]) -> None:
+    """No name whose letters are written as escapes: it would not be known for what it is."""
+    for token in tokens:
+        if token.has_escape and _LETTER_ESCAPE.search(token.text):
+            message = f"In a quoted name only quotes and backslashes are escaped: {token.text.decode()[:100]}"
+            raise QueryError(BAD_ARGUMENTS, message, "BAD_ARGUMENTS")
+
+
 def _refuse_engines(tokens: Sequence[Token]) -> None:
     of_database = len(tokens) > 1 and tokens[1].is_word("database")
     for index, token in enumerate(tokens):
@@ -114,7 +128,7 @@ def _refuse_engines(tokens: Sequence[Token]) -> None:
 def _refuse_needed_databases(tokens: Sequence[Token]) -> None:
     """No change to what the engine itself lives on: databases by name, and tables of its own ones."""
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
-        if token.is_word("select", "with", "values", "format"):
+        if tokens[0].name in _READS_ON and token.is_word("select", "with", "values", "format"):
             return  # what follows is read
         if token.name in _OWN and following is not None and following.is_mark(b"."):
             raise _needed(token.name)

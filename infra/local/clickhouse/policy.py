@@ -3,16 +3,21 @@
 Seen in engine 26.9 under readonly = 2: INSERT INTO FUNCTION file(…), SELECT … INTO OUTFILE and even EXPLAIN of
 such an INSERT write files; file(…) reads any; KILL QUERY works. So a reader's statement must look like a read,
 token by token, and name no table function but those listed; what the tokenizer does not know is refused.
+
+Functions run without brackets (`* APPLY file`, `arrayMap(file, …)`), under escaped names (`f\\x69le`), and out of
+strings: a table's structure may have columns that are expressions, as in values('a Int8, b String ALIAS file(…)').
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 from infra.local.clickhouse.errors import BAD_ARGUMENTS, NOT_IMPLEMENTED, READONLY, SYNTAX_ERROR, QueryError
+from infra.local.clickhouse.formats import READER_NEVER
 from infra.local.clickhouse.harm import refuse_harm
+from infra.local.clickhouse.settings import ReaderSettings
 from infra.local.clickhouse.statement import Statement
 from infra.local.clickhouse.tokens import Kind, Token, UnterminatedError, tokenize
 
@@ -25,12 +30,12 @@ _WRITES = frozenset({
     "system", "truncate", "undrop", "unset", "update", "watch",
 })  # fmt: skip
 
-# Table functions that a reader may use: sources within the engine. Not s3: a named collection would show all of
-# its bucket, and any address is asked. Views like episode_steps read with their maker's rights.
+# Table functions that a reader may use: sources within the engine that take no structure as text. Not s3: a named
+# collection would show all of its bucket, and any address is asked. Views like episode_steps read with the rights
+# of their maker.
 _READER_SOURCES = frozenset({
-    "dictionary", "format", "fuzzjson", "generate_series", "generaterandom", "generateseries", "loop", "merge",
-    "mergetreeindex", "mergetreeprojection", "null", "numbers", "numbers_mt", "primes",
-    "sqlstandardvalues", "values", "view", "viewexplain", "viewifpermitted", "zeros", "zeros_mt",
+    "dictionary", "generate_series", "generateseries", "loop", "merge", "mergetreeindex", "mergetreeprojection",
+    "numbers", "numbers_mt", "primes", "sqlstandardvalues", "view", "zeros", "zeros_mt",
 })  # fmt: skip
 
 # A plain function that reads files, and those that call out.
@@ -39,12 +44,19 @@ _READER_NEVER = frozenset({
     "file",
 })  # fmt: skip
 
+# What makes more of a column than a name and a type.
+_NO_TYPE = ("alias", "as", "check", "codec", "default", "ephemeral", "materialized", "settings", "ttl")
+
+_UNREADABLE = "Heredocs and characters outside ASCII, other than in quotes, are not allowed"
+
 
 class Policy:
-    """The rules, given the names of the engine's table functions."""
+    """The rules, given the names of the engine's table functions, and what readers may set."""
 
-    def __init__(self, table_functions: Collection[str]) -> None:
+    def __init__(self, table_functions: Collection[str], settings: ReaderSettings) -> None:
         self._forbidden = {name.lower() for name in table_functions} - _READER_SOURCES | _READER_NEVER
+        self._forbidden -= {"format", "values"}  # names of other things, too: told apart below
+        self._settings = settings
 
     def check(self, statement: Statement, *, reader: bool) -> None:
         """Refuse a statement that its user may not run.
@@ -65,6 +77,16 @@ class Policy:
             if statement.keyword not in _READS:
                 raise _no_statement(statement.keyword)
             self._check_reader(tokens)
+            self._settings.check_clauses(tokens)
+
+    def check_settings(self, settings: Mapping[str, str]) -> None:
+        """Refuse settings that came beside a reader's statement.
+
+        Raises:
+            QueryError: one is not for readers.
+        """
+        for name, value in settings.items():
+            self._settings.check(name, value)
 
     def check_structure(self, structure: str) -> None:
         """Refuse the structure of an external table that is more than a list of columns.
@@ -78,22 +100,55 @@ class Policy:
             raise QueryError(
                 BAD_ARGUMENTS, "The structure of an external table does not end", "BAD_ARGUMENTS"
             ) from None
-        depth = 0
+        depth, begins = 0, True
         for token in tokens:
             depth += token.is_mark(b"(") - token.is_mark(b")")
-            if depth < 0 or token.is_mark(b";"):
-                raise QueryError(BAD_ARGUMENTS, "The structure of an external table is not one", "BAD_ARGUMENTS")
+            if depth < 0 or token.is_mark(b";") or (depth == 0 and not begins and token.is_word(*_NO_TYPE)):
+                message = "The structure of an external table is a list of names and types"
+                raise QueryError(BAD_ARGUMENTS, message, "BAD_ARGUMENTS")
+            begins = depth == 0 and token.is_mark(b",")
         self._check_reader(tokens)
 
     def _check_reader(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
             if token.kind is Kind.ODD:
-                raise _denied("Heredocs and characters outside ASCII, other than in quotes, are not allowed")
-        for token, following in pairwise(tokens):
-            if token.is_word("insert") and following.is_word("into", "table", "function"):
-                raise _denied("Cannot execute query in readonly mode")
-            if following.is_mark(b"(") and token.name in self._forbidden:
-                raise _denied(f"Function {token.name} is not allowed")
+                raise _denied(_UNREADABLE)
+            if token.has_escape:
+                raise _denied("A backslash in a quoted name is not allowed")
+        for index, token in enumerate(tokens):
+            self._check_word(token, tokens[max(0, index - 2) : index], tokens[index + 1 : index + 4])
+
+    def _check_word(self, token: Token, before: Sequence[Token], after: Sequence[Token]) -> None:
+        """Refuse a token by what stands before and after it."""
+        name = token.name
+        qualified = bool(before) and before[-1].is_mark(b".")
+        called = bool(after) and after[0].is_mark(b"(")
+        if token.is_word("insert") and not qualified and not called:
+            raise _denied("Cannot execute query in readonly mode")
+        if token.is_word("parallel") and after and after[0].is_word("with"):
+            raise _denied("Cannot execute query in readonly mode")
+        if token.is_word("format") and after and after[0].name in READER_NEVER:
+            raise _denied(f"Format {after[0].name} is not for a user who only reads")
+        if called and name == "format" and not _is_pattern(after[1:]):
+            raise _denied("Table function format is not allowed; the string function format('…{}…', …) is")
+        if called and name == "values" and not _is_standard(before):
+            raise _denied("Table function values is not allowed; (VALUES (…), …) is")
+        if called and name in self._forbidden:
+            raise _denied(f"Function {name} is not allowed")
+        if name in _READER_NEVER and not qualified:
+            raise _denied(f"Function {name} is not allowed (write a column of this name as table.{name})")
+
+
+def _is_pattern(arguments: Sequence[Token]) -> bool:
+    """Whether a call's first argument is a text that no format is called: what is made of strings has brackets."""
+    if len(arguments) < 2 or arguments[0].kind is not Kind.STRING or b"{" not in arguments[0].text:
+        return False
+    return arguments[1].is_mark(b",") or arguments[1].is_mark(b")")
+
+
+def _is_standard(before: Sequence[Token]) -> bool:
+    """Whether VALUES stands as in the SQL standard, `FROM (VALUES (1), (2))`, which takes no structure."""
+    return len(before) == 2 and before[0].is_word("from", "join", "as") and before[1].is_mark(b"(")
 
 
 def _no_statement(keyword: str) -> QueryError:

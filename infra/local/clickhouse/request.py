@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -80,18 +81,27 @@ class Request:
 
     @property
     def session_timeout(self) -> float:
-        """How long the session lives without use, in seconds."""
+        """How long the session lives without use, in seconds.
+
+        Raises:
+            QueryError: it is no number, or none of seconds.
+        """
         try:
-            return float(self.url.get("session_timeout", "60"))
+            seconds = float(self.url.get("session_timeout", "60"))
         except ValueError:
-            raise QueryError(BAD_ARGUMENTS, "session_timeout is not a number", "BAD_ARGUMENTS") from None
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise QueryError(BAD_ARGUMENTS, "session_timeout is a number of seconds", "BAD_ARGUMENTS")
+        return seconds
 
     def refuse_what_is_missing(self) -> None:
         """Refuse what would change the answer and cannot be had.
 
         Raises:
-            QueryError: the request asks for a role, or for blocks of the native protocol.
+            QueryError: the request asks for a role, or for blocks of the native protocol; or its query_id is none.
         """
+        if not self.url.get("query_id", "").isprintable():
+            raise QueryError(BAD_ARGUMENTS, "query_id has characters that are no text", "BAD_ARGUMENTS")
         if self.url.get("role"):
             raise no_roles()
         for name, instead in (("compress", "Accept-Encoding"), ("decompress", "Content-Encoding")):

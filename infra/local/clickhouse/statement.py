@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from infra.local.clickhouse.errors import SYNTAX_ERROR, QueryError
+from infra.local.clickhouse.errors import SYNTAX_ERROR, UNKNOWN_FORMAT, QueryError
 from infra.local.clickhouse.tokens import Kind, Token, UnterminatedError, tokenize
+
+_PLAIN = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,13 @@ class InsertHeader:
     data_start: int
 
     def from_file(self, path: str) -> str:
-        """Return the statement that reads the data from a file; `path` is a quoted literal."""
+        """Return the statement that reads the data from a file; `path` is a quoted literal.
+
+        Raises:
+            QueryError: the format is not a plain name.
+        """
+        if not _PLAIN.fullmatch(self.format):
+            raise QueryError(UNKNOWN_FORMAT, f"Unknown format {self.format[:100]!r}", "UNKNOWN_FORMAT")
         return f"{self.sql} FROM INFILE {path} COMPRESSION 'none' {self.settings} FORMAT {self.format}"
 
 
@@ -140,13 +149,42 @@ class Statement:
         return next((token.name for token in self.tokens if not token.is_mark(b"(")), "")
 
     @property
+    def is_select(self) -> bool:
+        """Whether it is a SELECT, in any of its forms, and stores nothing: WITH … INSERT does."""
+        return self.keyword in ("select", "with", "from") and not any(t.is_word("insert") for t in self.tokens)
+
+    @property
     def format(self) -> str | None:
         """The name in the FORMAT clause, if there is one."""
+        index = self._format_clause
+        return None if index is None else self.tokens[index + 1].text.decode().strip('`"')
+
+    def into_file(self, path: str, format_: str) -> str:
+        """Return the SELECT whose answer goes to a file; `path` is a quoted literal."""
+        text = self.sql.encode()
+        end = next(token.end for token in reversed(self.tokens) if not token.is_mark(b";"))
+        index = self._format_clause
+        at = end if index is None else self.tokens[index].start
+        if self.tokens[0].is_mark(b"("):  # then settings behind it are the output's, and come last
+            at = min(at, self._start_of_settings(end))
+        clause = f"\nINTO OUTFILE {path} " + (f"FORMAT {format_} " if index is None else "")
+        return (text[:at] + clause.encode() + text[at:end]).decode()
+
+    def _start_of_settings(self, default: int) -> int:
+        depth, start = 0, default
+        for token in self.tokens:
+            depth += token.is_mark(b"(") - token.is_mark(b")")
+            if depth == 0 and token.is_word("settings"):
+                start = token.start
+        return start
+
+    @property
+    def _format_clause(self) -> int | None:
         tokens = [token for token in self.tokens if not token.is_mark(b";")]
         depth = 0
         for index, token in enumerate(tokens[:-1]):
             depth += token.is_mark(b"(") - token.is_mark(b")")
             last = index + 2 == len(tokens) or tokens[index + 2].is_word("settings")
-            if depth == 0 and token.is_word("format") and tokens[index + 1].kind is Kind.WORD and last:
-                return tokens[index + 1].text.decode()
+            if depth == 0 and token.is_word("format") and tokens[index + 1].name and last:
+                return index
         return None

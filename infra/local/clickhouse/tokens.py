@@ -1,6 +1,7 @@
 """ClickHouse SQL, cut into tokens: enough to find clauses and names outside strings and comments.
 
-Follows src/Parsers/Lexer.cpp. What is not known here becomes an `ODD` token; whoever must be sure refuses it.
+Follows src/Parsers/Lexer.cpp, but for numbers: their points are marks of their own, so that no name hides behind
+one (`t.1.name`). What is not known here becomes an `ODD` token; whoever must be sure refuses it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class Token(NamedTuple):
             return re.sub(rb"\\(.)|([`\"])\2", rb"\1\2", self.text[1:-1]).decode(errors="replace").lower()
         return ""
 
+    @property
+    def has_escape(self) -> bool:
+        r"""Whether this is a quoted identifier with a backslash; `name` knows no escapes like \x41."""
+        return self.kind is Kind.QUOTED and b"\\" in self.text
+
     def is_word(self, *words: str) -> bool:
         """Say whether this is one of the keywords, in lower case."""
         return self.kind is Kind.WORD and self.name in words
@@ -57,7 +63,7 @@ _TOKEN = re.compile(
       (?P<space>\s+ | --[^\n]* | //[^\n]* | \#[ !][^\n]*)
     | (?P<comment>/\*)
     | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
-    | (?P<number>\.?[0-9][0-9A-Za-z_.]*)
+    | (?P<number>[0-9][0-9A-Za-z_]*)
     | (?P<string>'(?:[^'\\]|\\.|'')*')
     | (?P<quoted>`(?:[^`\\]|\\.|``)*` | "(?:[^"\\]|\\.|"")*")
     | (?P<mark>[-(){}\[\],.;:=+*/%<>!?|&^~@])

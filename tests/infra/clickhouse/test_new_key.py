@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infra.clickhouse.client import Client, connect
-from infra.clickhouse.migrate import Migration, Step, load_migrations, migrate
+from infra.clickhouse.migrate import Migration, Step, holds, load_migrations, migrate
 from infra.settings import ClickHouseSettings, Settings
 from schemas.events import Event, Heartbeat
 from tests.infra.clickhouse import world
@@ -46,11 +46,11 @@ def known_then(events: list[Event]) -> list[Event]:
 
 def run(client: Client, steps: list[Step]) -> None:
     for step in steps:
-        if step.when is None or client.query(step.when).result_rows[0][0]:
+        if step.when is None or holds(client, step.when):
             client.command(step.sql)
 
 
-@pytest.mark.parametrize("done", [2, 3, 4, 7, 8])
+@pytest.mark.parametrize("done", range(len(BY_HOUR.steps) + 1))
 def test_rows_survive_a_cut_after_any_step_and_the_run_that_follows(before: ClickHouseSettings, done: int) -> None:
     client = connect(before)
     rows = client.query(ROWS).result_rows
@@ -66,11 +66,36 @@ def test_rows_that_are_inserted_between_the_copy_and_the_change_of_names_are_kep
     before: ClickHouseSettings,
 ) -> None:
     client = connect(before)
-    copied = next(n for n, step in enumerate(BY_HOUR.steps) if step.sql.startswith("RENAME"))
+    copied = next(n for n, step in enumerate(BY_HOUR.steps) if step.sql.startswith("EXCHANGE"))
     run(client, BY_HOUR.steps[:copied])
     world.insert(client, [episode(30)])
     migrate(before)
     assert client.query("SELECT count() FROM episodes").result_rows == [(len(world.episodes()) + 1,)]
+    client.close()
+
+
+@pytest.mark.parametrize("table", ["raw_episodes", "raw_training_admissions"])
+def test_a_table_whose_name_was_lost_between_two_renamings_gets_it_back(
+    before: ClickHouseSettings, table: str
+) -> None:
+    client = connect(before)
+    rows = client.query(ROWS).result_rows
+    made = next(n for n, step in enumerate(BY_HOUR.steps) if step.sql.startswith(f"EXCHANGE TABLES {table} "))
+    run(client, BY_HOUR.steps[:made])
+    client.command(f"RENAME TABLE {table} TO {table}_by_id")
+    migrate(before)
+    assert client.query(KEYS).result_rows == NEW_KEYS
+    assert client.query(ROWS).result_rows == rows
+    client.close()
+
+
+def test_where_its_earlier_form_was_applied_it_counts_as_applied(before: ClickHouseSettings) -> None:
+    migrate(before)
+    [earlier] = BY_HOUR.checksums - {BY_HOUR.checksum}
+    client = connect(before)
+    row = [BY_HOUR.number, BY_HOUR.name, earlier]
+    client.insert("schema_migrations", [row], column_names=["number", "name", "checksum"])
+    assert migrate(before) == []
     client.close()
 
 
@@ -86,8 +111,9 @@ def test_a_condition_belongs_to_the_statement_below_it() -> None:
 def test_a_statement_whose_condition_does_not_hold_is_passed_over(settings: Settings, name: str) -> None:
     empty = settings.clickhouse.model_copy(update={"database": name.replace("-", "_")})
     text = "CREATE TABLE a (n Int8) ENGINE = Memory;\n"
-    text += "-- when: SELECT 0\nDROP TABLE a;\n-- when: SELECT 1\nDROP TABLE a;\n"
+    text += "-- when: SELECT 0\nDROP TABLE a;\n-- when: SELECT 1 WHERE 0\nDROP TABLE a;\n"
+    text += "-- when: SELECT 1\nDROP TABLE a;\n"
     assert migrate(empty, [Migration(1, "0001_x", text)]) == ["0001_x"]
     client = connect(empty)
-    assert client.query("SHOW TABLES").result_rows == [("schema_migrations",)]
+    assert client.query("SHOW TABLES NOT LIKE 'schema_lease_%'").result_rows == [("schema_migrations",)]
     client.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 
 import pytest
@@ -103,8 +105,7 @@ def test_no_analyst_sees_the_keys_or_sends_them_elsewhere(
         "SHOW CREATE TABLE episode_steps",
         "SELECT * FROM system.named_collections",
         "SELECT * FROM system.tables WHERE name = 'episode_steps'",
-        "SELECT collection, create_query FROM system.named_collections"
-        " SETTINGS format_display_secrets_in_show_and_select = 1",
+        "SELECT collection, create_query FROM system.named_collections",
         "EXPLAIN QUERY TREE SELECT * FROM episode_steps(episode_id = '00000000-0000-7000-8000-000000000000')",
     ):
         shown += repr(analyst.query(sql).result_rows)
@@ -112,6 +113,10 @@ def test_no_analyst_sees_the_keys_or_sends_them_elsewhere(
     assert f"{database.database}_payloads" in shown
     assert secret not in shown
     assert str(key) not in shown
+    with pytest.raises(ClickHouseError, match="format_display_secrets_in_show_and_select is not for"):
+        analyst.query(
+            "SELECT * FROM system.named_collections SETTINGS format_display_secrets_in_show_and_select = 1"
+        )
     elsewhere = f"SELECT * FROM s3({database.database}_payloads, url = 'http://127.0.0.1:9/x/y.parquet')"
     for client, reason in ((analyst, "s3 is not allowed"), (connect(database), "Override not allowed for 'url'")):
         with pytest.raises(ClickHouseError) as error:
@@ -139,3 +144,45 @@ def test_keys_that_hold_quotes_are_keys_still(database: ClickHouseSettings, sett
     )
     ensure_episode_steps(database, odd)
     ensure_episode_steps(database, settings.s3)
+
+
+def test_keys_are_taken_away_and_put_back(
+    database: ClickHouseSettings, settings: Settings, analyst: Client
+) -> None:
+    ask = f"SELECT mapKeys(collection) FROM system.named_collections WHERE name = '{database.database}_payloads'"
+    no_keys = settings.s3.model_copy(update={"access_key_id": None, "secret_access_key": None})
+    ensure_episode_steps(database, no_keys)
+    assert set(analyst.query(ask).result_rows[0][0]) == {"url", "use_environment_credentials"}
+    ensure_episode_steps(database, settings.s3)
+    assert set(analyst.query(ask).result_rows[0][0]) == {"url", "access_key_id", "secret_access_key"}
+
+
+def test_steps_are_read_while_the_view_is_deployed_again_and_again(
+    settings: Settings, database: ClickHouseSettings
+) -> None:
+    events = Robot().episode(4)
+    announce(settings, database, payload_of(events, 1))
+    deployed = threading.Event()
+
+    def read() -> int:
+        client, reads = connect(database, analyst=True), 0
+        while not (deployed.is_set() and reads >= 10):
+            sql = "SELECT count() FROM episode_steps(episode_id = {id:String})"
+            assert client.query(sql, parameters={"id": events[0].episode_id}).result_rows == [(4,)]
+            reads += 1
+        client.close()
+        return reads
+
+    def deploy() -> None:
+        for _ in range(10):
+            ensure_episode_steps(database, settings.s3)
+
+    with ThreadPoolExecutor(4) as threads:
+        readers = [threads.submit(read) for _ in range(2)]
+        writers = [threads.submit(deploy) for _ in range(2)]
+        try:
+            for writer in writers:
+                writer.result(120)
+        finally:
+            deployed.set()
+        assert all(reader.result(120) >= 10 for reader in readers)

@@ -20,6 +20,14 @@ class Plain:
         pair = f"{settings[user + 'USERNAME']}:{settings[user + 'PASSWORD']}"
         self.headers = {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
+    @classmethod
+    def of(cls, host: str, port: int, user: str, password: str) -> Plain:
+        """A client of another gateway than a stack's."""
+        made = cls.__new__(cls)
+        made.host, made.port = host, port
+        made.headers = {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+        return made
+
     def post(
         self, query: str, body: bytes = b"", *, timeout: float = 30, **headers: str
     ) -> tuple[int, bytes, http.client.HTTPMessage]:

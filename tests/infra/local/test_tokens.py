@@ -6,10 +6,16 @@ import pytest
 
 from infra.local.clickhouse.errors import QueryError
 from infra.local.clickhouse.policy import Policy
+from infra.local.clickhouse.settings import ReaderSettings
 from infra.local.clickhouse.statement import IncompleteError, Statement, insert_header
 from infra.local.clickhouse.tokens import tokenize
 
-POLICY = Policy({"file", "url", "s3", "numbers", "remote"})
+POLICY = Policy(
+    {"file", "url", "s3", "numbers", "remote", "format", "values", "loop"},
+    ReaderSettings(
+        {"max_threads", "readonly", "format_schema", "filter", "format", "order", "max_result_bytes"}, 1000
+    ),
+)
 
 
 def names(sql: str) -> list[str]:
@@ -135,7 +141,15 @@ def test_reader_is_refused(sql: str) -> None:
         "SELECT 'INSERT INTO t'",
         "(SELECT 1)",
         "SHOW TABLES",
-        "SELECT file FROM t",
+        "SELECT t.file FROM t",
+        "SELECT format('{}-{}', a, b) FROM (VALUES (1, 2)) AS t (a, b)",
+        "SELECT 1 SETTINGS max_threads = 3, optimize_move_to_prewhere",
+        "SET max_threads = 3;",
+        "SELECT name FROM system.settings ORDER BY name",
+        "SELECT name FROM system.settings FORMAT JSON",
+        "SHOW SETTINGS LIKE '%x%'",
+        "SELECT readonly FROM system.settings WHERE name = 'readonly' SETTINGS max_threads = 1 FORMAT JSON",
+        "SELECT 1.5e3, .5, t.1.name, 0x1f FROM t",
         "SELECT 'file(' || 'ü'",
     ],
 )
