@@ -201,9 +201,7 @@ class Materializer:
             Unavailable: they wait.
         """
         for owned in self._owned.values():
-            for episode in owned.assembly.undecided():
-                before = announced_before(episode, owned.emitted, owned.committed, self._objects, self._graveyard)
-                self._count(owned.decide(episode, before))
+            self._keeper.decide(owned, inf, self._count)
 
     def _apply_labels(self) -> None:
         """Hand labels to their episodes.
@@ -212,7 +210,7 @@ class Materializer:
             ObjectStoreUnavailable: they wait.
         """
         for owned in self._owned.values():
-            owned.apply_labels(self._objects)
+            self._keeper.apply_labels(owned, inf)
 
     def _let_time_pass(self) -> None:
         """Seal episodes that fell silent. Only if one could be due are the ends of its topics asked for."""
