@@ -82,6 +82,25 @@ class EmittedLog:
         if position is not None:
             self.end_of_training = max(self.end_of_training, position + 1)
 
+    def recall(self, event: EpisodeMaterialized, position: int, committed: Mapping[str, int]) -> None:
+        """An announcement that a successor reads; it counts if one of its events is read again."""
+        if is_settled(event.source_offsets, committed):
+            self.end_of_training = max(self.end_of_training, position + 1)
+        else:
+            self.remember(event, position)
+
+    def recall_dead(
+        self, topic: str, offset: int, position: int, committed: Mapping[str, int], *, given_up: bool = False
+    ) -> None:
+        """A dead letter that a successor reads; it counts if its record is read again.
+
+        Records of topics that are not in `committed` were buried by others.
+        """
+        if topic in committed and offset >= committed[topic]:
+            self.remember_dead(topic, offset, position, given_up=given_up)
+        else:
+            self.end_of_dead_letters = max(self.end_of_dead_letters, position + 1)
+
     def expect(self, episode: OpenEpisode) -> None:
         """The episode was sealed: its events are duplicates from now on, although nothing is announced yet."""
         before = self._episodes.get(episode.episode_id)

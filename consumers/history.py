@@ -143,9 +143,7 @@ def _confirmed(found: Traces, listed: Sequence[RangeSet], graveyard: Graveyard) 
     return {sequence for sequence, places in contested.items() if places & held}
 
 
-def _payload(
-    objects: ObjectStore, key: str, read: Callable[[bytes], StoredPayload]
-) -> StoredPayload | None:
+def _payload(objects: ObjectStore, key: str, read: Callable[[bytes], StoredPayload]) -> StoredPayload | None:
     try:
         return read(objects.get(key))
     except (ObjectMissing, PayloadUnreadable) as error:

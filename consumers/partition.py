@@ -98,6 +98,14 @@ class OwnedPartition:
         self.outbox = Outbox()
         self.emitted.forget_settled(self.committed)
 
+    def unstored(self) -> bool:
+        """Whether the object store has to be asked or told something before the outbox is complete."""
+        return bool(self.outbox.sealed or self.assembly.undecided())
+
+    def has_news(self) -> bool:
+        """Whether there is something to commit."""
+        return bool(self.outbox) or {t: v.offset for (t, _), v in self.offsets().items()} != self.committed
+
     def episodes(self) -> list[OpenEpisode]:
         """Episodes that take memory: open ones, and sealed ones that are not stored yet."""
         return [*self.assembly.open.values(), *(sealed.episode for sealed in self.outbox.sealed)]

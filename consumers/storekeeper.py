@@ -32,22 +32,34 @@ class Storekeeper:
         graveyard: is asked, from this thread, when objects contradict one another.
         clock: deadlines are its monotonic time.
         pool: where the store is waited for.
+        beat: is called before each wave; the longest takes a few requests, each with its own bound.
 
     Raises (all methods):
         InfraError, CannotStore: some of it could not be done. It waits; what was done is kept.
     """
 
-    def __init__(self, objects: ObjectStore, graveyard: Graveyard, clock: Clock, pool: Executor) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        graveyard: Graveyard,
+        clock: Clock,
+        pool: Executor,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self.objects = objects
-        self._graveyard, self._clock, self._pool = graveyard, clock, pool
+        self._graveyard, self._clock, self._pool, self._beat = graveyard, clock, pool, beat
+
+    def _has_time(self, until: float) -> bool:
+        self._beat()
+        return self._clock.monotonic() < until
 
     def is_done(self, owned: OwnedPartition) -> bool:
         """Whether nothing is left to do here."""
-        return not (owned.outbox.sealed or owned.assembly.undecided() or owned.unowned_labels())
+        return not (owned.unstored() or owned.unowned_labels())
 
     def decide(self, owned: OwnedPartition, until: float, count: Callable[[Outcome], None]) -> None:
         """Let rejected records go to dead-letters, unless the newest revision of their episode tells of them."""
-        while (episodes := owned.assembly.undecided()[:WAVE]) and self._clock.monotonic() < until:
+        while (episodes := owned.assembly.undecided()[:WAVE]) and self._has_time(until):
             befores = announced_before(
                 episodes, owned.emitted, owned.committed, self.objects, graveyard=self._graveyard, pool=self._pool
             )
@@ -59,7 +71,7 @@ class Storekeeper:
     def apply_labels(self, owned: OwnedPartition, until: float) -> None:
         """Hand labels to their episodes."""
         owned.apply_labels({})
-        while (wanted := owned.unowned_labels()[:WAVE]) and self._clock.monotonic() < until:
+        while (wanted := owned.unowned_labels()[:WAVE]) and self._has_time(until):
             lookups = [self._pool.submit(announced_owner, name, owned.committed, self.objects) for name in wanted]
             owners = [attempt(lookup.result, of=name) for name, lookup in zip(wanted, lookups, strict=True)]
             owned.apply_labels(
@@ -74,7 +86,7 @@ class Storekeeper:
     def store(self, owned: OwnedPartition, until: float) -> None:
         """Store sealed episodes; revisions of the same episode one after the other."""
         outbox = owned.outbox
-        while outbox.sealed and self._clock.monotonic() < until:
+        while outbox.sealed and self._has_time(until):
             wave = _distinct(outbox.sealed[:WAVE])
             results = store_wave(
                 wave,

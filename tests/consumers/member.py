@@ -77,7 +77,7 @@ class Shelf:
         self.fails_in: int | None = None
         """So many calls from now one fails."""
 
-    def _called(self) -> None:
+    def _called(self, key: str) -> None:
         if self.fails_in is not None:
             self.fails_in -= 1
             if self.fails_in <= 0:
@@ -85,13 +85,13 @@ class Shelf:
                 raise ObjectStoreUnavailable("no answer")
 
     def put(self, key: str, data: bytes) -> str:
-        self._called()
+        self._called(key)
         assert self.objects.get(key, data) == data, "one key, two contents"
         self.objects[key] = data
         return f"s3://sop/{key}"
 
     def get(self, key: str) -> bytes:
-        self._called()
+        self._called(key)
         if key not in self.objects:
             raise ObjectMissing(key)
         return self.objects[key]
@@ -100,7 +100,7 @@ class Shelf:
         return uri.removeprefix("s3://sop/")
 
     def list(self, prefix: str) -> list[str]:
-        self._called()
+        self._called(prefix)
         return sorted(key for key in self.objects if key.startswith(prefix))
 
 
@@ -136,13 +136,13 @@ class Member:
         self.read = 0
         starts = [resume_positions(value.metadata) for value in cluster.committed.values()]
         emitted = EmittedLog()
+        offsets = {topic: value.offset for (topic, _), value in cluster.committed.items()}
         for position in range(min(training for training, _ in starts), len(cluster.training)):
-            emitted.remember(cluster.training[position], position)
+            emitted.recall(cluster.training[position], position, offsets)
         for position in range(min(dead for _, dead in starts), len(cluster.dead)):
             given_up = cluster.reasons[position] is Reason.NEVER_STARTED
-            emitted.remember_dead(*cluster.dead[position], position, given_up=given_up)
+            emitted.recall_dead(*cluster.dead[position], position, offsets, given_up=given_up)
         emitted.end_of_training, emitted.end_of_dead_letters = len(cluster.training), len(cluster.dead)
-        offsets = {topic: value.offset for (topic, _), value in cluster.committed.items()}
         self.owned = OwnedPartition(0, {}, offsets, emitted, TIMEOUT)
         self.keeper = Storekeeper(cast("ObjectStore", cluster.shelf), cluster, cluster.clock, Inline())
 
