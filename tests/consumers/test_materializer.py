@@ -1,4 +1,4 @@
-"""The loop itself: what fails is tried again with the same work and holds up nothing else; no turn takes too long."""
+"""The loop: what fails is tried again with the same work and holds up nothing else; no turn takes too long."""
 
 from __future__ import annotations
 
