@@ -101,7 +101,7 @@ class Assembly:
         episode.before = announced
         letters = episode.letters(announced)
         out.duplicates = len(episode.held) - len(letters)
-        episode.held = []
+        episode.let_go()
         for letter in letters:
             self._bury(out, letter)
         return out
@@ -144,7 +144,7 @@ class Assembly:
         """
         known = self.emitted.episode(episode.episode_id)
         if episode.before is None and (known is None or known.revision == 0):
-            episode.held.append((sequence, letter))
+            episode.hold(sequence, letter)
         elif episode.before is not None and sequence in episode.before:
             out.duplicates += 1
         else:

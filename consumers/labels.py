@@ -22,6 +22,9 @@ from infra.object_store import ObjectStore
 from schemas.events import ClosedBy, EpisodeLabelled
 from schemas.topics import EPISODE_LABELS
 
+LABEL_BYTES = 2_000
+"""Rough cost of a label in memory, beside its text."""
+
 Owner = tuple[str, int]
 """Robot and boot epoch."""
 
@@ -111,6 +114,11 @@ class LabelDesk:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Roughly what waits holds of memory."""
+        return sum(LABEL_BYTES + 2 * len(place.value or b"") for _, place in self._all())
 
     def _expired(self, labels: Sequence[tuple[EpisodeLabelled, Origin]]) -> bool:
         return self._watermark_ms - labels[-1][1].appended_ms > self._timeout_ms

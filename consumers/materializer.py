@@ -54,6 +54,8 @@ ABORTS = 2
 """Transactions of all partition numbers that fail in a row before each has one of its own."""
 INTAKE = 4_000
 """Records that exist as Kafka's objects at the same time: 2 MB, which stay in the processor's caches."""
+BATCH_BYTES = 64 * 2**20
+"""Bytes of records after which a batch is full, whatever their number; Kafka's client holds as many more."""
 
 
 class Materializer:
@@ -164,7 +166,7 @@ class Materializer:
     def _consume(self, count: int, timeout: float) -> None:
         """Take at most `count` records in; those that are here already come at once, some at a time."""
         self._attended_at = self._clock.monotonic()
-        while count > 0:
+        while count > 0 and self._backlog.nbytes < BATCH_BYTES:
             found = self._consumer.consume(min(count, INTAKE), timeout)
             self._backlog.add(found)
             count -= len(found)
@@ -227,8 +229,9 @@ class Materializer:
     def _make_room(self) -> DiskFull | None:
         """Keep the memory of episodes bounded; the error that stands in the way, if one does."""
         episodes = [episode for owned in self._owned.values() for episode in owned.episodes()]
+        kept = sum(owned.kept_bytes() for owned in self._owned.values())
         try:
-            if self._spill.make_room(episodes, self._settings.max_buffer_bytes):
+            if self._spill.make_room(episodes, self._settings.max_buffer_bytes, kept):
                 _log.info("episodes_spilled", episodes=len(episodes), on_disk=self._spill.nbytes())
         except DiskFull as error:
             return error
@@ -290,12 +293,12 @@ class Materializer:
     def _commit(self, through: list[OwnedPartition], until: float) -> None:
         """Commit what is stored as a whole; from time to time commit offsets alone."""
         waited = self._clock.monotonic() - self._committed_at
-        ready = [owned for owned in through if not owned.unstored() and owned.has_news()]
+        ready = [owned for owned in through if not owned.unstored()]
         pending = any(owned.outbox for owned in ready)
         if waited < (self._settings.commit_interval if pending else self._settings.offsets_interval):
             return
         with telemetry.STAGE_SECONDS.labels("commit").time():
-            self._transact(ready, until)
+            self._transact([owned for owned in ready if owned.has_news()], until)
         self._committed_at = self._clock.monotonic()
 
     def _transact(self, ready: list[OwnedPartition], until: float) -> None:
@@ -341,9 +344,10 @@ class Materializer:
     def _back_off(self, error: Exception) -> None:
         pause = self._backoff.failed()
         self._kafka_answers = not isinstance(error, KafkaUnavailable | OutcomeUnknown)
+        kind = type(error.__cause__ if isinstance(error, OutcomeUnknown) else error).__name__
         self._health.set_ready(False, str(error))
-        telemetry.UNAVAILABLE.labels(type(error).__name__).inc()
-        _log.warning("materializer_waits", error=str(error), kind=type(error).__name__, retry_in=pause)
+        telemetry.UNAVAILABLE.labels(kind).inc()
+        _log.warning("materializer_waits", error=str(error), kind=kind, retry_in=pause)
 
     def _go_on(self) -> None:
         self._kafka_answers = True

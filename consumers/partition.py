@@ -18,6 +18,9 @@ from infra.kafka import CommittedOffset, Partition
 from schemas.events import EpisodeMaterialized
 from schemas.topics import EPISODE_LABELS, ROBOT_TOPICS
 
+ANNOUNCEMENT_BYTES = 10_000
+"""Rough cost of an announcement in memory."""
+
 
 @dataclass
 class Outbox:
@@ -109,6 +112,11 @@ class OwnedPartition:
     def episodes(self) -> list[OpenEpisode]:
         """Episodes that take memory: open ones, and sealed ones that are not stored yet."""
         return [*self.assembly.open.values(), *(sealed.episode for sealed in self.outbox.sealed)]
+
+    def kept_bytes(self) -> int:
+        """Roughly what the outbox and waiting labels hold of memory; episodes tell theirs themselves."""
+        announced = ANNOUNCEMENT_BYTES * len(self.outbox.announcements)
+        return announced + sum(letter.nbytes for letter in self.outbox.dead) + self.labels.kept_bytes
 
     def decide(self, episode: OpenEpisode, announced: RangeSet) -> Outcome:
         """Let go of dead letters that an open episode holds; `announced` are its sequences of before."""

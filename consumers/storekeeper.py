@@ -5,7 +5,7 @@ What succeeded is kept whatever becomes of the rest, so a slow store costs turns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from consumers.assembly import Outcome, Sealed
@@ -22,6 +22,8 @@ UPLOADS = 8
 """Requests to the store at the same time; they wait for the store, not for this machine."""
 WAVE = 2 * UPLOADS
 """Episodes looked up or stored before the time is looked at again."""
+WAVE_BYTES = 64 * 2**20
+"""Memory of episodes that are stored together; their files take as much again."""
 
 
 class Storekeeper:
@@ -87,7 +89,7 @@ class Storekeeper:
         """Store sealed episodes; revisions of the same episode one after the other."""
         outbox = owned.outbox
         while outbox.sealed and self._has_time(until):
-            wave = _distinct(outbox.sealed[:WAVE])
+            wave = _wave(outbox.sealed)
             results = store_wave(
                 wave,
                 owned.emitted,
@@ -112,12 +114,14 @@ def _raise_first(results: Sequence[object]) -> None:
             raise result
 
 
-def _distinct(sealed: Iterable[Sealed]) -> list[Sealed]:
-    """The longest beginning in which no episode comes twice."""
+def _wave(sealed: Sequence[Sealed]) -> list[Sealed]:
+    """The longest beginning in which no episode comes twice and not too much is read back; one at least."""
     wave: list[Sealed] = []
     seen: set[str] = set()
-    for item in sealed:
-        if item.episode.episode_id in seen:
+    size = 0
+    for item in sealed[:WAVE]:
+        size += item.episode.size
+        if item.episode.episode_id in seen or (wave and size > WAVE_BYTES):
             break
         seen.add(item.episode.episode_id)
         wave.append(item)

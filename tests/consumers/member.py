@@ -171,6 +171,11 @@ class Member:
         """Put sealed episodes on the shelf."""
         self.keeper.store(self.owned, inf)
 
+    def refused(self) -> None:
+        """Store, and be refused by the commit: nothing of it is visible, and all of it waits."""
+        self.store()
+        self.owned.offsets()
+
     def commit(self) -> None:
         """Store, then make everything visible at once."""
         self.store()

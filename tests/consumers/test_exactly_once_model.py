@@ -136,6 +136,11 @@ class ExactlyOnce(RuleBasedStateMachine):
             self.member.commit()
 
     @rule()
+    def commit_is_refused(self) -> None:
+        with suppress(ObjectStoreUnavailable):
+            self.member.refused()
+
+    @rule()
     def decide(self) -> None:
         with suppress(ObjectStoreUnavailable):
             self.member.decide()

@@ -11,6 +11,7 @@ from consumers.decode import StepGroup
 from consumers.episode import OpenEpisode
 from consumers.payload import read_payload
 from consumers.ranges import RangeSet
+from consumers.records import Origin
 from consumers.revision import without_buried
 from consumers.tombstone import is_tombstone
 from infra.kafka import CommittedOffset
@@ -203,9 +204,14 @@ def test_one_record_that_was_given_up_makes_no_other_step_of_a_catch_up_dearer(
     send(cluster, [*whole, *lost[1:3]])
     member = Member(cluster)  # reads both again, and knows what was given up
     assert member.owned.emitted.gave_up
-    made = []
+    made: list[int] = []
     origin = StepGroup.origin
-    monkeypatch.setattr(StepGroup, "origin", lambda group, at: made.append(at) or origin(group, at))
+
+    def counted(group: StepGroup, at: int) -> Origin:
+        made.append(at)
+        return origin(group, at)
+
+    monkeypatch.setattr(StepGroup, "origin", counted)
     for _ in range(1000):
         member.consume("robot-steps", 1)
     read_all(member)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
+from consumers.assembly import Sealed
 from consumers.materializer import TURN_SECONDS
 from consumers.payload import draft
+from consumers.storing import store_wave
 from infra.errors import KafkaUnavailable, OffsetsExpired, TransactionAborted
 from infra.health import STALL_SECONDS
 from infra.kafka import OutRecord
@@ -273,6 +276,27 @@ def test_gauges_tell_the_truth_while_nothing_goes_on(tmp_path: Path) -> None:
         member.turns(2)
     assert not member.ready()[0]
     assert (sample("sop_materializer_oldest_episode_seconds") or 0) >= 0
+
+
+def test_a_batch_and_a_wave_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waves: list[int] = []
+
+    def counted(wave: Sequence[Sealed], *args: Any, **kwargs: Any) -> object:
+        waves.append(len(wave))
+        return store_wave(wave, *args, **kwargs)
+
+    monkeypatch.setattr("consumers.storekeeper.store_wave", counted)
+    monkeypatch.setattr("consumers.storekeeper.WAVE_BYTES", 1)
+    monkeypatch.setattr("consumers.materializer.INTAKE", 10)
+    monkeypatch.setattr("consumers.materializer.BATCH_BYTES", 1)
+    member = rig(tmp_path)
+    for n in range(4):
+        member.brokers.send(Robot(f"robot-{n}").episode(20), 0)
+    member.turns(2)
+    assert sum(value for (_, number), value in member.group.positions.items() if number == 0) <= 20
+    member.turns(40)
+    assert len(member.brokers.announced(0)) == 4
+    assert waves == [1] * 4
 
 
 def test_turns_have_a_deadline_well_inside_of_what_others_take_for_a_stall() -> None:
