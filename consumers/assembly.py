@@ -7,7 +7,7 @@ order between the robot topics, and any event may come again at any later time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,7 +101,7 @@ class Assembly:
         episode.before = announced
         letters = episode.letters(announced)
         out.duplicates = len(episode.held) - len(letters)
-        episode.held = []
+        episode.let_go()
         for letter in letters:
             self._bury(out, letter)
         return out
@@ -144,7 +144,7 @@ class Assembly:
         """
         known = self.emitted.episode(episode.episode_id)
         if episode.before is None and (known is None or known.revision == 0):
-            episode.held.append((sequence, letter))
+            episode.hold(sequence, letter)
         elif episode.before is not None and sequence in episode.before:
             out.duplicates += 1
         else:
@@ -168,7 +168,8 @@ class Assembly:
         if self._is_foreign(event):
             self._bury(out, _foreign(place, event))
             return
-        self._recall(event, event.sequence, place)
+        if self.emitted.is_given_up(place.topic, place.offset):
+            self._recall(event, [event.sequence], place, [place.offset])
         if self._announced(event):
             out.duplicates += 1
             return
@@ -213,9 +214,7 @@ class Assembly:
             for at in range(len(group.steps)):
                 self._bury(out, _foreign(group.origin(at), group.event(at)))
             return
-        if self.emitted.gave_up:
-            for at, sequence in enumerate(group.steps.sequence.tolist()):
-                self._recall(group, sequence, group.origin(at))
+        self._recall_steps(group)
         emitted = self.emitted.episode(group.episode_id)
         if emitted is not None:
             new = step_checks.without_announced(group.steps, emitted.sequences)
@@ -240,13 +239,25 @@ class Assembly:
         else:
             self._keep_fitting(out, episode, steps, group.records)
 
-    def _recall(self, event: RobotEvent | StepGroup, sequence: int, place: Origin) -> None:
-        """A record is read again after a restart: if it was given up, that stands, even if its start comes now."""
-        if self.emitted.is_given_up(place.topic, place.offset):
-            at = place.offset
-            offsets = OffsetRange(topic=place.topic, partition=place.partition, first=at, last=at)
-            owner = event.episode_id, event.robot_id, event.boot_epoch
-            self.emitted.bury(owner, RangeSet([(sequence, sequence)]), (offsets,))
+    def _recall_steps(self, group: StepGroup) -> None:
+        if not self.emitted.gave_up:
+            return
+        offsets = group.records.offsets[group.steps.row]
+        hits = self.emitted.given_up(ROBOT_STEPS, offsets)
+        if hits.any():
+            first = group.origin(int(np.flatnonzero(hits)[0]))
+            self._recall(group, group.steps.sequence[hits].tolist(), first, offsets[hits].tolist())
+
+    def _recall(
+        self, event: RobotEvent | StepGroup, sequences: Sequence[int], place: Origin, offsets: Sequence[int]
+    ) -> None:
+        """Records are read again after a restart that were given up: that stands, even if their start comes now.
+
+        `place` is that of one of them.
+        """
+        owner = event.episode_id, event.robot_id, event.boot_epoch
+        span = OffsetRange(topic=place.topic, partition=place.partition, first=min(offsets), last=max(offsets))
+        self.emitted.bury(owner, RangeSet((sequence, sequence) for sequence in sequences), (span,))
 
     def _without_repeats(self, out: Outcome, group: StepGroup, episode: OpenEpisode) -> tuple[StepGroup, int]:
         new, repeats = step_checks.without_repeats(group, episode)

@@ -37,6 +37,11 @@ class DeadLetter:
     reason: Reason
     error: str
 
+    @property
+    def nbytes(self) -> int:
+        """Roughly what it holds of memory."""
+        return 1_000 + len(self.origin.value or b"") + len(self.error)
+
     def record(self) -> OutRecord:
         """The record for dead-letters: same key, same bytes, same partition number."""
         place = self.origin

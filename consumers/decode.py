@@ -6,8 +6,6 @@ one record at a time. A body that breaks its batch is looked for record by recor
 
 from __future__ import annotations
 
-import functools
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,17 +19,16 @@ from consumers.avro_block import read_block
 from consumers.dead_letters import DeadLetter, Reason
 from consumers.intake import Intake, StepRecords
 from consumers.records import Origin
+from consumers.soundness import content_problem, identity_problem, is_uuid7, sequence_problem
 from consumers.steps import Steps, as_event
 from consumers.vectors import Bools, Ints, Vectors
 from infra.decoder import E, SchemaLookup, event_in
-from schemas import codec, frames
+from schemas import codec
 from schemas.codec import FRAME_BYTES, AvroSchema
 from schemas.errors import SchemaError, UnknownSchema
 from schemas.events import (
     EpisodeBoundary,
     EpisodeLabelled,
-    EpisodeStarted,
-    FramesRecorded,
     Intervention,
     RobotEvent,
     Step,
@@ -120,9 +117,10 @@ def _decode_event(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
     event = _read(part, place, _EVENT_OF[place.topic], schema_of)
     if event is None:
         return
-    if problem := _identity_problem(event.robot_id, event.episode_id, place.key):
+    problem = identity_problem(event.robot_id, event.episode_id, place.key) or sequence_problem(event.sequence)
+    if problem is not None:
         part.rejected.append((DeadLetter(place, *problem), None))
-    elif problem := _content_problem(event):
+    elif problem := content_problem(event):
         part.rejected.append((DeadLetter(place, *problem), event))
     else:
         part.events.append((event, place))
@@ -133,7 +131,7 @@ def _decode_label(out: Batch, place: Origin, schema_of: SchemaLookup) -> None:
     event = _read(part, place, EpisodeLabelled, schema_of)
     if event is None:
         return
-    problem = _identity_problem(event.robot_id, event.episode_id, place.key)
+    problem = identity_problem(event.robot_id, event.episode_id, place.key)
     if problem is None and not is_uuid7(event.label.label_id):
         problem = Reason.BAD_ID, f"label_id {event.label.label_id!r} is not a UUIDv7"
     if problem is None and not 1970 <= event.label.labelled_at.year < 2200:
@@ -298,7 +296,7 @@ def _sound(records: StepRecords, frame: pl.DataFrame, steps: Steps) -> Bools:
     ours = records.keys if len(steps) == len(records) else [records.keys[row] for row in steps.row.tolist()]
     keys = pl.Series(ours, dtype=pl.Binary)
     sound: Bools = (frame["robot_id"].cast(pl.Binary) == keys).fill_null(value=False).to_numpy()
-    sound = sound & np.isfinite(steps.reward) & _in_range(steps.captured_at)
+    sound = sound & np.isfinite(steps.reward) & _in_range(steps.captured_at) & (steps.sequence >= 0)
     bad_ids = [value for value in frame["episode_id"].unique() if not is_uuid7(value)]
     if bad_ids:
         sound &= ~frame["episode_id"].is_in(bad_ids).to_numpy()
@@ -315,10 +313,12 @@ def _reject(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps,
     for number in at.tolist():
         place = records.origin(int(steps.row[number]))
         episode_id, robot_id, boot_epoch = frame.select("episode_id", "robot_id", "boot_epoch").row(number)
-        problem = _identity_problem(robot_id, episode_id, place.key)
+        values = steps.values(number)
+        problem = identity_problem(robot_id, episode_id, place.key) or sequence_problem(
+            int(str(values["sequence"]))
+        )
         event = None
         if problem is None:
-            values = steps.values(number)
             problem = Reason.NOT_FINITE, "reward, state or action is not finite"
             if not _in_range(steps.captured_at[number : number + 1]).all():
                 problem = Reason.BAD_TIME, f"captured_at is {values['captured_at']} µs, not between 1970 and 2200"
@@ -330,47 +330,3 @@ def _reject(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps,
 def _undecodable(place: Origin, error: SchemaError) -> DeadLetter:
     reason = Reason.UNKNOWN_SCHEMA if isinstance(error, UnknownSchema) else Reason.UNDECODABLE
     return DeadLetter(place, reason, str(error))
-
-
-def _identity_problem(robot_id: str, episode_id: str, key: bytes | None) -> tuple[Reason, str] | None:
-    if key != robot_id.encode():
-        return Reason.FOREIGN_KEY, f"key {key!r} is not the robot {robot_id!r}"
-    if not is_uuid7(episode_id):
-        return Reason.BAD_ID, f"episode_id {episode_id!r} is not a UUIDv7"
-    return None
-
-
-def _content_problem(event: RobotEvent) -> tuple[Reason, str] | None:
-    """Times and ids that are none, and features that no step could be read with."""
-    if not 1970 <= event.captured_at.year < 2200:
-        return Reason.BAD_TIME, f"captured_at is {event.captured_at}, not between 1970 and 2200"
-    if isinstance(event, Intervention) and not is_uuid7(event.intervention_id):
-        return Reason.BAD_ID, f"intervention_id {event.intervention_id!r} is not a UUIDv7"
-    if isinstance(event, EpisodeBoundary) and isinstance(event.body, FramesRecorded):
-        text = frames.problem(event.body)
-        return (Reason.BAD_FEATURES, text) if text else None
-    if not isinstance(event, EpisodeBoundary) or not isinstance(event.body, EpisodeStarted):
-        return None
-    text = next(filter(None, (_feature_problem(event.body, name) for name in ("state", "action"))), None)
-    return (Reason.BAD_FEATURES, text) if text else None
-
-
-def _feature_problem(start: EpisodeStarted, name: str) -> str | None:
-    feature = next((feature for feature in start.features if feature.name == name), None)
-    if feature is None:
-        return f"the episode has no feature {name!r}"
-    if feature.dtype != "float32" or not feature.shape or min(feature.shape) < 1:
-        return f"{name} is {feature.dtype}{list(feature.shape)}, not a float32 vector"
-    if feature.names and len(feature.names) != feature.size:
-        return f"{name} has {feature.size} elements and {len(feature.names)} names"
-    return None
-
-
-@functools.lru_cache(maxsize=10_000)
-def is_uuid7(text: str) -> bool:
-    """Whether a text is a UUIDv7 in its canonical form."""
-    try:
-        parsed = uuid.UUID(text)
-    except ValueError:
-        return False
-    return parsed.version == 7 and str(parsed) == text

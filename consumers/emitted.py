@@ -7,11 +7,15 @@ nothing is put there twice.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from consumers.episode import OpenEpisode
 from consumers.ranges import RangeSet
+from consumers.vectors import Bools, Ints
 from schemas.events import EpisodeMaterialized, OffsetRange
 
 REMEMBERED = 10_000
@@ -47,6 +51,18 @@ def is_settled(offsets: tuple[OffsetRange, ...], committed: Mapping[str, int]) -
     return all(part.last < committed.get(part.topic, 0) for part in offsets)
 
 
+def _merged(one: tuple[OffsetRange, ...], other: tuple[OffsetRange, ...]) -> tuple[OffsetRange, ...]:
+    """One range for each partition: what counts is where the last event lies."""
+    spans: dict[tuple[str, int], tuple[int, int]] = {}
+    for part in (*one, *other):
+        first, last = spans.get((part.topic, part.partition), (part.first, part.last))
+        spans[part.topic, part.partition] = min(first, part.first), max(last, part.last)
+    return tuple(
+        OffsetRange(topic=topic, partition=partition, first=first, last=last)
+        for (topic, partition), (first, last) in spans.items()
+    )
+
+
 class EmittedLog:
     """Episodes and dead letters that are on their topics, for one partition number."""
 
@@ -54,7 +70,8 @@ class EmittedLog:
         self._episodes: dict[str, Emitted] = {}
         self._unsettled: set[str] = set()
         self._dead: dict[tuple[str, int], int | None] = {}
-        self._given_up: set[tuple[str, int]] = set()
+        self._given_up: defaultdict[str, set[int]] = defaultdict(set)
+        self._given_up_in_order: dict[str, Ints] = {}
         self.end_of_training = 0
         self.end_of_dead_letters = 0
 
@@ -82,6 +99,25 @@ class EmittedLog:
         if position is not None:
             self.end_of_training = max(self.end_of_training, position + 1)
 
+    def recall(self, event: EpisodeMaterialized, position: int, committed: Mapping[str, int]) -> None:
+        """An announcement that a successor reads; it counts if one of its events is read again."""
+        if is_settled(event.source_offsets, committed):
+            self.end_of_training = max(self.end_of_training, position + 1)
+        else:
+            self.remember(event, position)
+
+    def recall_dead(
+        self, topic: str, offset: int, position: int, committed: Mapping[str, int], *, given_up: bool = False
+    ) -> None:
+        """A dead letter that a successor reads; it counts if its record is read again.
+
+        Records of topics that are not in `committed` were buried by others.
+        """
+        if topic in committed and offset >= committed[topic]:
+            self.remember_dead(topic, offset, position, given_up=given_up)
+        else:
+            self.end_of_dead_letters = max(self.end_of_dead_letters, position + 1)
+
     def expect(self, episode: OpenEpisode) -> None:
         """The episode was sealed: its events are duplicates from now on, although nothing is announced yet."""
         before = self._episodes.get(episode.episode_id)
@@ -89,7 +125,7 @@ class EmittedLog:
         offsets = episode.source_offsets()
         if before is not None:
             sequences.update(before.sequences)
-            offsets = (*before.source_offsets, *offsets)
+            offsets = _merged(before.source_offsets, offsets)
         self._unsettled.add(episode.episode_id)
         self._episodes[episode.episode_id] = Emitted(
             episode.episode_id,
@@ -112,14 +148,15 @@ class EmittedLog:
             before = self._episodes[owner[0]] = Emitted(*owner, 0, RangeSet(), (), "", None)
         before.sequences.update(sequences)
         before.buried.update(sequences)
-        before.source_offsets = (*before.source_offsets, *source_offsets)
+        before.source_offsets = _merged(before.source_offsets, source_offsets)
         self._unsettled.add(owner[0])
 
     def remember_dead(self, topic: str, offset: int, position: int | None, *, given_up: bool = False) -> None:
         """A dead letter that is on dead-letters (or about to be); `given_up`: its start did not come in time."""
         self._dead[(topic, offset)] = position
         if given_up:
-            self._given_up.add((topic, offset))
+            self._given_up[topic].add(offset)
+            self._given_up_in_order.pop(topic, None)
         if position is not None:
             self.end_of_dead_letters = max(self.end_of_dead_letters, position + 1)
 
@@ -133,12 +170,23 @@ class EmittedLog:
 
     def is_given_up(self, topic: str, offset: int) -> bool:
         """Whether this record is a dead letter because no start came in time, whatever comes now."""
-        return (topic, offset) in self._given_up
+        return offset in self._given_up[topic]
 
     @property
     def gave_up(self) -> bool:
         """Whether there is any such record."""
-        return bool(self._given_up)
+        return any(self._given_up.values())
+
+    def given_up(self, topic: str, offsets: Ints) -> Bools:
+        """Which of the records at these offsets of a topic, int64[n], are such, bool[n]."""
+        known = self._given_up[topic]
+        if not known:
+            return np.zeros(len(offsets), np.bool_)
+        if (ordered := self._given_up_in_order.get(topic)) is None:
+            ordered = self._given_up_in_order[topic] = np.sort(np.fromiter(known, np.int64, len(known)))
+        at = np.minimum(np.searchsorted(ordered, offsets), len(ordered) - 1)
+        found: Bools = ordered[at] == offsets
+        return found
 
     @property
     def unsettled(self) -> int:
@@ -169,7 +217,8 @@ class EmittedLog:
         """
         for key in [k for k in self._dead if k[1] < committed.get(k[0], 0)]:
             del self._dead[key]
-            self._given_up.discard(key)
+            self._given_up[key[0]].discard(key[1])
+            self._given_up_in_order.pop(key[0], None)
         for episode_id in list(self._unsettled):
             emitted = self._episodes[episode_id]
             if emitted.settled(committed):

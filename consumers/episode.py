@@ -30,6 +30,11 @@ MAX_INTERVENTION_BYTES = 4 * 2**20
 """Encoded interventions that one episode takes: they all go into its announcement, which is one Kafka record."""
 MAX_FRAMES_BYTES = 16 * 2**20
 """Encoded FramesRecorded that one episode takes: half a million segments, or stills."""
+EPISODE_BYTES = 3_000
+"""Rough cost of an episode without anything in it; as those below, from what 500 of them took."""
+_EVENT_BYTES = 2_000
+_SEGMENT_BYTES = 1_200
+_REJECTED_BYTES = 1_200
 
 
 @dataclass(slots=True)
@@ -71,6 +76,8 @@ class OpenEpisode:
     appended_ms: int = 0
     successor_first: int | None = None
     """First sequence of the next episode of this boot, once it started."""
+    kept_bytes: int = EPISODE_BYTES
+    """Roughly what it holds of memory beside its steps, which stays there until it is stored."""
     _vector_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -108,6 +115,17 @@ class OpenEpisode:
         self.rejected.add(sequence)
         self.rejected_hashes[sequence] = hash(place.value)
         self.rejected_at[sequence] = replace(place, key=None, value=None)
+        self.kept_bytes += _REJECTED_BYTES
+
+    def hold(self, sequence: int, letter: DeadLetter) -> None:
+        """The record with this sequence is a dead letter, unless it was buried before; that is looked up."""
+        self.held.append((sequence, letter))
+        self.kept_bytes += letter.nbytes
+
+    def let_go(self) -> None:
+        """What was held is decided."""
+        self.kept_bytes -= sum(letter.nbytes for _, letter in self.held)
+        self.held = []
 
     def letters(self, announced: RangeSet) -> list[DeadLetter]:
         """Dead letters for what is held and not in an announced revision: what is, was buried then."""
@@ -127,8 +145,13 @@ class OpenEpisode:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the steps take."""
+        """Bytes of memory that the steps take; they can be moved to disk."""
         return self.steps.nbytes + self.early.nbytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that all of it takes once it is read back."""
+        return self.nbytes + self.steps.disk_bytes + self.early.disk_bytes + self.kept_bytes
 
     def spill(self, folder: Path) -> int:
         """Move the steps to disk; the bytes written.
@@ -151,15 +174,19 @@ class OpenEpisode:
     def take(self, event: RobotEvent) -> None:
         """Keep an event that is no step; of two starts or ends the first counts."""
         if isinstance(event, Intervention):
+            size = len(codec.encode(event))
             self.interventions.append(event)
-            self.intervention_bytes += len(codec.encode(event))
+            self.intervention_bytes += size
+            self.kept_bytes += _EVENT_BYTES + 2 * size
         elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeStarted):
             if self.started is None:
                 self.started = event
                 self._vector_bytes = {feature.name: feature.size * 4 for feature in reversed(event.body.features)}
         elif isinstance(event, EpisodeBoundary) and isinstance(event.body, FramesRecorded):
+            size = len(codec.encode(event))
             self.footage.append(event)
-            self.footage_bytes += len(codec.encode(event))
+            self.footage_bytes += size
+            self.kept_bytes += _EVENT_BYTES + 2 * size + _SEGMENT_BYTES * len(event.body.segments)
         elif isinstance(event, EpisodeBoundary):
             self.ended = self.ended or event
 

@@ -38,7 +38,10 @@ class EpisodeFacts(BaseModel):
     from the rows, for readers who only want to look. Without an EpisodeEnded among them a timeout made the end up.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+    # Without numbers that JSON does not have: it would be written, and could not be read back.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
     episode_id: str
     revision: int

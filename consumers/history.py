@@ -7,7 +7,7 @@ committed offsets tell what counts, and in the one case that they leave open the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,8 +15,9 @@ import structlog
 
 from consumers.emitted import Emitted, is_settled
 from consumers.episode import OpenEpisode
-from consumers.payload import PayloadUnreadable, StoredPayload, folder, read_payload
+from consumers.payload import PayloadUnreadable, StoredPayload, folder, read_facts, read_payload
 from consumers.ranges import RangeSet
+from consumers.steps import Steps
 from consumers.tombstone import Place, Tombstone, TombstoneUnreadable, is_tombstone, read_tombstone
 from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore
@@ -62,8 +63,21 @@ class Traces:
     """Settled events that the tombstones name: where they lie, by sequence."""
 
 
+def facts_alone(data: bytes) -> StoredPayload:
+    """A payload read back without its rows, for who asks only what it lists.
+
+    Raises:
+        PayloadUnreadable: the bytes are no payload of ours.
+    """
+    return StoredPayload(read_facts(data), Steps.from_events([], []))
+
+
 def traces(
-    episode: OpenEpisode, known: Emitted | None, committed: Mapping[str, int], objects: ObjectStore
+    episode: OpenEpisode,
+    known: Emitted | None,
+    committed: Mapping[str, int],
+    objects: ObjectStore,
+    read: Callable[[bytes], StoredPayload] = read_payload,
 ) -> Traces:
     """Look into an episode's folder.
 
@@ -75,7 +89,7 @@ def traces(
     """
     found = Traces()
     if known is not None and known.revision > 0:
-        newest = _payload(objects, objects.key(known.payload_uri))
+        newest = _payload(objects, objects.key(known.payload_uri), read)
         found.payloads += [newest] if newest else []
         return found
     owner = episode.robot_id, episode.boot_epoch
@@ -87,7 +101,7 @@ def traces(
             found.tombstones.append(tombstone)
             for sequence, place in tombstone.settled(committed):
                 found.buried[sequence].add(place)
-        elif (payload := _payload(objects, key)) is not None:
+        elif (payload := _payload(objects, key, read)) is not None:
             facts = payload.facts
             if (facts.robot_id, facts.boot_epoch) == owner and is_settled(facts.source_offsets, committed):
                 found.payloads.append(payload)
@@ -129,9 +143,9 @@ def _confirmed(found: Traces, listed: Sequence[RangeSet], graveyard: Graveyard) 
     return {sequence for sequence, places in contested.items() if places & held}
 
 
-def _payload(objects: ObjectStore, key: str) -> StoredPayload | None:
+def _payload(objects: ObjectStore, key: str, read: Callable[[bytes], StoredPayload]) -> StoredPayload | None:
     try:
-        return read_payload(objects.get(key))
+        return read(objects.get(key))
     except (ObjectMissing, PayloadUnreadable) as error:
         # Somebody removed or damaged it. What is here now is all there is; say so, and go on with it.
         _log.error("payload_unusable", key=key, error=str(error), hint=_HINT)

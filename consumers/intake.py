@@ -124,10 +124,15 @@ class StepRecords:
         return self if keep.all() else self.take(np.flatnonzero(keep))
 
     @property
+    def value_bytes(self) -> int:
+        """Bytes of their values."""
+        return sum(map(len, self.pieces))
+
+    @property
     def nbytes(self) -> int:
         """Bytes of memory that they take."""
         columns = (self.sizes, self.partitions, self.offsets, self.appended_ms)
-        return sum(map(len, self.pieces)) + _KEY_BYTES * len(self) + sum(c.nbytes for c in columns)
+        return self.value_bytes + _KEY_BYTES * len(self) + sum(c.nbytes for c in columns)
 
 
 @dataclass(slots=True)
@@ -136,6 +141,8 @@ class Intake:
 
     steps: list[StepRecords] = field(default_factory=list)
     others: list[Origin] = field(default_factory=list)
+    nbytes: int = 0
+    """Bytes of all values."""
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Intake:
@@ -148,18 +155,27 @@ class Intake:
         """Take records in, in the order in which they were consumed."""
         steps = [record for record in records if record.topic() == ROBOT_STEPS]
         if len(steps) < len(records):
-            self.others += [origin(record) for record in records if record.topic() != ROBOT_STEPS]
+            others = [origin(record) for record in records if record.topic() != ROBOT_STEPS]
+            self.others += others
+            self.nbytes += _bytes_of(others)
         if steps:
-            self.steps.append(StepRecords.of(steps))
+            found = StepRecords.of(steps)
+            self.steps.append(found)
+            self.nbytes += found.value_bytes
 
     def drop(self, number: int) -> None:
         """Forget the records of a partition number."""
         self.others = [place for place in self.others if place.partition != number]
         kept = [records.where(records.partitions != number) for records in self.steps]
         self.steps = [records for records in kept if len(records)]
+        self.nbytes = _bytes_of(self.others) + sum(records.value_bytes for records in self.steps)
 
     def __len__(self) -> int:
         return sum(map(len, self.steps)) + len(self.others)
+
+
+def _bytes_of(places: Sequence[Origin]) -> int:
+    return sum(len(place.value or b"") for place in places)
 
 
 def _joined_values(values: Sequence[bytes | str | None]) -> tuple[list[bytes], Ints]:

@@ -7,14 +7,14 @@ counts, by their own time. What the robot said stays in the payload.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumers.assembly import Sealed
 from consumers.dead_letters import DeadLetter, Reason
 from consumers.emitted import EmittedLog, is_settled
 from consumers.episode import OpenEpisode
-from consumers.payload import PayloadUnreadable, folder, read_payload
+from consumers.payload import PayloadUnreadable, folder, read_facts
 from consumers.records import Origin
 from consumers.tombstone import is_tombstone
 from infra.errors import ObjectMissing
@@ -22,8 +22,8 @@ from infra.object_store import ObjectStore
 from schemas.events import ClosedBy, EpisodeLabelled
 from schemas.topics import EPISODE_LABELS
 
-LOOKUPS = 50
-"""Episodes that are looked for in the object store before the group is served again."""
+LABEL_BYTES = 2_000
+"""Rough cost of a label in memory, beside its text."""
 
 Owner = tuple[str, int]
 """Robot and boot epoch."""
@@ -70,40 +70,66 @@ class LabelDesk:
         """Append time of the oldest label that waits."""
         return min((place.appended_ms for _, place in self._all()), default=None)
 
+    def wanted(self, under_way: Collection[str], emitted: EmittedLog) -> list[str]:
+        """Episodes whose owner must be looked up before their labels can go on.
+
+        Args:
+            under_way: ids of episodes that are open, or sealed and not stored.
+            emitted: what is announced.
+        """
+        return [
+            episode_id
+            for episode_id, labels in self._waiting.items()
+            if episode_id not in under_way
+            and _owner_in(emitted, episode_id) is None
+            and (episode_id not in self._asked or self._expired(labels))
+        ]
+
     def decide(
-        self, under_way: Collection[str], emitted: EmittedLog, look_up: Callable[[str], Owner | None]
+        self, under_way: Collection[str], emitted: EmittedLog, owners: Mapping[str, Owner | None]
     ) -> Decided:
         """Let go of the labels whose episode is stored, or known to nobody for too long.
 
         Args:
             under_way: ids of episodes that are open, or sealed and not stored.
             emitted: what is announced.
-            look_up: finds the owner of an announced episode that is no longer in `emitted`; may raise, and then
-                labels that were not let go of wait for the next call.
+            owners: of announced episodes that are no longer in `emitted`, as far as they were looked up; None
+                where nobody knows the episode.
         """
-        out, asked = Decided(), 0
+        out = Decided()
         for episode_id, labels in list(self._waiting.items()):
             if episode_id in under_way:
                 continue
-            known = emitted.episode(episode_id)
-            expired = self._watermark_ms - labels[-1][1].appended_ms > self._timeout_ms
-            if known is not None and known.revision > 0:
-                owner: Owner | None = (known.robot_id, known.boot_epoch)
-            elif (episode_id not in self._asked or expired) and asked < LOOKUPS:
-                owner = look_up(episode_id)
+            owner = _owner_in(emitted, episode_id)
+            if owner is None and episode_id not in owners:
+                continue
+            owner = owner or owners[episode_id]
+            if owner is None and not self._expired(labels):
                 self._asked.add(episode_id)
-                asked += 1
-                if owner is None and not expired:
-                    continue
-            else:
                 continue
             del self._waiting[episode_id]
             self._asked.discard(episode_id)
             _settle(out, episode_id, owner, labels)
         return out
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Roughly what waits holds of memory."""
+        return sum(LABEL_BYTES + 2 * len(place.value or b"") for _, place in self._all())
+
+    def _expired(self, labels: Sequence[tuple[EpisodeLabelled, Origin]]) -> bool:
+        return self._watermark_ms - labels[-1][1].appended_ms > self._timeout_ms
+
     def _all(self) -> Iterable[tuple[EpisodeLabelled, Origin]]:
         return (label for labels in self._waiting.values() for label in labels)
+
+
+def _owner_in(emitted: EmittedLog, episode_id: str) -> Owner | None:
+    known = emitted.episode(episode_id)
+    return (known.robot_id, known.boot_epoch) if known is not None and known.revision > 0 else None
 
 
 def announced_owner(episode_id: str, committed: Mapping[str, int], objects: ObjectStore) -> Owner | None:
@@ -119,7 +145,7 @@ def announced_owner(episode_id: str, committed: Mapping[str, int], objects: Obje
         if is_tombstone(key):
             continue
         try:
-            facts = read_payload(objects.get(key)).facts
+            facts = read_facts(objects.get(key))
         except (ObjectMissing, PayloadUnreadable):
             continue
         if is_settled(facts.source_offsets, committed):

@@ -1,80 +1,94 @@
 """`sop materialize`: robot topics → Parquet payloads on S3 → training-episodes, exactly once.
 
-One turn of the loop: consume a batch, follow the group's assignment, fold the batch, let time pass, commit what
-was sealed. Payloads are stored first; announcements, dead letters and offsets then go into one Kafka transaction,
-which is the commit. Whenever a server does not answer, partitions are paused, the membership is kept alive, and
-the same work is tried again with growing pauses; nothing in memory is thrown away for it.
+One turn of the loop: consume a batch, follow the group's assignment, fold the batch, let time pass, store what
+was sealed, commit it. Payloads are stored first; announcements, dead letters and offsets then go into one Kafka
+transaction, which is the commit. A turn has one deadline, so that the group is served in time. Where a server does
+not answer, the partitions that need it are paused, the membership is kept alive, and the same work is tried again
+with growing pauses; nothing in memory is thrown away for it.
 """
 
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from consumers.assembly import Outcome, Sealed
+from consumers.assembly import Outcome
+from consumers.committer import Committer, OutcomeUnknown
 from consumers.decode import decode
-from consumers.graveyard import DeadLetterLog
+from consumers.gauges import Gauges
+from consumers.holds import Holds
 from consumers.intake import Intake
 from consumers.partition import OwnedPartition
+from consumers.servers import Servers
 from consumers.spill_folder import SpillFolder
-from consumers.storing import Stored, announced_before, store_wave
+from consumers.storekeeper import UPLOADS, Storekeeper
+from consumers.storing import CannotStore
 from consumers.takeover import take_over
 from infra import telemetry
 from infra.backoff import Backoff
 from infra.clock import Clock, SystemClock
-from infra.errors import DiskFull, InfraError, ProducerFenced, SpillUnusable, TransactionAborted, Unavailable
+from infra.errors import (
+    DiskFull,
+    KafkaUnavailable,
+    ProducerFenced,
+    SpillUnusable,
+    TransactionAborted,
+    Unavailable,
+)
 from infra.health import Health
 from infra.heap import settle_heap
-from infra.kafka import GroupConsumer, LogReader, OutRecord, TransactionalProducer
-from infra.object_store import ObjectStore
-from infra.registry import Registry
+from infra.kafka import Partition
 from infra.settings import Settings
-from schemas import codec
-from schemas.events import EpisodeMaterialized
-from schemas.topics import EPISODE_TOPICS, ROBOT_TOPICS, TRAINING_EPISODES
+from schemas.topics import EPISODE_TOPICS, ROBOT_TOPICS
 
 _log = structlog.get_logger(__name__)
 
-TELL_INTERVAL = 5.0
-"""Seconds between looks at the lag."""
-STORE_SECONDS = 20.0
-"""Longest stay in the object store before the group is served again; the poll interval is 300 s."""
-UPLOADS = 8
-"""Payloads stored at the same time; an upload waits for the store, not for this machine."""
+TURN_SECONDS = 20.0
+"""When a turn begins nothing more that may take long. What it is at (16 episodes looked up and stored, one
+transaction, one take-over) is finished: the poll interval is 300 s, and a loop counts as stalled after 180 s."""
+ATTEND_SECONDS = 5.0
+"""Between looks at the group while a long history is read."""
+ABORTS = 2
+"""Transactions of all partition numbers that fail in a row before each has one of its own."""
 INTAKE = 4_000
 """Records that exist as Kafka's objects at the same time: 2 MB, which stay in the processor's caches."""
-WAVE = 2 * UPLOADS
-"""Episodes stored before the time is looked at again."""
+BATCH_BYTES = 64 * 2**20
+"""Bytes of records after which a batch is full, whatever their number; Kafka's client holds as many more."""
 
 
 class Materializer:
     """One member of the group. `turn` does a bounded amount of work; `close` leaves the group."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None, health: Health | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        health: Health | None = None,
+        servers: Servers | None = None,
+    ) -> None:
         self._health = health or Health()
         self._settings = settings.materializer
-        self._kafka = settings.kafka
         self._clock = clock or SystemClock()
-        self._registry = Registry(settings.registry)
-        self._objects = ObjectStore(settings.s3)
         self._spill = SpillFolder(self._settings.spill_dir)
+        self._servers = servers or Servers.connect(settings)
+        self._consumer = self._servers.consumer
         self._pool = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
-        # Fencing is by the group's generation, so the id need only be unique.
-        self._transactional_id = f"materializer-{uuid.uuid4().hex}"
-        self._producer: TransactionalProducer | None = None
-        self._reader = LogReader(settings.kafka, "materializer-takeover")
-        self._graveyard = DeadLetterLog(settings.kafka, self._reader)
-        self._consumer = GroupConsumer(settings.kafka, self._settings.group, EPISODE_TOPICS)
+        self._keeper = Storekeeper(
+            self._servers.objects, self._servers.graveyard, self._clock, self._pool, self._health.beat
+        )
+        self._committer = Committer(self._consumer, self._servers.registry, self._servers.begin)
+        self._gauges = Gauges(self._clock, self._consumer, self._spill)
         self._owned: dict[int, OwnedPartition] = {}
         self._backlog = Intake()
-        self._committed_at = self._clock.monotonic()
+        self._holds = Holds(self._clock)
+        self._behind: set[int] = set()
+        self._paused: set[Partition] = set()
+        self._aborts = 0
+        self._committed_at = self._attended_at = self._clock.monotonic()
         self._backoff = Backoff(self._clock)
-        self._told_at = self._clock.monotonic()
-        self._standing_by = False
+        self._kafka_answers = True
 
     def turn(self) -> None:
         """One round of the loop.
@@ -88,48 +102,71 @@ class Materializer:
                 self._stand_by(min(0.2, remaining))
                 return
             self._work()
-        except SpillUnusable as error:
-            self._owned.clear()  # what was on disk is read again from Kafka
+        except (SpillUnusable, OutcomeUnknown) as error:
+            self._owned.clear()  # what was on disk, or may be committed already, is read again from Kafka
             self._back_off(error)
         except (Unavailable, TransactionAborted, ProducerFenced) as error:
             self._back_off(error)
         else:
             self._go_on()
+        finally:
+            paused = self._paused & self._consumer.assigned
+            self._gauges.tell(self._owned, len(self._holds), paused, kafka_answers=self._kafka_answers)
 
     def _work(self) -> None:
+        until = self._clock.monotonic() + TURN_SECONDS
         full = self._make_room()
-        if full is None and not self._unstored() and not self._backlog:
-            self._consume(self._settings.batch_size, self._settings.poll_timeout)
-        elif not self._backlog:
-            self._stand_by(0.01)
-        self._ensure_producer()
-        self._follow_assignment()
+        self._take_in(full=full is not None)
+        self._committer.prepare()
+        self._follow_assignment(until)
         self._fold()
-        self._decide()
-        self._apply_labels()
         full = full or self._make_room()
-        self._let_time_pass()
-        self._commit()
-        self._tell()
+        self._commit(self._settle(until), until)
         if full is not None:  # what is here was still sealed and committed, which may free what it takes on disk
             raise full
-
-    def _stand_by(self, timeout: float) -> None:
-        """Keep the membership while no more can be taken in: serve the group, and take what is on its way."""
-        self._consumer.pause(sorted(self._consumer.assigned))
-        self._standing_by = True
-        self._consume(1, timeout)
 
     def close(self) -> None:
         """Leave the group. What was not committed is read again by whoever comes next."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._consumer.close()
-        self._reader.close()
+        self._servers.close()
         self._spill.close()
+
+    def _take_in(self, *, full: bool) -> None:
+        """Consume, but of no partition number that cannot go on; of none at all if there is no room."""
+        if self._backlog:
+            return  # it could not be decoded yet, or came while nothing should
+        assigned = self._consumer.assigned
+        still = {p for p in assigned if full or p[1] in self._behind or p[1] in self._holds}
+        self._pause(still)
+        if still and still == assigned:
+            self._consume(1, 0.01)
+        else:
+            self._consume(self._settings.batch_size, self._patience())
+
+    def _patience(self) -> float:
+        """Seconds to wait for records: what is ready to be committed does not wait for them."""
+        if not any(owned.outbox for number, owned in self._owned.items() if number not in self._holds):
+            return self._settings.poll_timeout
+        due_in = self._settings.commit_interval - (self._clock.monotonic() - self._committed_at)
+        return min(self._settings.poll_timeout, max(0.01, due_in))
+
+    def _stand_by(self, timeout: float) -> None:
+        """Keep the membership while no more can be taken in: serve the group, and take what is on its way."""
+        self._pause(set(self._consumer.assigned))
+        self._consume(1, timeout)
+
+    def _pause(self, still: set[Partition]) -> None:
+        """Deliver nothing of these until it is said otherwise, and the others again."""
+        if still:
+            self._consumer.pause(sorted(still))
+        if again := sorted((self._paused - still) & self._consumer.assigned):
+            self._consumer.resume(again)
+        self._paused = still
 
     def _consume(self, count: int, timeout: float) -> None:
         """Take at most `count` records in; those that are here already come at once, some at a time."""
-        while count > 0:
+        self._attended_at = self._clock.monotonic()
+        while count > 0 and self._backlog.nbytes < BATCH_BYTES:
             found = self._consumer.consume(min(count, INTAKE), timeout)
             self._backlog.add(found)
             count -= len(found)
@@ -137,96 +174,110 @@ class Materializer:
                 return
             timeout = 0.0
 
-    def _ensure_producer(self) -> TransactionalProducer:
-        """The producer; a new one settles what an old one with the same id left open."""
-        if self._producer is None:
-            self._producer = TransactionalProducer(
-                self._kafka, self._transactional_id, timeout=self._settings.transaction_timeout
-            )
-        return self._producer
-
-    def _follow_assignment(self) -> None:
+    def _follow_assignment(self, until: float) -> None:
         """Drop partition numbers that went away, and take new ones over once all topics are here."""
-        assigned = self._consumer.assigned
-        epochs = self._consumer.epochs
+        self._drop_lost()
+        while new := sorted(self._complete() - self._owned.keys()):
+            number = new[0]
+            self._owned[number] = take_over(
+                number,
+                self._consumer,
+                self._servers.reader,
+                self._servers.registry,
+                self._settings.episode_timeout,
+                attend=self._attend,
+            )
+            # The take-over seeks to the committed offsets: what was delivered before it comes again.
+            self._backlog.drop(number)
+            self._drop_lost()  # the group may have been served meanwhile
+            if self._clock.monotonic() >= until:
+                break
+        for number in {number for _, number in self._consumer.assigned} - self._owned.keys():
+            self._backlog.drop(number)
+        self._holds.keep(self._owned.keys())
+
+    def _drop_lost(self) -> None:
+        assigned, epochs = self._consumer.assigned, self._consumer.epochs
         for number, owned in list(self._owned.items()):
             if any(p not in assigned or epochs[p] != epoch for p, epoch in owned.epochs.items()):
                 del self._owned[number]
-                self._drop_backlog(number)
-        complete = {n for _, n in assigned if all((topic, n) in assigned for topic in EPISODE_TOPICS)}
-        for number in sorted(complete - self._owned.keys()):
-            # The take-over seeks to the committed offsets: what was delivered before it comes again.
-            self._drop_backlog(number)
-            self._owned[number] = take_over(
-                number, self._consumer, self._reader, self._registry, self._settings.episode_timeout
-            )
-        for number in {number for _, number in assigned} - complete:
-            self._drop_backlog(number)
+                self._backlog.drop(number)
 
-    def _drop_backlog(self, number: int) -> None:
-        self._backlog.drop(number)
+    def _complete(self) -> set[int]:
+        assigned = self._consumer.assigned
+        return {n for _, n in assigned if all((topic, n) in assigned for topic in EPISODE_TOPICS)}
+
+    def _attend(self) -> None:
+        """Something takes long, and moves: say that the loop lives, and serve the group now and then."""
+        self._health.beat()
+        if self._clock.monotonic() - self._attended_at >= ATTEND_SECONDS:
+            self._stand_by(0.0)
 
     def _fold(self) -> None:
         """Decode the batch as a whole, then fold it in: an outage of the registry leaves nothing half done."""
         if not self._backlog:
             return
         with telemetry.STAGE_SECONDS.labels("decode").time():
-            batch = decode(self._backlog, self._registry.schema_of)
+            batch = decode(self._backlog, self._servers.registry.schema_of)
         with telemetry.STAGE_SECONDS.labels("assemble").time():
             for number, part in batch.items():
                 if number in self._owned:  # else it was taken away meanwhile, and is somebody else's to read
                     self._count(self._owned[number].add(part))
         telemetry.RECORDS_CONSUMED.labels("robot-*").inc(len(self._backlog))
         self._backlog = Intake()
-        telemetry.EPISODES_OPEN.set(sum(len(owned.assembly.open) for owned in self._owned.values()))
 
     def _make_room(self) -> DiskFull | None:
         """Keep the memory of episodes bounded; the error that stands in the way, if one does."""
         episodes = [episode for owned in self._owned.values() for episode in owned.episodes()]
+        kept = sum(owned.kept_bytes() for owned in self._owned.values())
         try:
-            if self._spill.make_room(episodes, self._settings.max_buffer_bytes):
+            if self._spill.make_room(episodes, self._settings.max_buffer_bytes, kept):
                 _log.info("episodes_spilled", episodes=len(episodes), on_disk=self._spill.nbytes())
         except DiskFull as error:
             return error
         return None
 
-    def _unstored(self) -> bool:
-        """Whether episodes are still waiting for the object store."""
-        return any(owned.outbox.sealed or owned.assembly.undecided() for owned in self._owned.values())
+    def _settle(self, until: float) -> list[OwnedPartition]:
+        """Look up, let time pass, and store for one partition number after the other; those that got through.
 
-    def _decide(self) -> None:
-        """Let rejected records go to dead-letters, unless the newest revision of their episode tells of them.
-
-        Raises:
-            Unavailable: they wait.
+        Those that failed before come last: what fails may take long to do so.
         """
-        for owned in self._owned.values():
-            for episode in owned.assembly.undecided():
-                before = announced_before(episode, owned.emitted, owned.committed, self._objects, self._graveyard)
-                self._count(owned.decide(episode, before))
+        through = []
+        due = self._clock.monotonic() - self._committed_at >= self._settings.commit_interval
+        for owned in sorted(self._owned.values(), key=lambda one: one.number in self._holds):
+            if self._holds.waits(owned.number):
+                continue
+            if self._clock.monotonic() >= until:
+                break
+            self._health.beat()
+            try:
+                self._keeper.decide(owned, until, self._count)
+                self._keeper.apply_labels(owned, until)
+                self._let_time_pass(owned)
+                if due and owned.outbox.sealed:
+                    with telemetry.STAGE_SECONDS.labels("store").time():
+                        self._keeper.store(owned, until)
+            except (Unavailable, CannotStore) as error:
+                self._hold(owned.number, error)
+            else:
+                through.append(owned)
+                if not owned.outbox and self._keeper.is_done(owned):
+                    self._release(owned.number)
+        self._behind = {n for n, owned in self._owned.items() if due and not self._keeper.is_done(owned)}
+        return through
 
-    def _apply_labels(self) -> None:
-        """Hand labels to their episodes.
-
-        Raises:
-            ObjectStoreUnavailable: they wait.
-        """
-        for owned in self._owned.values():
-            owned.apply_labels(self._objects)
-
-    def _let_time_pass(self) -> None:
+    def _let_time_pass(self, owned: OwnedPartition) -> None:
         """Seal episodes that fell silent. Only if one could be due are the ends of its topics asked for."""
         now_ms = int(self._clock.now().timestamp() * 1000)
-        for owned in self._owned.values():
-            oldest = owned.oldest_ms()
-            if oldest is None or now_ms - oldest <= self._settings.episode_timeout * 1000:
-                continue
-            idle = frozenset(
-                topic
-                for topic in ROBOT_TOPICS
-                if owned.positions[topic] >= self._consumer.end_offset((topic, owned.number))
-            )
-            self._count(owned.advance(now_ms, idle))
+        oldest = owned.oldest_ms()
+        if oldest is None or now_ms - oldest <= self._settings.episode_timeout * 1000:
+            return
+        idle = frozenset(
+            topic
+            for topic in ROBOT_TOPICS
+            if owned.positions[topic] >= self._consumer.end_offset((topic, owned.number))
+        )
+        self._count(owned.advance(now_ms, idle))
 
     def _count(self, outcome: Outcome) -> None:
         telemetry.DUPLICATES.inc(outcome.duplicates)
@@ -239,119 +290,71 @@ class Materializer:
                 offset=letter.origin.offset,
             )
 
-    def _commit(self) -> None:
-        """Store what was sealed, then commit it all; from time to time commit offsets alone."""
+    def _commit(self, through: list[OwnedPartition], until: float) -> None:
+        """Commit what is stored as a whole; from time to time commit offsets alone."""
         waited = self._clock.monotonic() - self._committed_at
-        pending = any(owned.outbox for owned in self._owned.values())
-        if not pending and waited < self._settings.offsets_interval:
+        ready = [owned for owned in through if not owned.unstored()]
+        pending = any(owned.outbox for owned in ready)
+        if waited < (self._settings.commit_interval if pending else self._settings.offsets_interval):
             return
-        if waited < self._settings.commit_interval:
-            return
-        with telemetry.STAGE_SECONDS.labels("store").time():
-            until = self._clock.monotonic() + STORE_SECONDS
-            for owned in self._owned.values():
-                self._store(owned, until)
-        if self._unstored():
-            return  # a slow store must not keep this member from its group: the rest comes in the next turn
         with telemetry.STAGE_SECONDS.labels("commit").time():
-            self._transact([owned for owned in self._owned.values() if self._has_news(owned)])
+            self._transact([owned for owned in ready if owned.has_news()], until)
         self._committed_at = self._clock.monotonic()
 
-    def _has_news(self, owned: OwnedPartition) -> bool:
-        offsets = {topic: value.offset for (topic, _), value in owned.offsets().items()}
-        return bool(owned.outbox) or offsets != owned.committed
-
-    def _store(self, owned: OwnedPartition, until: float) -> None:
-        """Store sealed episodes, some at a time; revisions of the same episode one after the other.
-
-        Raises:
-            Unavailable: some could not be stored. They wait; what was stored is kept.
-        """
-        outbox = owned.outbox
-        while outbox.sealed and self._clock.monotonic() < until:
-            wave = _distinct(outbox.sealed[:WAVE])
-            results = store_wave(
-                wave,
-                owned.emitted,
-                owned.committed,
-                self._objects,
-                self._clock,
-                graveyard=self._graveyard,
-                pool=self._pool,
-            )
-            failed = [(s, r) for s, r in zip(wave, results, strict=True) if isinstance(r, InfraError)]
-            outbox.sealed[: len(wave)] = [sealed for sealed, _ in failed]
-            for result in results:
-                if isinstance(result, Stored):
-                    owned.keep(result)
-            if failed:
-                raise failed[0][1]
-
-    def _transact(self, parts: list[OwnedPartition]) -> None:
-        """One transaction: announcements, dead letters and offsets of these partition numbers."""
-        if not parts:
-            return
-        announced = [(owned, event) for owned in parts for event in owned.outbox.announcements]
-        dead = [(owned, letter) for owned in parts for letter in owned.outbox.dead]
-        records = [self._record(owned, event) for owned, event in announced]
-        records += [letter.record() for _, letter in dead]
-        offsets = {owned.number: owned.offsets() for owned in parts}
+    def _transact(self, ready: list[OwnedPartition], until: float) -> None:
+        """One transaction for all; if that fails again and again, one for each, which finds those to blame."""
+        alone = [owned for owned in ready if owned.number in self._holds]
+        together = [owned for owned in ready if owned.number not in self._holds]
         try:
-            written = self._ensure_producer().commit(
-                records,
-                {partition: value for group in offsets.values() for partition, value in group.items()},
-                self._consumer.group_metadata(),
-            )
+            self._committer.commit(together)
+            self._aborts = 0
         except TransactionAborted:
-            telemetry.TRANSACTIONS_ABORTED.inc()
-            raise
-        except (Unavailable, ProducerFenced):
-            # What became of the transaction is not known: begin anew from what is committed.
-            self._producer = None
-            self._owned.clear()
-            raise
-        for (owned, event), position in zip(announced, written, strict=False):
-            owned.emitted.remember(event, position)
-            telemetry.EPISODES_EMITTED.labels(event.closed_by.value).inc()
-        for (owned, letter), position in zip(dead, written[len(announced) :], strict=True):
-            owned.emitted.remember_dead(letter.origin.topic, letter.origin.offset, position)
-            telemetry.DEAD_LETTERS.labels(letter.reason.value).inc()
-        for owned in parts:
-            owned.committed_now(offsets[owned.number])
+            self._aborts += 1
+            if self._aborts < ABORTS:
+                raise
+            alone = [*together, *alone]
+        for owned in alone:
+            if self._clock.monotonic() >= until:
+                return
+            try:
+                self._committer.commit([owned])
+            except TransactionAborted as error:
+                self._hold(owned.number, error)
+            else:
+                self._release(owned.number)
 
-    def _record(self, owned: OwnedPartition, event: EpisodeMaterialized) -> OutRecord:
-        schema_id = self._registry.id_of(TRAINING_EPISODES, codec.latest(event.record))
-        return OutRecord(
-            topic=TRAINING_EPISODES,
-            key=event.robot_id.encode(),
-            value=codec.frame(schema_id, codec.encode(event)),
-            partition=owned.number,
+    def _hold(self, number: int, error: Exception) -> None:
+        """A partition number cannot go on, for now; the others do."""
+        trace = error.__cause__ if isinstance(error, CannotStore) and number not in self._holds else None
+        pause = self._holds.failed(number, error)
+        telemetry.UNAVAILABLE.labels(type(error).__name__).inc()
+        _log.warning(
+            "partition_waits",
+            number=number,
+            error=str(error),
+            kind=type(error).__name__,
+            retry_in=pause,
+            exc_info=trace,
         )
 
-    def _tell(self) -> None:
-        """Lag, and the age of the oldest open episode, every few seconds."""
-        if self._clock.monotonic() - self._told_at < TELL_INTERVAL:
-            return
-        self._told_at = self._clock.monotonic()
-        now_ms = int(self._clock.now().timestamp() * 1000)
-        ages = [now_ms - at for owned in self._owned.values() if (at := owned.oldest_ms()) is not None]
-        telemetry.OLDEST_EPISODE_SECONDS.set(max(ages, default=0) / 1000)
-        telemetry.SPILL_BYTES.set(self._spill.nbytes())
-        telemetry.set_lags(self._consumer.lags())
+    def _release(self, number: int) -> None:
+        if self._holds.over(number):
+            _log.info("partition_goes_on", number=number)
 
     def _back_off(self, error: Exception) -> None:
         pause = self._backoff.failed()
+        self._kafka_answers = not isinstance(error, KafkaUnavailable | OutcomeUnknown)
+        kind = type(error.__cause__ if isinstance(error, OutcomeUnknown) else error).__name__
         self._health.set_ready(False, str(error))
-        telemetry.UNAVAILABLE.labels(type(error).__name__).inc()
-        _log.warning("materializer_waits", error=str(error), kind=type(error).__name__, retry_in=pause)
+        telemetry.UNAVAILABLE.labels(kind).inc()
+        _log.warning("materializer_waits", error=str(error), kind=kind, retry_in=pause)
 
     def _go_on(self) -> None:
-        self._health.set_ready(bool(self._owned), "no partition number is owned")
+        self._kafka_answers = True
+        trouble = str(self._holds) or ("" if self._owned else "no partition number is owned")
+        self._health.set_ready(not trouble, trouble)
         if self._backoff.succeeded():
             _log.info("materializer_goes_on")
-        if self._standing_by and not self._unstored():
-            self._standing_by = False
-            self._consumer.resume(sorted(self._consumer.assigned))
 
 
 def run(settings: Settings, stop: threading.Event, health: Health | None = None) -> None:
@@ -369,15 +372,3 @@ def run(settings: Settings, stop: threading.Event, health: Health | None = None)
     finally:
         materializer.close()
         _log.info("materializer_stopped")
-
-
-def _distinct(sealed: Iterable[Sealed]) -> list[Sealed]:
-    """The longest beginning in which no episode comes twice."""
-    wave: list[Sealed] = []
-    seen: set[str] = set()
-    for item in sealed:
-        if item.episode.episode_id in seen:
-            break
-        seen.add(item.episode.episode_id)
-        wave.append(item)
-    return wave

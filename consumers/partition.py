@@ -11,13 +11,15 @@ from consumers.dead_letters import DeadLetter
 from consumers.decode import Decoded
 from consumers.emitted import EmittedLog
 from consumers.episode import OpenEpisode
-from consumers.labels import LabelDesk, announced_owner
+from consumers.labels import LabelDesk, Owner
 from consumers.ranges import RangeSet
 from consumers.storing import Stored
 from infra.kafka import CommittedOffset, Partition
-from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
 from schemas.topics import EPISODE_LABELS, ROBOT_TOPICS
+
+ANNOUNCEMENT_BYTES = 10_000
+"""Rough cost of an announcement in memory."""
 
 
 @dataclass
@@ -99,9 +101,22 @@ class OwnedPartition:
         self.outbox = Outbox()
         self.emitted.forget_settled(self.committed)
 
+    def unstored(self) -> bool:
+        """Whether the object store has to be asked or told something before the outbox is complete."""
+        return bool(self.outbox.sealed or self.assembly.undecided())
+
+    def has_news(self) -> bool:
+        """Whether there is something to commit."""
+        return bool(self.outbox) or {t: v.offset for (t, _), v in self.offsets().items()} != self.committed
+
     def episodes(self) -> list[OpenEpisode]:
         """Episodes that take memory: open ones, and sealed ones that are not stored yet."""
         return [*self.assembly.open.values(), *(sealed.episode for sealed in self.outbox.sealed)]
+
+    def kept_bytes(self) -> int:
+        """Roughly what the outbox and waiting labels hold of memory; episodes tell theirs themselves."""
+        announced = ANNOUNCEMENT_BYTES * len(self.outbox.announcements)
+        return announced + sum(letter.nbytes for letter in self.outbox.dead) + self.labels.kept_bytes
 
     def decide(self, episode: OpenEpisode, announced: RangeSet) -> Outcome:
         """Let go of dead letters that an open episode holds; `announced` are its sequences of before."""
@@ -109,18 +124,20 @@ class OwnedPartition:
         self._keep(outcome)
         return outcome
 
-    def apply_labels(self, objects: ObjectStore) -> None:
-        """Labels whose episode is stored become late events of it.
+    def unowned_labels(self) -> list[str]:
+        """Episodes whose owner must be looked up before their labels can go on."""
+        return self.labels.wanted(self._under_way(), self.emitted) if self.labels else []
 
-        Raises:
-            ObjectStoreUnavailable: they wait.
-        """
-        under_way = {*self.assembly.open, *(sealed.episode.episode_id for sealed in self.outbox.sealed)}
-        decided = self.labels.decide(
-            under_way, self.emitted, lambda episode_id: announced_owner(episode_id, self.committed, objects)
-        )
+    def apply_labels(self, owners: Mapping[str, Owner | None]) -> None:
+        """Labels whose episode is stored become late events of it; `owners` are those that were looked up."""
+        if not self.labels:
+            return
+        decided = self.labels.decide(self._under_way(), self.emitted, owners)
         self.outbox.sealed += decided.sealed
         self.keep(Stored(dead=decided.dead))
+
+    def _under_way(self) -> set[str]:
+        return {*self.assembly.open, *(sealed.episode.episode_id for sealed in self.outbox.sealed)}
 
     def keep(self, stored: Stored) -> None:
         """A sealed episode was stored: its announcement and dead letters go into the next transaction."""

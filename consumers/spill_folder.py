@@ -10,6 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -42,22 +43,25 @@ class SpillFolder:
         except OSError as error:
             raise SpillUnusable(f"cannot spill to {root}: {error}; set SOP_MATERIALIZER__SPILL_DIR") from error
 
-    def make_room(self, episodes: Iterable[OpenEpisode], limit: int) -> int:
+    def make_room(self, episodes: Iterable[OpenEpisode], limit: int, kept: int = 0) -> int:
         """Spill the largest episodes until the rest takes half of `limit` bytes; the bytes written.
 
-        Nothing happens while they take no more than `limit`.
+        Nothing happens while all takes no more than `limit`. What cannot be spilled counts too: `kept` bytes, and
+        what episodes hold beside their steps. Where that alone is too much, steps still have an eighth of the
+        limit, or each batch would be a part of its own on disk.
 
         Raises:
             DiskFull: not all could be written. Nothing is lost: what was not written stays in memory.
         """
         found = list(episodes)
+        kept += sum(episode.kept_bytes for episode in found)
         held = sum(episode.nbytes for episode in found)
-        if held <= limit:
+        if held + kept <= limit or held <= limit // 8:
             return 0
         largest_first = sorted(found, key=lambda episode: episode.nbytes, reverse=True)
         written = 0
         for episode in largest_first:
-            if held <= limit // 2:
+            if held + kept <= limit // 2:
                 break
             before = episode.nbytes
             try:
@@ -69,7 +73,11 @@ class SpillFolder:
 
     def nbytes(self) -> int:
         """Bytes that spilled episodes take on disk now."""
-        return sum(file.stat().st_size for file in self.path.glob("*.arrow"))
+        total = 0
+        for file in self.path.glob("*.arrow"):
+            with suppress(FileNotFoundError):  # somebody cleans up
+                total += file.stat().st_size
+        return total
 
     def close(self) -> None:
         """Remove the folder."""

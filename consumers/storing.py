@@ -7,16 +7,18 @@ never came is written down in the same way first (tombstone.py).
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from consumers.assembly import Sealed, never_started
 from consumers.dead_letters import DeadLetter, Reason
 from consumers.emitted import Emitted, EmittedLog
 from consumers.episode import OpenEpisode
-from consumers.history import Graveyard, History, Traces, history, traces
+from consumers.history import Graveyard, History, Traces, facts_alone, history, traces
 from consumers.payload import Draft, Payload, draft, written
 from consumers.ranges import RangeSet
 from consumers.revision import merged, without_buried
@@ -26,8 +28,20 @@ from infra.errors import InfraError
 from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
 
-P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class CannotStore(Exception):
+    """An episode cannot be stored for a reason that nobody foresaw: waiting may not mend it."""
+
+    @classmethod
+    def of(cls, episode_id: str, error: Exception) -> CannotStore:
+        """Which episode it is, and what went wrong, where."""
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(at.filename).name}, line {at.lineno}"
+        found = cls(f"episode {episode_id} cannot be stored: {error!r} ({where})")
+        found.__cause__ = error
+        return found
 
 
 @dataclass
@@ -60,7 +74,7 @@ def store_wave(
     *,
     graveyard: Graveyard,
     pool: Executor,
-) -> list[Stored | InfraError]:
+) -> list[Stored | InfraError | CannotStore]:
     """Store several episodes, none of them twice; what became of each, or what stood in the way.
 
     An episode becomes a new revision if one was announced before. After an error nothing of it is decided: call
@@ -85,11 +99,17 @@ def store_wave(
         for sealed, known in zip(wave, knowns, strict=True)
     ]
     plans = [
-        _attempt(_plan_for, sealed, known, lookup, graveyard)
+        attempt(_plan_for, sealed, known, lookup, graveyard, of=sealed.episode.episode_id)
         for sealed, known, lookup in zip(wave, knowns, lookups, strict=True)
     ]
-    uploads = [plan if isinstance(plan, InfraError) else _begin(plan, objects, pool) for plan in plans]
-    return [upload if isinstance(upload, InfraError) else _attempt(_finish, upload, clock) for upload in uploads]
+    uploads = [
+        attempt(_begin, plan, objects, pool, of=sealed.episode.episode_id) if isinstance(plan, _Plan) else plan
+        for sealed, plan in zip(wave, plans, strict=True)
+    ]
+    return [
+        attempt(_finish, upload, clock, of=sealed.episode.episode_id) if isinstance(upload, _Upload) else upload
+        for sealed, upload in zip(wave, uploads, strict=True)
+    ]
 
 
 @dataclass
@@ -116,12 +136,14 @@ def _finish(upload: _Upload, clock: Clock) -> Stored:
     return Stored(announcement, upload.plan.dead, upload.plan.tombstone)
 
 
-def _attempt(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | InfraError:
-    """What a step returns, or what stood in its way: the others of a wave go on."""
+def attempt(step: Callable[..., T], *args: Any, of: str) -> T | InfraError | CannotStore:
+    """What a step returns, or what stood in the way of this episode: the others of a wave go on."""
     try:
-        return step(*args, **kwargs)
+        return step(*args)
     except InfraError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not take other episodes along
+        return CannotStore.of(of, error)
 
 
 def _plan_for(sealed: Sealed, known: Emitted | None, lookup: Future[Traces], graveyard: Graveyard) -> _Plan:
@@ -162,19 +184,28 @@ def _give_up(episode: OpenEpisode, before: RangeSet, dead: list[DeadLetter]) -> 
 
 
 def announced_before(
-    episode: OpenEpisode,
+    episodes: Sequence[OpenEpisode],
     emitted: EmittedLog,
     committed: Mapping[str, int],
     objects: ObjectStore,
+    *,
     graveyard: Graveyard,
-) -> RangeSet:
-    """Sequences of an episode that are in its newest announced revision, or were buried without one.
+    pool: Executor,
+) -> list[RangeSet | InfraError | CannotStore]:
+    """Of each episode the sequences that its newest announced revision has, or that were buried without one."""
+    knowns = [emitted.episode(episode.episode_id) for episode in episodes]
+    lookups = [
+        pool.submit(traces, episode, known, committed, objects, read=facts_alone)
+        for episode, known in zip(episodes, knowns, strict=True)
+    ]
+    return [
+        attempt(_accounted, lookup, known, graveyard, of=episode.episode_id)
+        for episode, known, lookup in zip(episodes, knowns, lookups, strict=True)
+    ]
 
-    Raises:
-        Unavailable: call again.
-    """
-    known = emitted.episode(episode.episode_id)
-    return history(traces(episode, known, committed, objects), known, graveyard).accounted()
+
+def _accounted(lookup: Future[Traces], known: Emitted | None, graveyard: Graveyard) -> RangeSet:
+    return history(lookup.result(), known, graveyard).accounted()
 
 
 def _announcement(payload: Payload, uri: str, clock: Clock) -> EpisodeMaterialized:

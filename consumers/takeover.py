@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -20,12 +20,20 @@ _log = structlog.get_logger(__name__)
 
 READ_SILENCE = 60.0
 """Seconds without progress; a killed member's open transaction (at most 10 s) is waited for."""
+ATTEND_EVERY = 100
+"""Records between two calls of `attend`; an announcement takes some 100 µs."""
 
 
 def take_over(
-    number: int, consumer: GroupConsumer, reader: LogReader, registry: Registry, timeout: float
+    number: int,
+    consumer: GroupConsumer,
+    reader: LogReader,
+    registry: Registry,
+    timeout: float,
+    *,
+    attend: Callable[[], None] = lambda: None,
 ) -> OwnedPartition:
-    """State of a partition number as its last owner left it.
+    """State of a partition number as its last owner left it. `attend` is called while history is read.
 
     The committed offsets are fetched first: that waits for every transaction that holds offsets open, so all that
     such a transaction announced is on the topics when they are read.
@@ -39,6 +47,7 @@ def take_over(
     committed = consumer.committed(partitions)
     # Every commit says it in all topics; the first offsets of a topic that is new say nothing.
     starts = [resume_positions(committed[topic, number].metadata) for topic in ROBOT_TOPICS]
+    offsets = {topic: value.offset for (topic, _), value in committed.items()}
     emitted = read_emitted(
         reader,
         registry,
@@ -46,27 +55,40 @@ def take_over(
             (TRAINING_EPISODES, number): min(training for training, _ in starts),
             (DEAD_LETTERS, number): min(dead for _, dead in starts),
         },
+        offsets,
+        attend,
     )
-    offsets = {topic: value.offset for (topic, _), value in committed.items()}
     for partition, value in committed.items():
         consumer.seek(partition, value.offset)
     _log.info("partition_taken_over", number=number, offsets=offsets, announced=len(emitted))
     return OwnedPartition(number, epochs, offsets, emitted, timeout)
 
 
-def read_emitted(reader: LogReader, registry: Registry, starts: Mapping[Partition, int]) -> EmittedLog:
-    """Announcements and dead letters from the given positions to the end."""
+def read_emitted(
+    reader: LogReader,
+    registry: Registry,
+    starts: Mapping[Partition, int],
+    committed: Mapping[str, int],
+    attend: Callable[[], None],
+) -> EmittedLog:
+    """Announcements and dead letters from the given positions to the end.
+
+    What was made of records before `committed`, next offsets by topic, is not kept: none of those is read again.
+    So a group whose offsets were set anew may read all of history, and holds what it needs.
+    """
     emitted = EmittedLog()
     ends = {topic: reader.bounds((topic, number))[1] for topic, number in starts}
-    for message in reader.read_to_end(starts, READ_SILENCE):
+    for count, message in enumerate(reader.read_to_end(starts, READ_SILENCE)):
+        if count % ATTEND_EVERY == 0:
+            attend()
         position = int(message.offset() or 0)
         try:
             if message.topic() == TRAINING_EPISODES:
-                emitted.remember(_announcement(message, registry), position)
+                emitted.recall(_announcement(message, registry), position, committed)
             else:
                 topic, _, offset = place_of(message)
                 given_up = headers(message).get("reason") == Reason.NEVER_STARTED
-                emitted.remember_dead(topic, offset, position, given_up=given_up)
+                emitted.recall_dead(topic, offset, position, committed, given_up=given_up)
         except (SchemaError, ValueError) as error:
             # Somebody else wrote it: it says nothing about what this group announced.
             _log.warning("not_ours", topic=message.topic(), offset=position, error=str(error))

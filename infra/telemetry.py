@@ -19,6 +19,9 @@ OLDEST_EPISODE_SECONDS = Gauge(
     "sop_materializer_oldest_episode_seconds",
     "Time since the quietest open episode was last heard of; 0 for none.",
 )
+PARTITIONS_HELD = Gauge(
+    "sop_materializer_partitions_held", "Partition numbers that cannot go on while others do; /ready says why."
+)
 SPILL_BYTES = Gauge("sop_materializer_spill_bytes", "Bytes of open episodes that lie on disk.")
 EPISODES_EMITTED = Counter(
     "sop_materializer_episodes_emitted_total", "Episodes announced on training-episodes.", ["closed_by"]

@@ -88,4 +88,6 @@ def problem(body: FramesRecorded) -> str | None:
             if part.first <= last or part.last < part.first:
                 return f"{where} names steps that do not ascend"
             last = part.last
+        if segment.frame_count >= 2**31:
+            return f"{where} has {segment.frame_count} frames, more than can be numbered"
     return None

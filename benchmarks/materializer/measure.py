@@ -57,7 +57,7 @@ def materialize(settings: Settings, episodes: int, *, store: bool) -> tuple[floa
     member = Materializer(chosen)
     settle_heap()
     if not store:
-        member._objects = NoStore(settings.s3)
+        member._keeper.objects = NoStore(settings.s3)
     until = time.monotonic() + DEADLINE
     while not member._owned:
         member.turn()

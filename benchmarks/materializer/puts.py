@@ -16,7 +16,7 @@ import s3fs
 
 from benchmarks.materializer.bare import cpu_seconds
 from benchmarks.materializer.emulator import EPISODE_STEPS
-from consumers.materializer import UPLOADS
+from consumers.storekeeper import UPLOADS
 from infra.object_store import ObjectStore
 from infra.settings import S3Settings, Settings
 

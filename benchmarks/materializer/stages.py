@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from consumers import avro_block, decode, materializer, payload, storing
+from consumers import avro_block, decode, materializer, payload, storekeeper, storing
+from consumers.committer import Committer
 from consumers.partition import OwnedPartition
 from infra.kafka import GroupConsumer, TransactionalProducer
 
@@ -21,11 +22,11 @@ STAGES: tuple[tuple[Any, str, str], ...] = (
     (decode, "_hand_out", "decode: check, sort and cut by episode"),
     (decode, "_decode_event", "decode: starts, ends, interventions"),
     (OwnedPartition, "add", "fold"),
-    (materializer, "store_wave", "payload: all"),
+    (storekeeper, "store_wave", "payload: all"),
     (storing, "draft", "payload: rows in order, facts, Arrow table"),
     (pq, "write_table", "payload: Parquet"),
     (payload, "sha256_hex", "payload: sha256"),
-    (materializer.Materializer, "_transact", "commit: all"),
+    (Committer, "commit", "commit: all"),
     (TransactionalProducer, "commit", "commit: the transaction itself"),
 )
 

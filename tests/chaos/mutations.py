@@ -42,7 +42,9 @@ def forget_open_episodes() -> None:
 def no_forward_read() -> None:
     """A successor does not read what was announced."""
 
-    def nothing(_reader: LogReader, _registry: Registry, starts: Mapping[Partition, int]) -> EmittedLog:
+    def nothing(
+        _reader: LogReader, _registry: Registry, starts: Mapping[Partition, int], *_: object
+    ) -> EmittedLog:
         emitted = EmittedLog()
         ends = {topic: offset for (topic, _), offset in starts.items()}
         emitted.end_of_training = ends["training-episodes"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, TypeVar, cast
 
 from consumers.assembly import Sealed
@@ -16,10 +17,11 @@ from consumers.dead_letters import Reason
 from consumers.emitted import EmittedLog
 from consumers.history import Graveyard
 from consumers.partition import OwnedPartition, resume_positions
-from consumers.storing import Stored, announced_before, store_wave
+from consumers.storekeeper import Storekeeper
+from consumers.storing import CannotStore, Stored, store_wave
 from consumers.tombstone import Place
 from infra.clock import Clock, ManualClock
-from infra.errors import InfraError, ObjectMissing
+from infra.errors import InfraError, ObjectMissing, ObjectStoreUnavailable
 from infra.kafka import CommittedOffset, Partition
 from infra.object_store import ObjectStore
 from schemas.events import EpisodeMaterialized
@@ -62,7 +64,7 @@ def store(
     (result,) = store_wave(
         [sealed], emitted, committed, objects, clock, graveyard=graveyard or Unasked(), pool=Inline()
     )
-    if isinstance(result, InfraError):
+    if isinstance(result, InfraError | CannotStore):
         raise result
     return result
 
@@ -72,13 +74,24 @@ class Shelf:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.fails_in: int | None = None
+        """So many calls from now one fails."""
+
+    def _called(self, key: str) -> None:
+        if self.fails_in is not None:
+            self.fails_in -= 1
+            if self.fails_in <= 0:
+                self.fails_in = None
+                raise ObjectStoreUnavailable("no answer")
 
     def put(self, key: str, data: bytes) -> str:
+        self._called(key)
         assert self.objects.get(key, data) == data, "one key, two contents"
         self.objects[key] = data
         return f"s3://sop/{key}"
 
     def get(self, key: str) -> bytes:
+        self._called(key)
         if key not in self.objects:
             raise ObjectMissing(key)
         return self.objects[key]
@@ -87,6 +100,7 @@ class Shelf:
         return uri.removeprefix("s3://sop/")
 
     def list(self, prefix: str) -> list[str]:
+        self._called(prefix)
         return sorted(key for key in self.objects if key.startswith(prefix))
 
 
@@ -122,14 +136,15 @@ class Member:
         self.read = 0
         starts = [resume_positions(value.metadata) for value in cluster.committed.values()]
         emitted = EmittedLog()
+        offsets = {topic: value.offset for (topic, _), value in cluster.committed.items()}
         for position in range(min(training for training, _ in starts), len(cluster.training)):
-            emitted.remember(cluster.training[position], position)
+            emitted.recall(cluster.training[position], position, offsets)
         for position in range(min(dead for _, dead in starts), len(cluster.dead)):
             given_up = cluster.reasons[position] is Reason.NEVER_STARTED
-            emitted.remember_dead(*cluster.dead[position], position, given_up=given_up)
+            emitted.recall_dead(*cluster.dead[position], position, offsets, given_up=given_up)
         emitted.end_of_training, emitted.end_of_dead_letters = len(cluster.training), len(cluster.dead)
-        offsets = {topic: value.offset for (topic, _), value in cluster.committed.items()}
         self.owned = OwnedPartition(0, {}, offsets, emitted, TIMEOUT)
+        self.keeper = Storekeeper(cast("ObjectStore", cluster.shelf), cluster, cluster.clock, Inline())
 
     def consume(self, topic: str, count: int) -> None:
         """Read on in one topic, at most `count` records."""
@@ -146,21 +161,20 @@ class Member:
 
     def decide(self) -> None:
         """Look up what was announced of episodes that hold dead letters back."""
-        owned, shelf = self.owned, self.cluster.shelf
-        for episode in owned.assembly.undecided():
-            before = announced_before(episode, owned.emitted, owned.committed, shelf, self.cluster)  # type: ignore[arg-type]
-            owned.decide(episode, before)
+        self.keeper.decide(self.owned, inf, lambda _: None)
 
     def apply_labels(self) -> None:
         """Hand labels to episodes that are stored."""
-        self.owned.apply_labels(self.cluster.shelf)  # type: ignore[arg-type]
+        self.keeper.apply_labels(self.owned, inf)
 
     def store(self) -> None:
         """Put sealed episodes on the shelf."""
-        owned, cluster, objects = self.owned, self.cluster, cast("ObjectStore", self.cluster.shelf)
-        for sealed in owned.outbox.sealed:
-            owned.keep(store(sealed, owned.emitted, owned.committed, objects, cluster.clock, graveyard=cluster))
-        owned.outbox.sealed = []
+        self.keeper.store(self.owned, inf)
+
+    def refused(self) -> None:
+        """Store, and be refused by the commit: nothing of it is visible, and all of it waits."""
+        self.store()
+        self.owned.offsets()
 
     def commit(self) -> None:
         """Store, then make everything visible at once."""

@@ -19,13 +19,25 @@ from consumers.avro_block import read_block
 from consumers.dead_letters import Reason
 from consumers.decode import Decoded
 from consumers.records import Origin
+from consumers.soundness import MAX_ELEMENTS
 from infra.errors import RegistryUnavailable
 from schemas import codec
 from schemas.codec import AvroSchema
 from schemas.errors import UnknownSchema
 from schemas.events import Feature, Step
 from schemas.topics import ROBOT_EPISODES, ROBOT_STEPS
-from tests.consumers.robots import ACTION, STATE, Robot, decoded, frame, origins, schema_of, uuid7, vector
+from tests.consumers.robots import (
+    ACTION,
+    FEATURES,
+    STATE,
+    Robot,
+    decoded,
+    frame,
+    origins,
+    schema_of,
+    uuid7,
+    vector,
+)
 
 
 def steps_of(count: int) -> list[Step]:
@@ -162,11 +174,36 @@ def test_a_time_past_what_datetimes_hold_is_rejected_and_fills_its_sequence() ->
         (Feature(name="state", shape=(0,)), Feature(name="action", shape=(2,))),
         (Feature(name="state", shape=(3,), dtype="float64"), Feature(name="action", shape=(2,))),
         (Feature(name="state", shape=(3,), names=("x",)), Feature(name="action", shape=(2,))),
+        (*FEATURES, Feature(name="state", shape=(4,))),
+        (*FEATURES, Feature(name="wrist", dtype="uint8", shape=(4, 4, 3)), Feature(name="wrist", shape=(1,))),
+        (Feature(name="state", shape=(65_536, 65_536)), Feature(name="action", shape=(2,))),
+        (Feature(name="state", shape=(3,)), Feature(name="action", shape=(MAX_ELEMENTS + 1,))),
     ],
 )
 def test_features_that_no_step_could_be_read_with_are_rejected(features: tuple[Feature, ...]) -> None:
     event = Robot().start(uuid7(), features=features)
     assert reasons(origins([event])) == [Reason.BAD_FEATURES]
+
+
+@pytest.mark.parametrize("fps", [float("nan"), float("inf"), 0.0, -50.0])
+def test_a_start_whose_rate_is_none_is_rejected(fps: float) -> None:
+    assert reasons(origins([Robot().start(uuid7(), fps=fps)])) == [Reason.NOT_FINITE]
+
+
+@pytest.mark.parametrize("simulated_at", [float("nan"), float("-inf")])
+def test_an_end_at_no_time_is_rejected(simulated_at: float) -> None:
+    assert reasons(origins([Robot().end(uuid7(), 0, 0, simulated_at=simulated_at)])) == [Reason.NOT_FINITE]
+
+
+def test_negative_sequences_are_rejected_and_are_nobodys() -> None:
+    robot, episode = Robot(), uuid7()
+    before = [robot.start(episode), robot.step(episode, 0), robot.end(episode, 0, 1)]
+    events = [event.model_copy(update={"sequence": event.sequence - 2**63}) for event in before]
+    good = robot.step(episode, 1)
+    batch = decoded(origins([*events, good, robot.end(episode, -1, 1)]))
+    assert [letter.reason for letter, _ in batch.rejected] == [Reason.BAD_ID] * 4
+    assert sum(event is not None for _, event in batch.rejected) == 1, "its own sequence is sound, and filled"
+    assert steps_in(batch) == [good]
 
 
 def test_several_writer_versions_in_one_batch_decode_together() -> None:

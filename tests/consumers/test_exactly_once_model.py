@@ -7,6 +7,7 @@ lost write, duplicate, non-monotonic.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from contextlib import suppress
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumers.payload import read_payload
 from consumers.ranges import RangeSet
+from infra.errors import ObjectStoreUnavailable
 from schemas.events import EpisodeLabelled, Label, RobotEvent, Step, Verdict
 from schemas.topics import EPISODE_LABELS, EPISODE_TOPICS, ROBOT_TOPICS
 from tests.consumers.member import TIMEOUT, Cluster, Member
@@ -92,9 +94,37 @@ class ExactlyOnce(RuleBasedStateMachine):
         if copies > 1:
             self.twice.add(event.label.label_id)
 
+    @rule(calls=st.integers(1, 6))
+    def let_the_store_fail(self, calls: int) -> None:
+        """The object store refuses one of its next calls."""
+        self.cluster.shelf.fails_in = calls
+
+    @rule(calls=st.integers(2, 5))
+    def label_what_is_forgotten(self, calls: int) -> None:
+        """Two episodes that no member remembers are labelled, and the store fails while they are looked for."""
+        old = [self.robots[n].episode(1) for n in (0, 1)]
+        for events in old:
+            self.recorded.append((events[0].episode_id, events[0].robot_id))
+            for event in events:
+                self.cluster.log.append(event, self.cluster.now_ms())
+                self.sent.append(event)
+        for topic in EPISODE_TOPICS:
+            self.member.consume(topic, 10_000)
+        self.commit()
+        self.commit()
+        self.member = Member(self.cluster)
+        for events in old:
+            said = label(events[0].episode_id, robot_id=events[0].robot_id, excluded=True)
+            self.cluster.log.append(said, self.cluster.now_ms())
+            self.labels.append(said)
+        self.member.consume(EPISODE_LABELS, 10_000)
+        self.let_the_store_fail(calls)
+        self.apply_labels()
+
     @rule()
     def apply_labels(self) -> None:
-        self.member.apply_labels()
+        with suppress(ObjectStoreUnavailable):
+            self.member.apply_labels()
 
     @rule(topic=read_topics, count=st.integers(1, 8))
     def consume(self, topic: str, count: int) -> None:
@@ -102,17 +132,25 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        self.member.commit()
+        with suppress(ObjectStoreUnavailable):
+            self.member.commit()
+
+    @rule()
+    def commit_is_refused(self) -> None:
+        with suppress(ObjectStoreUnavailable):
+            self.member.refused()
 
     @rule()
     def decide(self) -> None:
-        self.member.decide()
+        with suppress(ObjectStoreUnavailable):
+            self.member.decide()
 
     @rule(stored=st.booleans())
     def crash(self, stored: bool) -> None:
         """kill -9, perhaps after payloads were stored and before the transaction."""
         if stored:
-            self.member.store()
+            with suppress(ObjectStoreUnavailable):
+                self.member.store()
         self.member = Member(self.cluster)
 
     @rule()
@@ -125,7 +163,8 @@ class ExactlyOnce(RuleBasedStateMachine):
     def wake_up(self) -> None:
         """It goes on, and stores what it had before its commit is refused."""
         if self.hung is not None:
-            self.hung.store()
+            with suppress(ObjectStoreUnavailable):
+                self.hung.store()
             self.hung = None
 
     @rule(seconds=st.sampled_from([1.0, TIMEOUT / 2, TIMEOUT + 1.0]))
@@ -149,6 +188,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             newest[event.episode_id] = (event.revision, size)
 
     def teardown(self) -> None:
+        self.cluster.shelf.fails_in = None
         for (_, topic), queue in self.waiting.items():
             for event in queue:
                 self.cluster.log.append(event, self.cluster.now_ms())

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import pytest
 
 from consumers.dead_letters import Reason
+from consumers.decode import StepGroup
 from consumers.episode import OpenEpisode
 from consumers.payload import read_payload
 from consumers.ranges import RangeSet
+from consumers.records import Origin
 from consumers.revision import without_buried
 from consumers.tombstone import is_tombstone
+from infra.kafka import CommittedOffset
 from schemas.events import ClosedBy, EpisodeMaterialized, FrameSegment, RobotEvent
 from schemas.frames import FFV1
 from schemas.topics import ROBOT_TOPICS
@@ -187,3 +190,33 @@ def test_whatever_was_buried_is_taken_out_of_an_episode_be_it_a_step_or_not() ->
         assert (episode.interventions, episode.footage, list(episode.seen)) == ([], [], [(0, 0)])
         assert episode.started is events[0]
         assert episode.rejected == buried
+
+
+def test_one_record_that_was_given_up_makes_no_other_step_of_a_catch_up_dearer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted, not timed: steps of which a record is made, one by one, and ranges that are kept."""
+    cluster, lost, whole = Cluster(), Robot("lost").episode(3), Robot("whole").episode(500)
+    member = Member(cluster)
+    send(cluster, lost[1:3])
+    settle(member)
+    cluster.committed = {partition: CommittedOffset(0) for partition in cluster.committed}
+    send(cluster, [*whole, *lost[1:3]])
+    member = Member(cluster)  # reads both again, and knows what was given up
+    assert member.owned.emitted.gave_up
+    made: list[int] = []
+    origin = StepGroup.origin
+
+    def counted(group: StepGroup, at: int) -> Origin:
+        made.append(at)
+        return origin(group, at)
+
+    monkeypatch.setattr(StepGroup, "origin", counted)
+    for _ in range(1000):
+        member.consume("robot-steps", 1)
+    read_all(member)
+    assert len(made) <= 4
+    emitted = member.owned.emitted.episode(lost[0].episode_id)
+    assert emitted is not None
+    assert len(emitted.source_offsets) == 1
+    assert [event.episode_id for event in cluster.training] == []

@@ -57,6 +57,9 @@ def test_a_partition_number_that_went_away_takes_its_records_along(
     kept = [place for batch in batches for place in batch if place.partition != number]
     assert steps_in(intake) == [place for place in kept if place.topic == ROBOT_STEPS]
     assert intake.others == [place for place in kept if place.topic != ROBOT_STEPS]
+    assert intake.nbytes == sum(len(place.value or b"") for place in kept), (
+        "an empty intake must not count as full"
+    )
 
 
 @given(places, st.data())

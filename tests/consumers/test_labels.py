@@ -9,6 +9,7 @@ import pytest
 
 from consumers.dead_letters import Reason
 from consumers.payload import read_payload
+from infra.errors import ObjectStoreUnavailable
 from schemas.events import ClosedBy, EpisodeLabelled, EpisodeMaterialized, Label, RobotEvent, Verdict
 from schemas.topics import EPISODE_LABELS
 from tests.consumers.member import TIMEOUT, Cluster, Member
@@ -207,6 +208,26 @@ def test_a_label_waits_for_an_episode_that_goes_on_for_longer_than_a_silent_one_
     work(member)
     assert not cluster.dead
     assert [event.excluded for event in cluster.training] == [False, True]
+
+
+def test_a_label_that_was_found_its_episode_is_not_lost_when_the_store_fails_at_the_next() -> None:
+    cluster = Cluster()
+    first, second = Robot("robot-1").episode(2), Robot("robot-2").episode(2)
+    deliver(cluster, [*first, *second])
+    work(Member(cluster))
+    work(Member(cluster))  # from here on a successor remembers neither
+    said = [label(first[0].episode_id, robot_id="robot-1", excluded=True)]
+    said += [label(second[0].episode_id, robot_id="robot-2", excluded=True)]
+    deliver(cluster, said)
+    member = Member(cluster)
+    member.consume(EPISODE_LABELS, 10)
+    cluster.shelf.fails_in = 3  # list and get of the first
+    with pytest.raises(ObjectStoreUnavailable):
+        member.apply_labels()
+    work(member)
+    assert sorted(event.labels[0].label_id for event in cluster.training[2:]) == sorted(
+        one.label.label_id for one in said
+    )
 
 
 def test_late_events_of_a_labelled_episode_keep_its_labels() -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from consumers.assembly import Assembly, Sealed
 from consumers.emitted import EmittedLog
@@ -68,6 +69,15 @@ def test_pandas_reads_vectors_actors_and_times() -> None:
     assert frame["proposed_action"][2].tolist() == [9.0] * ACTION
     assert str(frame["captured_at"].dtype).endswith("UTC]")
     assert METADATA_KEY in pq.read_schema(io.BytesIO(payload.data)).metadata
+
+
+def test_numbers_that_json_does_not_have_are_refused_before_a_payload_is_made_that_nobody_can_read() -> None:
+    done = sealed(Robot().episode(1))
+    done.episode.ended = done.episode.ended and done.episode.ended.model_copy(
+        update={"body": Robot().end(done.episode.episode_id, 0, 1, simulated_at=float("nan")).body}
+    )
+    with pytest.raises(ValidationError):
+        build_payload(done.episode, done.closed_by, 1)
 
 
 def test_an_episode_without_steps_has_an_empty_payload() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,14 @@ from consumers.emitted import EmittedLog
 from consumers.payload import build_payload
 from consumers.ranges import RangeSet
 from consumers.spill_folder import SpillFolder
+from consumers.step_buffer import FAN
 from infra.errors import DiskFull
 from schemas.events import RobotEvent
 from tests.consumers.robots import STATE, Log, Robot, decoded, vector
 
 
 def nbytes(assembly: Assembly) -> int:
-    return sum(episode.nbytes for episode in assembly.open.values())
+    return sum(episode.nbytes + episode.kept_bytes for episode in assembly.open.values())
 
 
 def sealed_with_spills(events: list[RobotEvent], spill_after: set[int], folder: Path) -> Sealed:
@@ -80,7 +82,7 @@ def test_events_on_disk_whose_start_never_comes_are_buried_with_their_own_bytes(
 
 def test_the_largest_go_first_until_half_of_the_limit_is_free(tmp_path: Path) -> None:
     assembly, log = Assembly(EmittedLog(), 10.0), Log()
-    for n, steps in enumerate((400, 10, 300)):
+    for n, steps in enumerate((600, 10, 300)):
         assembly.add(decoded([log.append(event) for event in Robot(f"robot-{n}").episode(steps, ends=False)]))
     large, small, middle = assembly.open.values()
     folder = SpillFolder(tmp_path)
@@ -117,6 +119,45 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, monkeypatch: pyte
     [episode] = assembly.open.values()
     assert [s for part in episode.steps.steps() for s in part.sequence.tolist()] == list(range(1, 51))
     folder.close()
+
+
+def test_a_disk_that_was_full_collects_no_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, assembly = Log(), Assembly(EmittedLog(), 10.0)
+    assembly.add(decoded([log.append(event) for event in Robot().episode(50, ends=False)]))
+    folder, finalizers = SpillFolder(tmp_path), len(weakref.finalize._registry)  # type: ignore[attr-defined]
+
+    def full(*_: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.ipc.new_stream", full)
+        for _ in range(5):
+            with pytest.raises(DiskFull):
+                folder.make_room(assembly.open.values(), 1)
+    assert list(folder.path.iterdir()) == []
+    assert len(weakref.finalize._registry) == finalizers  # type: ignore[attr-defined]
+    folder.make_room(assembly.open.values(), 1)
+    assert len(list(folder.path.iterdir())) == 1
+    folder.close()
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_parts_are_joined_in_memory_and_are_one_stream_on_disk(tmp_path: Path, *, started: bool) -> None:
+    log, assembly = Log(), Assembly(EmittedLog(), 10.0)
+    events = Robot().episode(2_000, ends=False)
+    places = [log.append(event) for event in events[not started :]]
+    for place in places:
+        assembly.add(decoded([place]))
+    [episode] = assembly.open.values()
+    buffer = episode.steps if started else episode.early
+    assert len(list(buffer.parts())) < 3 * FAN
+    expected = [steps.sequence.tolist() for steps in buffer.steps()]
+    episode.spill(tmp_path)
+    [(steps, records)] = buffer.parts()
+    assert [s for part in expected for s in part] == steps.sequence.tolist() == list(range(1, 2_001))
+    if not started:
+        assert records is not None
+        assert [records.origin(row) for row in steps.row.tolist()] == places
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_holds_is_not(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_steps_that_do_not_ascend_are_refused(steps: list[int]) -> None:
         ({"steps": (StepRange(first=3, last=2),)}, "do not ascend"),
         ({"steps": (StepRange(first=0, last=4), StepRange(first=4, last=5))}, "do not ascend"),
         ({"steps": (StepRange(first=-1, last=5),)}, "do not ascend"),
+        ({"steps": tuple(StepRange(first=n * 2**30, last=n * 2**30 + 2**30 - 1) for n in (0, 1))}, "numbered"),
     ],
 )
 def test_places_that_lead_nowhere_are_called_so(changes: dict[str, Any], text: str) -> None:
