@@ -154,6 +154,8 @@ def _episode(event: EpisodeMaterialized, partition: int, offset: int) -> list[Ta
                 "revision": event.revision,
                 "robot_id": event.robot_id,
                 "task": event.task,
+                "source": event.source.value,
+                "excluded": event.excluded,
                 "operator": span.operator,
                 "reason": span.reason,
                 "first_step": span.first_step,

@@ -18,12 +18,14 @@ from consumers.console.app import application, build
 from consumers.console.asking import Trouble
 from consumers.console.serving import NAVIGATION
 from consumers.console.wilson import interval
-from infra.clickhouse.client import Client
+from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.clock import SystemClock
 from infra.local.stack import Stack
+from schemas.events import PolicyVersion
 from tests.consumers.console.conftest import World, environment_of, settings_of
 from tests.consumers.console.fleet import EPISODES, LABELLED, LINE, NAMES, ROBOTS, TASKS, VERSIONS
+from tests.infra.clickhouse import world as history
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 FILTERS = "window=24h&task=fold-towel&robot=arm-1&source=ONLINE&outcome=failure&helped=yes"
@@ -252,6 +254,25 @@ def test_without_any_data_each_part_says_what_to_do_next(stack: Stack) -> None:
         ):
             found = pages.get(address)
             assert (found.status_code, told in found.text) == (200, True), (address, found.text)
+
+
+def test_a_new_line_s_first_versions_are_drawn_beside_an_old_line_s_newest(stack: Stack) -> None:
+    settings = settings_of(environment_of(stack, SOP_CLICKHOUSE__DATABASE="console_lines"))
+    migrate(settings.clickhouse)
+    writer = connect(settings.clickhouse)
+    for line, newest in (("live", 500), ("backfill", 1)):
+        changes = {"policy": line, "version": newest}
+        history.insert(writer, [history.golden(PolicyVersion).model_copy(update=changes)])
+    for number, (line, version) in enumerate((("live", 400), ("live", 500), ("backfill", 1))):
+        history.insert(writer, [history.episode(number, policy=line, policy_versions=(version,))])
+    writer.close()
+    with TestClient(application(build(settings, SystemClock()), ["testserver"])) as pages:
+        text = fragment(pages, "/panels/success/versions")
+    assert re.findall(r'chart-title">([^<]+)', text) == ["push, backfill", "push, live"]
+    assert [json.loads(found.replace("&#34;", '"'))["x"] for found in re.findall(r'data-points="([^"]+)"', text)] == [
+        ["1"],
+        ["500"],
+    ], "version 400 is none of the newest 60"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from infra.clickhouse.migrate import migrate
 from infra.settings import ClickHouseSettings, Settings
 from schemas.events import EpisodeMaterialized, Verdict
 from tests.infra.clickhouse import world
-from tests.infra.clickhouse.world import at, episode, episode_id, label, labelled
+from tests.infra.clickhouse.world import at, episode, episode_id, helped, label, labelled
 
 COUNTED = {
     "success_by_task": "sum(episodes)",
@@ -23,6 +23,8 @@ COUNTED = {
     "human_effort_by_task": "sum(episodes)",
     "human_effort_by_hour": "sum(episodes)",
     "return_on_human_effort": "sum(judged)",
+    "recoveries": "sum(taken_over)",
+    "interventions": "countIf(NOT excluded)",
     "episode_outcomes": "count()",
 }
 FAILED = label(1, "ann", "the lid was open", verdict=Verdict.FAILED)
@@ -39,11 +41,12 @@ def database(settings: Settings) -> ClickHouseSettings:
 
 @pytest.fixture
 def client(database: ClickHouseSettings) -> Iterator[Client]:
-    """The writer, with two plain episodes of one task."""
+    """The writer, with two episodes of one task in which a human took over."""
     made = connect(database)
-    world.insert(made, [episode(8), episode(9)])
+    world.insert(made, [helped(8, steps=5), helped(9, steps=5)])
     yield made
     made.command("TRUNCATE TABLE raw_episodes")
+    made.command("TRUNCATE TABLE raw_interventions")
     made.close()
 
 
@@ -60,7 +63,7 @@ def counts(client: Client) -> dict[str, int]:
 def test_an_excluded_episode_counts_in_no_rate_and_is_there_as_excluded(
     client: Client, *, newest_first: bool
 ) -> None:
-    revisions = [episode(10), labelled(10, OUT, excluded=True)]
+    revisions = [helped(10, steps=5), labelled(10, OUT, excluded=True)]
     tell(client, *(revisions[::-1] if newest_first else revisions))
     assert counts(client) == dict.fromkeys(COUNTED, 2)
     shown = "SELECT success, recorded_success, excluded FROM episodes WHERE excluded"

@@ -1,6 +1,6 @@
 """A small fleet's history as events, made so that every number of the views can be worked out by hand.
 
-Two tasks, two robots, three policy versions, one episode every ten minutes from 08:00 on.
+Two tasks, two robots, four policy versions, an episode every ten minutes from 08:00 on.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ def helped(number: int, *, steps: int, **changes: object) -> EpisodeMaterialized
 
 
 def labelled(number: int, *labels: Label, **changes: object) -> EpisodeMaterialized:
-    """An episode that somebody labelled, in its second revision."""
-    return episode(number, revision=2, recorded_success=True, labels=labels, **changes)
+    """An episode that somebody labelled, in its second revision; with five human steps."""
+    return helped(number, steps=5, revision=2, recorded_success=True, labels=labels, **changes)
 
 
 def episodes() -> list[EpisodeMaterialized]:
     """0 to 3 without a policy, 4 to 7 by version 1, 8 to 11 by version 2; one demonstration, one evaluation.
 
-    The last one, 14, is labelled a failure and then excluded.
+    14 is labelled a failure and then excluded. Nobody judged 15, the only one by version 3; 18 is by version 4.
     """
     return [
         *(episode(number, success=number == 3) for number in range(4)),
@@ -126,6 +126,8 @@ def episodes() -> list[EpisodeMaterialized]:
             success=False,
             excluded=True,
         ),
+        helped(15, steps=40, policy_versions=(3,), success=None, end="TRUNCATED"),
+        episode(18, policy_versions=(4,)),
     ]
 
 
@@ -139,7 +141,7 @@ def label(number: int, author: str, reason: str, **said: object) -> Label:
 def versions() -> list[Event]:
     """Version N at 40 N minutes, active on both robots a minute later; made from the episodes before."""
     found: list[Event] = []
-    for version in (1, 2, 3):
+    for version in (1, 2, 3, 4):
         minute = 40 * version - 1
         found.append(
             golden(PolicyVersion).model_copy(
