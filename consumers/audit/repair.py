@@ -34,6 +34,12 @@ _DELETE = (
     "step_count) IN {rows:Array(Tuple(String, String, UInt32, String, UInt32))}"
 )
 
+_DELETE_LATENCY = (
+    "ALTER TABLE raw_episode_latency DELETE WHERE (task, toString(episode_id), revision) "
+    "IN {rows:Array(Tuple(String, String, UInt32))}"
+)
+"""What raw_episodes fed: a row that is inserted again is fed again."""
+
 _DELETE_INTERVENTIONS = (
     "ALTER TABLE raw_interventions DELETE WHERE (toString(episode_id), toString(intervention_id), revision) "
     "IN {rows:Array(Tuple(String, String, UInt32))}"
@@ -69,7 +75,9 @@ class Repair:
                 "Kafka of one system? No row was deleted"
             )
         else:
-            self._delete(_DELETE, [f for f in wrong if f.kind is not Kind.DOUBLED], 5)
+            rows = [finding for finding in wrong if finding.kind is not Kind.DOUBLED]
+            self._delete(_DELETE_LATENCY, rows, 3)
+            self._delete(_DELETE, rows, 5)
             self._delete(_DELETE_INTERVENTIONS, interventions, 3)
         self._reinsert(report, spans)
         self._rebuild(report, spans)

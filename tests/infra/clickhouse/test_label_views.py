@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.settings import ClickHouseSettings, Settings
-from schemas.events import EpisodeMaterialized, Verdict
+from schemas.events import Admission, EpisodeMaterialized, TrainingProgress, Verdict
 from tests.infra.clickhouse import world
 from tests.infra.clickhouse.world import at, episode, episode_id, helped, label, labelled
 
@@ -20,11 +21,12 @@ COUNTED = {
     "success_by_hour": "sum(episodes)",
     "throughput_by_hour": "sum(terminated)",
     "human_effort": "sum(episodes)",
-    "human_effort_by_task": "sum(episodes)",
     "human_effort_by_hour": "sum(episodes)",
     "return_on_human_effort": "sum(judged)",
     "recoveries": "sum(taken_over)",
     "interventions": "countIf(NOT excluded)",
+    "episode_latency": "count()",
+    "latency_by_hour": "max(episodes)",
     "episode_outcomes": "count()",
 }
 FAILED = label(1, "ann", "the lid was open", verdict=Verdict.FAILED)
@@ -45,9 +47,16 @@ def client(database: ClickHouseSettings) -> Iterator[Client]:
     made = connect(database)
     world.insert(made, [helped(8, steps=5), helped(9, steps=5)])
     yield made
-    made.command("TRUNCATE TABLE raw_episodes")
-    made.command("TRUNCATE TABLE raw_interventions")
+    for (table,) in made.query("SHOW TABLES LIKE 'raw_%'").result_rows:
+        made.command(f"TRUNCATE TABLE {table}")
     made.close()
+
+
+def admitted(of: list[EpisodeMaterialized], seen_at: datetime) -> TrainingProgress:
+    """The learner's word that it read these announcements."""
+    seen = tuple(Admission(episode_id=e.episode_id, revision=e.revision, seen_at=seen_at) for e in of)
+    progress: TrainingProgress = world.golden(TrainingProgress)
+    return progress.model_copy(update={"policy": world.POLICY, "admitted": seen, "reported_at": seen_at})
 
 
 def tell(client: Client, *events: EpisodeMaterialized) -> None:
@@ -94,14 +103,24 @@ def test_who_said_what_when_and_why_is_one_row_for_each_label(client: Client) ->
     ]
 
 
-def test_a_label_does_not_count_as_the_time_that_its_episode_took(client: Client) -> None:
-    told = labelled(9, FAILED, success=False).model_copy(update={"materialized_at": at(1441)})
-    tell(client, told)
-    assert client.query("SELECT episode_id FROM episode_latency").column_names[0] == "episode_id"
-    found = client.query("SELECT toString(episode_id) FROM episode_latency").result_rows
-    assert found == [(episode_id(8),)]
-    for view in ("latency_by_hour", "storing_latency_by_hour"):
-        assert client.query(f"SELECT max(episodes) FROM {view}").result_rows == [(1,)]
+def test_labelling_everything_changes_no_latency(client: Client) -> None:
+    """A label comes in a revision that is announced, and read by the learner, long after the recording."""
+    recorded = [episode(8), episode(9)]
+    world.insert(client, [admitted(recorded, at(100)), *world.versions()])
+
+    def latency() -> list[object]:
+        sql = "SELECT * FROM (SELECT * FROM {view} ORDER BY ALL)"
+        return [client.query(sql.format(view=v)).result_rows for v in ("episode_latency", "latency_by_hour")]
+
+    before = latency()
+    assert [len(found) for found in before] == [2, 6]
+    labels = [labelled(n, FAILED, success=False, materialized_at=at(1441)) for n in (8, 9)]
+    tell(client, *labels)
+    world.insert(client, [admitted(labels, at(1442))])
+    assert latency() == before
+    client.command("OPTIMIZE TABLE raw_episodes FINAL")
+    tell(client, *labels, *recorded)
+    assert latency() == before
 
 
 def test_announcements_that_know_no_labels_recorded_what_they_say(client: Client) -> None:

@@ -208,10 +208,16 @@ def dead_letters() -> list[TableRow]:
     ]
 
 
-def insert(client: Client, events: Iterable[Event], letters: Sequence[TableRow] = ()) -> None:
-    """One insert for each table, as the index makes them."""
+def insert(
+    client: Client, events: Iterable[Event], letters: Sequence[TableRow] = (), *, known: bool = False
+) -> None:
+    """One insert for each table, as the index makes them; `known`: only the columns that the table has."""
     by_table: dict[str, list[TableRow]] = defaultdict(list)
     for row in (*(row for event in events for row in rows_of(event, 0, 0)), *letters):
         by_table[row.table].append(row)
     for table, rows in by_table.items():
-        client.insert(table, [list(row.values.values()) for row in rows], column_names=columns_of(rows))
+        names = columns_of(rows)
+        if known:
+            there = {str(row[0]) for row in client.query(f"DESCRIBE TABLE {table}").result_rows}
+            names = [name for name in names if name in there]
+        client.insert(table, [[row.values[name] for name in names] for row in rows], column_names=names)
