@@ -45,17 +45,17 @@ def build(settings: Settings, clock: Clock, *, desk: Desk | None = None) -> Cons
     """What the pages work with."""
     section = settings.console
     warehouse = Warehouse(settings.clickhouse, clock, seconds=section.query_seconds)
-    made = Console(
+    return Console(
         settings=settings,
         warehouse=warehouse,
-        roster=fleet.Roster(warehouse),
-        feed=Feed(lambda: fragment("panels/fleet.html", **fleet.state_of(made)), section.live_interval),
+        feed=Feed(
+            lambda: fragment("panels/fleet.html", **fleet.state_of(warehouse, clock.now())), section.live_interval
+        ),
         registry=Reader(Registry(settings.registry)),
         store=ObjectStore(settings.s3),
         clock=clock,
         desk=desk,
     )
-    return made
 
 
 def application(console: Console, hosts: Sequence[str]) -> Starlette:

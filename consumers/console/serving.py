@@ -20,7 +20,6 @@ from infra.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.console.decoded import Reader
-    from consumers.console.fleet import Roster
     from consumers.console.live import Feed
     from consumers.console.operator import Desk
 
@@ -41,7 +40,6 @@ class Console:
 
     settings: Settings
     warehouse: Warehouse
-    roster: Roster
     feed: Feed
     registry: Reader
     store: ObjectStore

@@ -78,8 +78,8 @@ def test_episodes_are_listed_the_latest_first_and_as_asked() -> None:
             row["episode_id"] for row in json.loads(run("episodes", "list", "--format", "json", *arguments).output)
         ]
 
-    assert ids() == [episode_id(number) for number in reversed(range(15))]
-    assert ids("--limit", "1") == [episode_id(14)]
+    assert ids() == [episode_id(number) for number in (18, *reversed(range(16)))]
+    assert ids("--limit", "1") == [episode_id(18)]
     assert ids("--task", "push", "--success") == [episode_id(number) for number in (6, 4, 3)]
     assert ids("--robot", "robot-1", "--failure", "--source", "evaluation") == [episode_id(13)]
     assert ids("--version", "1") == [episode_id(number) for number in (7, 6, 5, 4)]

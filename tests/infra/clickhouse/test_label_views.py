@@ -12,7 +12,7 @@ from infra.clickhouse.migrate import migrate
 from infra.settings import ClickHouseSettings, Settings
 from schemas.events import Admission, EpisodeMaterialized, TrainingProgress, Verdict
 from tests.infra.clickhouse import world
-from tests.infra.clickhouse.world import at, episode, episode_id, helped, label, labelled
+from tests.infra.clickhouse.world import at, episode, helped, label, labelled
 
 COUNTED = {
     "success_by_task": "sum(episodes)",

@@ -208,12 +208,19 @@ def dead_letters() -> list[TableRow]:
     ]
 
 
+def received_at(event: Event) -> datetime | None:
+    """When the broker had a heartbeat: the robot's clock, put right by what it knows of the broker's."""
+    if not isinstance(event, Heartbeat):
+        return None
+    return event.reported_at + timedelta(seconds=event.clock_offset_seconds or 0.0)
+
+
 def insert(
     client: Client, events: Iterable[Event], letters: Sequence[TableRow] = (), *, known: bool = False
 ) -> None:
     """One insert for each table, as the index makes them; `known`: only the columns that the table has."""
     by_table: dict[str, list[TableRow]] = defaultdict(list)
-    for row in (*(row for event in events for row in rows_of(event, 0, 0)), *letters):
+    for row in (*(row for event in events for row in rows_of(event, 0, 0, received_at(event))), *letters):
         by_table[row.table].append(row)
     for table, rows in by_table.items():
         names = columns_of(rows)

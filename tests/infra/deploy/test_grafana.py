@@ -66,7 +66,7 @@ def analyst(settings: Settings) -> Iterator[Client]:
     migrate(database)
     writer = connect(database)
     rollout = world.golden(PolicyRollout).model_copy(update={"written_at": world.at(100)})
-    # A line far ahead of the others, whose newest versions have no episodes yet: the others are shown all the same.
+    # A line far ahead of the others, whose newest versions have no episodes yet: the others are shown too.
     ahead = world.golden(PolicyVersion).model_copy(update={"policy": "ahead", "version": 500})
     world.insert(writer, [*world.everything(), rollout, ahead], world.dead_letters())
     writer.close()
