@@ -43,6 +43,7 @@ _EPISODE_COLUMNS = (
     "human_step_count",
     "reward_sum",
     "missing_count",
+    "frames_dropped",
     "started_at",
     "ended_at",
     "appended_at",

@@ -36,10 +36,15 @@ NAVIGATION = (
 
 @dataclass
 class Console:
-    """What pages work with. `desk`: the operator's, or None where the console only reads."""
+    """What pages work with.
+
+    live: what the live table asks, so that no page's slow queries keep it waiting.
+    desk: the operator's, or None where the console only reads.
+    """
 
     settings: Settings
     warehouse: Warehouse
+    live: Warehouse
     feed: Feed
     registry: Reader
     store: ObjectStore

@@ -25,7 +25,8 @@ SELECT episode_id, revision, robot_id, task, source, policy, ended_at AS capture
 FROM raw_episodes
 WHERE empty(labels);
 
--- After the feed, so that nothing falls between. Of episodes that were labelled before, the times are gone.
+-- After the feed, so that nothing falls between. Times of episodes that were labelled before are not here any more:
+-- `sop reindex` brings them from the stream.
 INSERT INTO raw_episode_latency
     (episode_id, revision, robot_id, task, source, policy, captured_at, in_kafka_at, materialized_at)
 SELECT episode_id, revision, robot_id, task, source, policy, ended_at, appended_at, materialized_at

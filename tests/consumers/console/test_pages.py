@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from consumers.console.app import application, build
 from consumers.console.asking import Trouble
+from consumers.console.fleet import state_of
 from consumers.console.serving import NAVIGATION
 from consumers.console.wilson import interval
 from infra.clickhouse.client import Client, connect
@@ -305,6 +306,18 @@ def test_a_query_that_takes_too_long_is_given_up_and_says_so(world: World) -> No
         console.warehouse.ask("SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))")
     assert told.value.status == 504
     console.warehouse.close()
+
+
+def test_the_live_table_waits_for_no_page_s_queries(world: World) -> None:
+    section = world.settings.console.model_copy(update={"query_seconds": 2.0})
+    console = build(world.settings.model_copy(update={"console": section}), SystemClock())
+    while console.warehouse._running.acquire(blocking=False):  # as many slow queries as may run
+        pass
+    now = console.clock.now()
+    assert state_of(console.live, now)["count"] >= len(ROBOTS)
+    with pytest.raises(Trouble, match="busy"):
+        state_of(console.warehouse, now)
+    console.live.close()
 
 
 def test_a_newer_heartbeat_is_seen_at_the_next_look(pages: TestClient, world: World, writer: Client) -> None:

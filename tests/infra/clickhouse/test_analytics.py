@@ -16,6 +16,7 @@ from tests.infra.clickhouse.world import POLICY, at, episode_id
 CALLS = {
     "time_to_success": "time_to_success(target = 0.5, window = 4)",
     "lineage_of_version": f"lineage_of_version(policy = '{POLICY}', version = 2)",
+    "lineage_to_version": f"lineage_to_version(policy = '{POLICY}', version = 4)",
     "lineage_of_episode": f"lineage_of_episode(episode_id = '{episode_id(4)}')",
 }
 
@@ -252,6 +253,17 @@ def test_lineage_is_read_both_ways(analyst: Client) -> None:
     assert found == [(1, "acted", None), (2, "trained", 6), (3, "trained", 7), (4, "trained", 8)]
 
 
+def test_what_made_a_version_is_what_made_its_ancestors_and_not_what_was_rolled_back(analyst: Client) -> None:
+    sql = f"FROM {CALLS['lineage_to_version']}"
+    # Versions 1, 2 and 4 drew n + version samples of each of 4, 8 and 16 episodes; version 3 is no ancestor of 4.
+    assert rows(analyst, f"SELECT count(), sum(draws), round(sum(share), 9) {sql}") == [(16, 238, 1.0)]
+    sql = f"SELECT versions, first_version, last_version, draws, task {sql} WHERE episode_id ="
+    assert rows(analyst, f"{sql} '{episode_id(0)}'") == [(3, 1, 4, 7, "push")]
+    assert rows(analyst, f"{sql} '{episode_id(11)}'") == [(1, 4, 4, 15, "lift")]
+    sql = f"SELECT count() FROM lineage_to_version(policy = '{POLICY}', version = 3)"
+    assert rows(analyst, sql) == [(12,)]
+
+
 def test_a_version_whose_draws_are_told_again_was_made_from_the_last(database: ClickHouseSettings) -> None:
     other = database.model_copy(update={"database": "infra_analytics_retold"})
     migrate(other)
@@ -267,20 +279,32 @@ def test_a_version_whose_draws_are_told_again_was_made_from_the_last(database: C
         world.insert(client, [event])
     for view in (CALLS["lineage_of_version"], "training_lineage"):
         assert rows(client, f"SELECT count(), sum(draws) FROM {view}") == [(8, 44)]
+    # Of the three that were told, version 2 counts as it was told last.
+    sql = f"SELECT version, draws FROM lineage_of_episode(episode_id = '{episode_id(11)}')"
+    assert rows(client, sql) == []
+    sql = f"SELECT version, draws FROM lineage_of_episode(episode_id = '{episode_id(4)}')"
+    assert rows(client, sql) == [(2, 6)]
     client.close()
 
 
 def test_bad_data_is_counted_by_its_kind(analyst: Client) -> None:
     sql = "SELECT robot_id, sum(episodes), sum(truncated), sum(timed_out), sum(unjudged), sum(revised), "
-    sql += "sum(with_gaps), sum(missing_events), sum(rejected_events) FROM data_quality_by_hour GROUP BY robot_id"
+    sql += (
+        "sum(with_gaps), sum(missing_events), sum(rejected_events), sum(frames_dropped) FROM data_quality_by_hour "
+    )
+    sql += "GROUP BY robot_id"
     assert rows(analyst, f"{sql} ORDER BY robot_id") == [
-        ("robot-0", 9, 0, 0, 0, 2, 0, 0, 2),
-        ("robot-1", 8, 2, 1, 2, 0, 1, 3, 0),
+        ("robot-0", 9, 0, 0, 0, 2, 0, 0, 2, 7),
+        ("robot-1", 8, 2, 1, 2, 0, 1, 3, 0, 0),
     ]
     sql = "SELECT reason, letters, robots, example FROM dead_letters_by_hour ORDER BY letters"
     assert rows(analyst, sql) == [
         ("bad_id", 1, 1, "not a step v1 at 3"),
         ("undecodable", 3, 2, "not a step v1 at 0"),
     ]
-    sql = "SELECT robot_id, sum(heartbeats), max(max_spool_depth) FROM robot_health_by_hour GROUP BY robot_id"
-    assert rows(analyst, f"{sql} ORDER BY robot_id") == [("robot-0", 4, 3), ("robot-1", 4, 3)]
+    sql = "SELECT robot_id, sum(heartbeats), max(max_spool_depth), sum(frames_dropped) FROM robot_health_by_hour "
+    # Four heartbeats, half an hour apart: the count grew within each of the two hours, and between them.
+    assert rows(analyst, f"{sql} GROUP BY robot_id ORDER BY robot_id") == [
+        ("robot-0", 4, 3, 20),
+        ("robot-1", 4, 3, 20),
+    ]

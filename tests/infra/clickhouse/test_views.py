@@ -115,7 +115,7 @@ def test_every_table_has_a_view_every_view_an_explanation_and_nothing_adds_up_in
     assert len(kinds) == 3
     assert all(re.match(r"SimpleAggregateFunction\((min|max),", kind) for kind in kinds), "twice is once"
     assert {view for view in views if not found[view][1].endswith(".")} == set()
-    fed = {"raw_episode_latency", "raw_robot_boots"}
+    fed = {"raw_episode_latency", "raw_robot_boots", "raw_training_reports"}
     assert set(all_rows()) == stored - fed, "the examples reach every table"
 
 

@@ -69,6 +69,7 @@ def episode(number: int, **changes: object) -> EpisodeMaterialized:
         "step_count": 100,
         "human_step_count": 0,
         "missing_count": 0,
+        "frames_dropped": 0,
         "rejected": (),
         "interventions": (),
         "human_ranges": (),
@@ -115,7 +116,7 @@ def episodes() -> list[EpisodeMaterialized]:
         episode(6),
         episode(7, success=None, end="TRUNCATED", closed_by="TIMEOUT", missing_count=3),
         *(episode(number) for number in (8, 9)),
-        episode(10, revision=2, rejected=(Range(first=5, last=6),)),
+        episode(10, revision=2, rejected=(Range(first=5, last=6),), frames_dropped=7),
         episode(11, success=False),
         episode(12, source=EpisodeSource.DEMONSTRATION, policy_versions=()),
         episode(13, source=EpisodeSource.EVALUATION, policy_versions=(2,), success=False),
@@ -139,13 +140,21 @@ def label(number: int, author: str, reason: str, **said: object) -> Label:
 
 
 def versions() -> list[Event]:
-    """Version N at 40 N minutes, active on both robots a minute later; made from the episodes before."""
+    """Version N a minute before 40 N, active on both robots at once; made from the episodes before.
+
+    Version 4 goes on from version 2: the third was rolled back.
+    """
     found: list[Event] = []
     for version in (1, 2, 3, 4):
         minute = 40 * version - 1
         found.append(
             golden(PolicyVersion).model_copy(
-                update={"policy": POLICY, "version": version, "published_at": at(minute)}
+                update={
+                    "policy": POLICY,
+                    "version": version,
+                    "parent_version": {1: None, 2: 1, 3: 2, 4: 2}[version],
+                    "published_at": at(minute),
+                }
             )
         )
         for robot in (0, 1):
@@ -174,7 +183,12 @@ def everything() -> list[Event]:
     )
     beats = [
         golden(Heartbeat).model_copy(
-            update={"robot_id": f"robot-{robot}", "reported_at": at(30 * n), "spool_depth": n}
+            update={
+                "robot_id": f"robot-{robot}",
+                "reported_at": at(30 * n + 1),
+                "spool_depth": n,
+                "frames_dropped": 10 * n,
+            }
         )
         for robot in (0, 1)
         for n in range(4)
