@@ -19,6 +19,7 @@ from consumers.audit.rebuild import CannotRebuild, rebuild
 from consumers.dead_letters import place_of
 from consumers.rows import dead_letter_row, rows_of
 from infra.clickhouse.client import Client, unavailable_as_ours
+from infra.clickhouse.summing import forget_sums
 from infra.kafka import LogReader, Message
 from infra.object_store import ObjectStore
 from infra.registry import Registry
@@ -78,6 +79,9 @@ class Repair:
             rows = [finding for finding in wrong if finding.kind is not Kind.DOUBLED]
             self._delete(_DELETE_LATENCY, rows, 3)
             self._delete(_DELETE, rows, 5)
+            if rows:
+                with unavailable_as_ours(self._settings.clickhouse):
+                    forget_sums(self._client)
             self._delete(_DELETE_INTERVENTIONS, interventions, 3)
         self._reinsert(report, spans)
         self._rebuild(report, spans)

@@ -8,6 +8,7 @@ import pytest
 
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
+from infra.clickhouse.summing import sum_days
 from infra.settings import ClickHouseSettings, Settings
 from schemas.events import EpisodeDraws, TrainingLineage
 from tests.infra.clickhouse import world
@@ -55,9 +56,9 @@ def shown(client: Client) -> dict[str, list[str]]:
     """What every view shows."""
     found = {}
     for view, parameters in views(client).items():
-        without = " EXCEPT (indexed_at)" if view == "episodes" else ""
+        without = {"episodes": " EXCEPT (indexed_at)", "outcome_days": " EXCEPT (changed_at, summed_at, summed)"}
         source = CALLS[view] if parameters else view
-        found[view] = sorted(map(repr, rows(client, f"SELECT *{without} FROM {source}")))
+        found[view] = sorted(map(repr, rows(client, f"SELECT *{without.get(view, '')} FROM {source}")))
     return found
 
 
@@ -71,6 +72,10 @@ def test_everything_inserted_again_in_another_order_and_never_merged_changes_no_
         client.command(f"SYSTEM STOP MERGES {table[0]}")
     world.insert(client, reversed(world.everything()), world.dead_letters()[::-1])
     world.insert(client, world.older())
+    while sum_days(client, quiet=0):
+        pass
+    [(days, summed)] = rows(analyst, "SELECT count(), countIf(summed) FROM outcome_days")
+    assert (days, summed) == (1, 1)
     client.close()
     stored, distinct = rows(analyst, "SELECT count(), uniqExact(episode_id, revision) FROM raw_episodes")[0]
     assert (stored, distinct) == (36, 18), "both inserts are there"

@@ -9,6 +9,7 @@ import pytest
 
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
+from infra.clickhouse.summing import forget_sums, sum_days
 from infra.settings import ClickHouseSettings, Settings
 from schemas.events import Admission, EpisodeMaterialized, TrainingProgress, Verdict
 from tests.infra.clickhouse import world
@@ -66,6 +67,48 @@ def tell(client: Client, *events: EpisodeMaterialized) -> None:
 
 def counts(client: Client) -> dict[str, int]:
     return {view: client.query(f"SELECT {what} FROM {view}").result_rows[0][0] for view, what in COUNTED.items()}
+
+
+def test_sums_of_a_day_are_right_before_and_after_a_label_and_when_they_are_made_again(client: Client) -> None:
+    """Counted by task, version and help; a group that is no more, and a task, go with their last episode."""
+    other = helped(10, steps=7, task="wipe", policy_versions=(3,))
+    tell(client, other)
+    views = (
+        "success_by_task",
+        "success_by_policy_version",
+        "human_effort",
+        "return_on_human_effort",
+        "recoveries",
+    )
+
+    def shown() -> list[object]:
+        return [client.query(f"SELECT * FROM {view} ORDER BY ALL").result_rows for view in views]
+
+    plain = shown()
+    assert sum_days(client, quiet=3600) == 0, "a day that changes is left alone"
+    assert sum_days(client, quiet=0) == 1
+    assert client.query("SELECT countIf(NOT summed) FROM outcome_days").result_rows == [(0,)]
+    assert shown() == plain
+    assert client.query("SELECT sum(length(sums)) FROM raw_outcome_sums FINAL").result_rows == [(2,)]
+    tell(client, labelled(9, FAILED, success=False))
+    tell(client, labelled(10, OUT, task="wipe", policy_versions=(3,), excluded=True))
+    changed = shown()
+    assert changed != plain
+    assert [row[0] for row in client.query("SELECT task FROM success_by_task").result_rows] == ["lift"]
+    assert sum_days(client, quiet=0) == 1
+    assert shown() == changed
+    for event in (helped(8, steps=5), other):  # what is older and comes again changes nothing
+        tell(client, event)
+    assert shown() == changed
+    assert sum_days(client, quiet=0) == 1
+    assert shown() == changed
+
+
+def test_after_a_deletion_nothing_of_what_was_summed_counts(client: Client) -> None:
+    assert sum_days(client, quiet=0) == 1
+    client.command("ALTER TABLE raw_episodes DELETE WHERE 1", settings={"mutations_sync": 1})
+    forget_sums(client)
+    assert client.query("SELECT sum(episodes) FROM success_by_task").result_rows == [(0,)]
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

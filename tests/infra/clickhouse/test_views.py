@@ -109,13 +109,21 @@ def test_every_table_has_a_view_every_view_an_explanation_and_nothing_adds_up_in
     stored = found.keys() - views - feeds - {"schema_migrations"}
     assert {name.removeprefix("raw_") for name in stored} <= views
     assert all(name.startswith("raw_") for name in stored)
-    assert {name for name in stored if found[name][0] != "ReplacingMergeTree"} == {"raw_robot_boots"}
-    sql = "SELECT type FROM system.columns WHERE database = currentDatabase() AND table = 'raw_robot_boots'"
-    kinds = [kind for (kind,) in client.query(sql).result_rows if "Aggregate" in kind]
-    assert len(kinds) == 3
+    aggregated = {name for name in stored if found[name][0] == "AggregatingMergeTree"}
+    assert aggregated == {"raw_robot_boots", "raw_outcome_days"}
+    assert {found[name][0] for name in stored - aggregated} == {"ReplacingMergeTree"}
+    sql = "SELECT table, type FROM system.columns WHERE database = currentDatabase()"
+    kinds = [kind for table, kind in client.query(sql).result_rows if table in aggregated and "Aggregate" in kind]
+    assert len(kinds) == 5
     assert all(re.match(r"SimpleAggregateFunction\((min|max),", kind) for kind in kinds), "twice is once"
     assert {view for view in views if not found[view][1].endswith(".")} == set()
-    fed = {"raw_episode_latency", "raw_robot_boots", "raw_training_reports"}
+    fed = {
+        "raw_episode_latency",
+        "raw_robot_boots",
+        "raw_training_reports",
+        "raw_outcome_days",
+        "raw_outcome_sums",
+    }
     assert set(all_rows()) == stored - fed, "the examples reach every table"
 
 
