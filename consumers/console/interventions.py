@@ -28,7 +28,7 @@ FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND source = 
 _BY_VERSION = """
 SELECT policy, policy_version, task, episodes, interventions_per_episode, human_share,
     mean_steps_between_interventions
-FROM human_effort {where} ORDER BY policy, policy_version DESC, task LIMIT 1200
+FROM human_effort {where} ORDER BY policy, policy_version DESC, task LIMIT 60 BY policy, task LIMIT 10000
 """
 _RETURN = """
 SELECT policy, task, policy_version, judged, human_steps_before, autonomous_success_rate, gain_points,
