@@ -18,10 +18,11 @@ from consumers.records import origin
 from consumers.rows import TableRow, columns_of, rows_of_message
 from infra import telemetry
 from infra.backoff import Backoff
-from infra.clickhouse.client import Client, connect
+from infra.clickhouse.client import ClickHouseError, Client, connect, unavailable_as_ours
 from infra.clickhouse.inserting import insert_rows
+from infra.clickhouse.summing import sum_days
 from infra.clock import Clock, SystemClock
-from infra.errors import RowsRefused, Unavailable
+from infra.errors import InfraError, RowsRefused, Unavailable
 from infra.health import Health
 from infra.kafka import CommittedOffset, EventProducer, GroupConsumer, Message, Partition
 from infra.registry import Registry
@@ -34,6 +35,8 @@ _log = structlog.get_logger(__name__)
 
 LAG_SECONDS = 5.0
 """Between two looks at how far behind the group is."""
+SUMS_SECONDS = 60.0
+"""Between two looks for days to sum."""
 
 
 @dataclass
@@ -159,6 +162,31 @@ class Indexer:
             _log.warning("dead_letter", reason=reason.value, error=letter.error, topic=letter.origin.topic)
 
 
+class DaySums:
+    """Keeps the sums of past days at hand. What goes wrong is told, and tried again: no answer depends on it."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings, self._clock = settings.clickhouse, clock
+        self._due = clock.monotonic() + SUMS_SECONDS
+
+    def turn(self) -> None:
+        """Sum a month of days at most, if it is time."""
+        if self._clock.monotonic() < self._due:
+            return
+        summed = 0
+        try:
+            with unavailable_as_ours(self._settings):
+                client = connect(self._settings)
+                try:
+                    summed = sum_days(client)
+                finally:
+                    client.close()
+        except (ClickHouseError, InfraError) as error:
+            _log.warning("days_not_summed", error=str(error))
+        # There may be more of them: a table that was filled anew has years.
+        self._due = self._clock.monotonic() + (0.0 if summed else SUMS_SECONDS)
+
+
 def run(settings: Settings, stop: threading.Event, health: Health | None = None) -> None:
     """Index until `stop` is set, and tell `health` how it goes.
 
@@ -166,11 +194,12 @@ def run(settings: Settings, stop: threading.Event, health: Health | None = None)
         OffsetsExpired: records were deleted before they were read.
         DeploymentConflict: tables are missing or not ours to write.
     """
-    indexer = Indexer(settings, health=health)
+    indexer, sums = Indexer(settings, health=health), DaySums(settings, SystemClock())
     _log.info("index_started", group=settings.index.group)
     try:
         while not stop.is_set():
             indexer.turn()
+            sums.turn()
     finally:
         indexer.close()
         _log.info("index_stopped")

@@ -43,6 +43,7 @@ _EPISODE_COLUMNS = (
     "human_step_count",
     "reward_sum",
     "missing_count",
+    "frames_dropped",
     "started_at",
     "ended_at",
     "appended_at",
@@ -61,6 +62,23 @@ _PROGRESS_COLUMNS = (
     "steps_admitted",
     "simulated_seconds",
 )
+_HEARTBEAT_COLUMNS = (
+    "robot_id",
+    "boot_epoch",
+    "reported_at",
+    "spool_depth",
+    "spool_age_seconds",
+    "policy",
+    "policy_version",
+    "episodes_ended",
+    "simulated_seconds",
+    "waiting",
+    "spool_bytes",
+    "clock_offset_seconds",
+    "clock_offset_error_seconds",
+    "policy_wanted",
+    "frames_dropped",
+)
 """Columns that are named like the event's fields, and hold the same."""
 
 
@@ -72,13 +90,20 @@ class TableRow:
     values: Row
 
 
-def rows_of(event: Event, partition: int, offset: int) -> list[TableRow]:
+def rows_of(event: Event, partition: int, offset: int, appended_at: datetime | None = None) -> list[TableRow]:
     """Rows that an event of the given place turns into.
+
+    Args:
+        event: what happened.
+        partition, offset: where it lies in its topic.
+        appended_at: when Kafka had it. Heartbeats keep it; without it, they came when their robots say.
 
     Raises:
         TypeError: no table holds such events.
         ValueError: an id is not a UUID.
     """
+    if isinstance(event, Heartbeat):
+        return _heartbeat(event, appended_at or event.reported_at)
     make = _MAKERS.get(type(event))
     if make is None:
         raise TypeError(f"no table holds {type(event).__name__}")
@@ -96,7 +121,7 @@ def rows_of_message(message: Message, registry: Registry) -> list[TableRow]:
     if topic.event is None:
         return [dead_letter_row(message)]
     event = event_in(message.value(), codec.event_type(topic.event), registry.schema_of)
-    return rows_of(event, int(message.partition() or 0), int(message.offset() or 0))
+    return rows_of(event, int(message.partition() or 0), int(message.offset() or 0), _appended_at(message))
 
 
 def dead_letter_row(message: Message) -> TableRow:
@@ -117,9 +142,14 @@ def dead_letter_row(message: Message) -> TableRow:
             "reason": found["reason"],
             "error": found["error"],
             "value": value if isinstance(value, bytes) else b"",
-            "appended_at": datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+            "appended_at": _appended_at(message),
         },
     )
+
+
+def _appended_at(message: Message) -> datetime:
+    """By the broker's clock, as the topics' configuration says."""
+    return datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
 
 
 def _text(value: str | bytes | None) -> str:
@@ -154,6 +184,8 @@ def _episode(event: EpisodeMaterialized, partition: int, offset: int) -> list[Ta
                 "revision": event.revision,
                 "robot_id": event.robot_id,
                 "task": event.task,
+                "source": event.source.value,
+                "excluded": event.excluded,
                 "operator": span.operator,
                 "reason": span.reason,
                 "first_step": span.first_step,
@@ -174,6 +206,11 @@ def _plain(table: str, *names: str) -> Callable[[Event, int, int], list[TableRow
         return [TableRow(table, {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})]
 
     return make
+
+
+def _heartbeat(event: Heartbeat, received_at: datetime) -> list[TableRow]:
+    row = {name: getattr(event, name) for name in _HEARTBEAT_COLUMNS}
+    return [TableRow("raw_robot_status", row | {"errors": list(event.errors), "received_at": received_at})]
 
 
 def _progress(event: TrainingProgress, _partition: int, _offset: int) -> list[TableRow]:
@@ -256,25 +293,6 @@ _MAKERS: dict[type[Event], Callable[..., list[TableRow]]] = {
         "version",
         "sha256",
         "activated_at",
-    ),
-    Heartbeat: _plain(
-        "raw_robot_status",
-        "robot_id",
-        "boot_epoch",
-        "reported_at",
-        "spool_depth",
-        "spool_age_seconds",
-        "policy",
-        "policy_version",
-        "episodes_ended",
-        "errors",
-        "simulated_seconds",
-        "waiting",
-        "spool_bytes",
-        "clock_offset_seconds",
-        "clock_offset_error_seconds",
-        "policy_wanted",
-        "frames_dropped",
     ),
 }
 

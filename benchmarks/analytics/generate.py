@@ -11,6 +11,7 @@ from pathlib import Path
 
 from infra.clickhouse.client import Client
 from infra.clickhouse.migrate import Migration
+from infra.clickhouse.summing import sum_days
 
 CHUNK = 250_000
 
@@ -24,16 +25,18 @@ def fill(client: Client, rows: int) -> float:
             bound = {"first": first, "count": min(CHUNK, rows - first), "total": rows}
             client.command(episodes, parameters=bound | {"every": every, "revision": revision})
     for sql in others:
-        client.command(sql)
+        client.command(sql, parameters={"total": rows} if "{total:" in sql else None)
     return time.perf_counter() - begun
 
 
 def settle(client: Client) -> None:
-    """Merge the months that are over, as ten quiet minutes would; the last keeps its parts."""
+    """Merge the months that are over and sum the days, as quiet minutes would; the last month keeps its parts."""
     sql = (
         "SELECT DISTINCT table, partition FROM system.parts WHERE active AND database = currentDatabase() "
-        "AND table IN ('raw_episodes', 'raw_interventions') "
+        "AND table IN ('raw_episodes', 'raw_episode_latency', 'raw_interventions') "
         "AND partition < (SELECT max(partition) FROM system.parts WHERE active AND table = 'raw_episodes')"
     )
     for table, partition in client.query(sql).result_rows:
         client.command(f"OPTIMIZE TABLE {table} PARTITION {partition} FINAL")
+    while sum_days(client, quiet=0.0):
+        pass

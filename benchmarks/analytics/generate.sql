@@ -52,9 +52,30 @@ SELECT policy, policy_version + 1, episode_id, revision, 1 + cityHash64(episode_
     toDateTime64('2026-01-01 00:00:00', 6, 'UTC')
 FROM raw_episodes WHERE source = 'ONLINE' AND policy_version > 0;
 
-INSERT INTO raw_interventions (episode_id, intervention_id, revision, robot_id, task, operator, reason,
-    first_step,
-    last_step, began_at, ended_at)
-SELECT episode_id, episode_id, revision, robot_id, task, 'ada', 'slips', 10, 9 + human_step_count, started_at,
+INSERT INTO raw_interventions (episode_id, intervention_id, revision, robot_id, task, source, operator, reason,
+    first_step, last_step, began_at, ended_at)
+SELECT episode_id, episode_id, revision, robot_id, task, source, 'ada', 'slips', 10, 9 + human_step_count, started_at,
     ended_at
 FROM raw_episodes WHERE intervention_count > 0;
+
+-- What expires ends now: a heartbeat a second of each robot, two for each episode in all.
+INSERT INTO raw_robot_status (robot_id, boot_epoch, reported_at, received_at, spool_depth, spool_age_seconds, policy,
+    policy_version, episodes_ended, errors, waiting, clock_offset_seconds, frames_dropped)
+SELECT concat('robot-', toString(number % 64)), 1735689600000,
+    now64(6, 'UTC') - toIntervalSecond(intDiv(number, 64)), now64(3, 'UTC') - toIntervalSecond(intDiv(number, 64)),
+    number % 50, 0.1, 'default', 2000, 7, if(number % 5000 = 0, ['slow'], []), false, 0.01,
+    intDiv(2 * {total:UInt64} - number, 1000)
+FROM numbers(2 * {total:UInt64});
+
+INSERT INTO raw_dead_letters (topic, partition, offset, robot_id, reason, error, value, appended_at)
+SELECT 'robot-steps', number % 4, number, concat('robot-', toString(number % 64)),
+    if(number % 3 = 0, 'conflict', 'undecodable'), 'not a step', 'x', now64(3, 'UTC') - toIntervalMinute(number % 10000)
+FROM numbers(intDiv({total:UInt64}, 1000) + 10);
+
+INSERT INTO raw_training_progress (policy, learner_step, reported_at, loss, online_share, episodes_admitted)
+SELECT 'default', 20000 - number, now64(6, 'UTC') - toIntervalSecond(30 * number), 0.1, 0.5, 1000
+FROM numbers(20000);
+
+INSERT INTO raw_policy_rollouts (policy, generation, mode, author, reason, written_at)
+SELECT 'default', number + 1, 'FOLLOW_LATEST', 'ada', 'as before', now64(6, 'UTC') - toIntervalHour(20 - number)
+FROM numbers(20);

@@ -36,7 +36,9 @@ _ADDRESSES = (
     *("/panels/success/versions", "/panels/success/versions?task=task-3"),
     *("/panels/success/time", "/panels/success/time?window=7d", "/panels/success/tasks"),
     *("/panels/interventions/time", "/panels/interventions/reasons", "/panels/interventions/latest"),
-    *("/panels/interventions/versions?task=task-3", "/panels/interventions/return?task=task-3"),
+    *("/panels/interventions/versions", "/panels/interventions/versions?task=task-3"),
+    *("/panels/interventions/return", "/panels/interventions/return?task=task-3", "/panels/names/robots"),
+    *("/panels/dead-letters/reasons", "/panels/dead-letters/list"),
     *("/panels/latency/stages", "/panels/latency/staleness", "/panels/policies/versions?policy=default"),
     *("/panels/policies/default/1500/lineage", "/panels/policies/default/1500/did"),
 )

@@ -21,6 +21,7 @@ from consumers.audit.rows import is_alone
 from consumers.dead_letters import place_of
 from consumers.rows import dead_letter_row, rows_of
 from infra.clickhouse.client import Client, unavailable_as_ours
+from infra.clickhouse.summing import forget_sums
 from infra.kafka import LogReader, Message
 from infra.object_store import ObjectStore
 from infra.registry import Registry
@@ -35,6 +36,12 @@ _DELETE = (
     "ALTER TABLE raw_episodes DELETE WHERE (task, toString(episode_id), revision, toString(payload_sha256), "
     "step_count) IN {rows:Array(Tuple(String, String, UInt32, String, UInt32))}"
 )
+
+_DELETE_LATENCY = (
+    "ALTER TABLE raw_episode_latency DELETE WHERE (task, toString(episode_id), revision) "
+    "IN {rows:Array(Tuple(String, String, UInt32))}"
+)
+"""What raw_episodes fed: a row that is inserted again is fed again."""
 
 _DELETE_INTERVENTIONS = (
     "ALTER TABLE raw_interventions DELETE WHERE (toString(episode_id), toString(intervention_id), revision) "
@@ -89,7 +96,12 @@ class Repair:
                 "Kafka of one system? No row was deleted"
             )
         else:
-            self._delete(_DELETE, [f for f in wrong if f.kind is not Kind.DOUBLED], 5)
+            rows = [finding for finding in wrong if finding.kind is not Kind.DOUBLED]
+            self._delete(_DELETE_LATENCY, rows, 3)
+            self._delete(_DELETE, rows, 5)
+            if rows:
+                with unavailable_as_ours(self._settings.clickhouse):
+                    forget_sums(self._client)
             self._delete(_DELETE_INTERVENTIONS, interventions, 3)
         # What was announced of an episode whose other rows were deleted is inserted, too.
         self._reinsert(report, spans, {str(finding.episode_id) for finding in wrong if finding.mended})

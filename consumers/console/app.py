@@ -45,17 +45,19 @@ def build(settings: Settings, clock: Clock, *, desk: Desk | None = None) -> Cons
     """What the pages work with."""
     section = settings.console
     warehouse = Warehouse(settings.clickhouse, clock, seconds=section.query_seconds)
-    made = Console(
+    live = Warehouse(settings.clickhouse, clock, seconds=section.query_seconds, at_once=1)
+    return Console(
         settings=settings,
         warehouse=warehouse,
-        roster=fleet.Roster(warehouse),
-        feed=Feed(lambda: fragment("panels/fleet.html", **fleet.state_of(made)), section.live_interval),
+        live=live,
+        feed=Feed(
+            lambda: fragment("panels/fleet.html", **fleet.state_of(live, clock.now())), section.live_interval
+        ),
         registry=Reader(Registry(settings.registry)),
         store=ObjectStore(settings.s3),
         clock=clock,
         desk=desk,
     )
-    return made
 
 
 def application(console: Console, hosts: Sequence[str]) -> Starlette:
@@ -66,6 +68,7 @@ def application(console: Console, hosts: Sequence[str]) -> Starlette:
         yield
         await console.feed.stop()
         console.warehouse.close()
+        console.live.close()
 
     app = Starlette(
         routes=[*_pages(), *_panels(), *_orders(), Mount("/static", StaticFiles(directory=STATIC))],

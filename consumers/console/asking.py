@@ -55,10 +55,17 @@ class Warehouse:
         clock: measures how old an answer is.
         seconds: what a query may take; ClickHouse gives it up after that.
         remembered: seconds for which an answer is given again without asking.
+        at_once: queries that run at the same time; others wait for one of them.
     """
 
     def __init__(
-        self, settings: ClickHouseSettings, clock: Clock, *, seconds: float = 5.0, remembered: float = 2.0
+        self,
+        settings: ClickHouseSettings,
+        clock: Clock,
+        *,
+        seconds: float = 5.0,
+        remembered: float = 2.0,
+        at_once: int = _AT_ONCE,
     ) -> None:
         # ClickHouse looks at the time between blocks, so its own bound may come a little late.
         self._settings = settings.model_copy(update={"timeout": min(settings.timeout, 2 * seconds + 2)})
@@ -67,7 +74,7 @@ class Warehouse:
         self._remembered = remembered
         self._client: Client | None = None
         self._guard = threading.Lock()
-        self._running = threading.Semaphore(_AT_ONCE)
+        self._running = threading.Semaphore(at_once)
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
 
     def ask(

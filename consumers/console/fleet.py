@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,29 +11,17 @@ from starlette.responses import Response
 from consumers.console.asking import Row, Warehouse
 from consumers.console.choices import window_of
 from consumers.console.formatting import aware
-from consumers.console.serving import Console, console_of, page, panel
+from consumers.console.serving import console_of, page, panel
 
 LIVE_SECONDS, GONE_SECONDS = 15.0, 300.0
 """Heartbeats come every second: 15 without one are no accident, five minutes mean that nobody is there."""
 
 _ROBOTS_SHOWN = 500
-_REMEMBERED, _WHOLE_EVERY = timedelta(days=1), timedelta(minutes=10)
-_OVERLAP = timedelta(minutes=2)
-"""What a look takes in again: heartbeats come late, and robots' clocks are off."""
-_AGAIN_AFTER = timedelta(milliseconds=500)
-
-
-# No FINAL, as a heartbeat that is there twice changes nothing, and no view over all of them: there are millions.
+_LOOKS_BACK = timedelta(days=1)
 _ROBOTS = """
-WITH (boot_epoch, reported_at) AS age
-SELECT robot_id, max(age).1 AS boot, max(age).2 AS seen_at, argMax(policy, age) AS policy,
-    argMax(policy_version, age) AS policy_version, argMax(tuple(policy_wanted), age).1 AS policy_wanted,
-    argMax(spool_depth, age) AS spool_depth, argMax(spool_age_seconds, age) AS spool_age_seconds,
-    argMax(tuple(spool_bytes), age).1 AS spool_bytes, argMax(tuple(frames_dropped), age).1 AS frames_dropped,
-    argMax(episodes_ended, age) AS episodes_ended, argMax(errors, age) AS errors, argMax(waiting, age) AS waiting,
-    argMax(tuple(clock_offset_seconds), age).1 AS clock_offset_seconds
-FROM raw_robot_status WHERE reported_at >= {since:DateTime64(6, 'UTC')}
-GROUP BY robot_id
+SELECT robot_id, received_at AS seen_at, policy, policy_version, policy_wanted, spool_depth, spool_age_seconds,
+    spool_bytes, frames_dropped, episodes_ended, errors, waiting, clock_offset_seconds
+FROM robot_status WHERE received_at >= {since:DateTime64(0, 'UTC')} ORDER BY robot_id
 """
 _NEWEST = "SELECT policy, max(version) AS version FROM policy_versions GROUP BY policy"
 _TOTALS = """
@@ -56,7 +43,8 @@ def fleet(request: Request) -> Response:
 @panel("panels/fleet.html")
 def robots(request: Request) -> dict[str, Any]:
     """Every robot's state now."""
-    return state_of(console_of(request))
+    console = console_of(request)
+    return state_of(console.warehouse, console.clock.now())
 
 
 @panel("panels/totals.html")
@@ -75,52 +63,16 @@ def latest(request: Request) -> dict[str, Any]:
     return {"episodes": console.warehouse.ask(_LATEST, bound, remembered=5), "window": window}
 
 
-class Roster:
-    """The newest heartbeat of each robot. After a first look at a whole day, looks are at what is new.
-
-    Threads may share it.
-    """
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
-        self._guard = threading.Lock()
-        self._known: dict[str, Row] = {}
-        self._looked_at: datetime | None = None
-        self._whole_at: datetime | None = None
-
-    def rows(self, now: datetime) -> list[Row]:
-        """Robots of the last day, by name.
-
-        Raises:
-            Trouble: ClickHouse does not say.
-        """
-        with self._guard:
-            since, whole = self._since(now)
-            if since is not None:
-                bound = {"since": since.strftime("%Y-%m-%d %H:%M:%S.%f")}
-                found = {row["robot_id"]: row for row in self._warehouse.ask(_ROBOTS, bound, remembered=0)}
-                self._known = found if whole else {**self._known, **found}
-                self._looked_at = now
-                self._whole_at = now if whole else self._whole_at
-            return [self._known[name] for name in sorted(self._known)]
-
-    def _since(self, now: datetime) -> tuple[datetime | None, bool]:
-        """From when on to look, None for not at all; and whether that is everything."""
-        if self._looked_at is None or self._whole_at is None or now - self._whole_at > _WHOLE_EVERY:
-            return now - _REMEMBERED, True
-        if now - self._looked_at < _AGAIN_AFTER:
-            return None, False
-        return self._looked_at - _OVERLAP, False
-
-
-def state_of(console: Console) -> dict[str, Any]:
+def state_of(warehouse: Warehouse, now: datetime) -> dict[str, Any]:
     """What the table of robots shows.
 
     Raises:
         Trouble: ClickHouse does not say.
     """
-    now, found = console.clock.now(), console.roster.rows(console.clock.now())
-    newest = {row["policy"]: row["version"] for row in console.warehouse.ask(_NEWEST, remembered=1)}
+    # By the minute, so that looks within the same half second are one.
+    since = (now - _LOOKS_BACK).strftime("%Y-%m-%d %H:%M:00")
+    found = warehouse.ask(_ROBOTS, {"since": since}, remembered=0.5)
+    newest = {row["policy"]: row["version"] for row in warehouse.ask(_NEWEST, remembered=1)}
     rows = [with_presence(row, now, newest) for row in found]
     shown = sorted(rows, key=lambda row: not row["errors"])[:_ROBOTS_SHOWN] if len(rows) > _ROBOTS_SHOWN else rows
     return {

@@ -28,7 +28,7 @@ FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND source = 
 _BY_VERSION = """
 SELECT policy, policy_version, task, episodes, interventions_per_episode, human_share,
     mean_steps_between_interventions
-FROM human_effort {where} ORDER BY policy, policy_version DESC, task LIMIT 1200
+FROM human_effort {where} ORDER BY policy, policy_version DESC, task LIMIT 60 BY policy, task LIMIT 10000
 """
 _RETURN = """
 SELECT policy, task, policy_version, judged, human_steps_before, autonomous_success_rate, gain_points,
@@ -37,12 +37,14 @@ FROM return_on_human_effort {where} ORDER BY policy, policy_version DESC, task L
 """
 _REASONS = """
 SELECT reason, count() AS takeovers, avg(last_step - first_step + 1) AS mean_steps, uniqExact(robot_id) AS robots
-FROM interventions WHERE began_at >= {{since:DateTime64(0, 'UTC')}} {where}
+FROM interventions
+WHERE began_at >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' AND NOT excluded {where}
 GROUP BY reason ORDER BY takeovers DESC LIMIT 30
 """
 _LATEST = """
 SELECT episode_id, began_at, robot_id, task, operator, reason, first_step, last_step
-FROM interventions WHERE began_at >= {{since:DateTime64(0, 'UTC')}} {where}
+FROM interventions
+WHERE began_at >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' AND NOT excluded {where}
 ORDER BY began_at DESC LIMIT 15
 """
 

@@ -23,7 +23,8 @@ STAGES = (
 )
 _BY_HOUR = """
 SELECT hour, stage, episodes, p50_ms, p95_ms, p99_ms
-FROM latency_by_hour WHERE hour >= {since:DateTime64(0, 'UTC')} ORDER BY stage, hour LIMIT 60000
+FROM latency_by_hour WHERE hour >= {since:DateTime64(0, 'UTC')} AND source = 'ONLINE'
+ORDER BY stage, hour LIMIT 60000
 """
 _STALENESS = """
 SELECT hour, policy, episodes, newest_share, mean_versions_behind, max_versions_behind, p95_seconds_behind

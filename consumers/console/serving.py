@@ -20,7 +20,6 @@ from infra.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.console.decoded import Reader
-    from consumers.console.fleet import Roster
     from consumers.console.live import Feed
     from consumers.console.operator import Desk
 
@@ -37,11 +36,15 @@ NAVIGATION = (
 
 @dataclass
 class Console:
-    """What pages work with. `desk`: the operator's, or None where the console only reads."""
+    """What pages work with.
+
+    live: what the live table asks, so that no page's slow queries keep it waiting.
+    desk: the operator's, or None where the console only reads.
+    """
 
     settings: Settings
     warehouse: Warehouse
-    roster: Roster
+    live: Warehouse
     feed: Feed
     registry: Reader
     store: ObjectStore

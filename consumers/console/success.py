@@ -33,10 +33,15 @@ SELECT toUnixTimestamp(min(ended_at)) AS first, toUnixTimestamp(max(ended_at)) A
     count(success) / greatest(uniqExact(task), 1) AS of_a_task
 FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} {where}
 """
+# The newest of each line: a new line's first versions are old numbers. Version 0 stands for none.
 _BY_VERSION = """
 SELECT policy, policy_version, task, sum(judged) AS judged, sum(successes) AS successes
 FROM success_by_policy_version
-WHERE policy_version > (SELECT max(version) FROM policy_versions) - {{versions:Int64}} {where}
+WHERE (policy, policy_version) IN
+(
+    SELECT policy, arrayJoin(range(greatest(max(version) + 1 - {{versions:Int64}}, 0), max(version) + 1))
+    FROM policy_versions GROUP BY policy
+) {where}
 GROUP BY policy, policy_version, task HAVING judged > 0 ORDER BY policy, task, policy_version LIMIT 10000
 """
 

@@ -25,7 +25,11 @@ async function fill(slot) {
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (slot.tagName === "DATALIST" && !answer.ok) return;
+    // What is asked again and again keeps what it had.
+    slot.classList.toggle("stale", !answer.ok && slot.dataset.told === "");
+    if (slot.classList.contains("stale")) return;
     slot.innerHTML = await answer.text();
+    if (answer.ok && slot.dataset.every) slot.dataset.told = "";
   } catch {
     if (slot.tagName !== "DATALIST") {
       slot.replaceChildren(trouble("The console does not answer.", "Start it again (sop console), then load this page again."));

@@ -5,6 +5,7 @@ const AGAIN_MS = [2000, 5000, 10_000, 30_000];
 export function follow(slot, settle, trouble) {
   const state = slot.closest(".card")?.querySelector("[data-live-state]");
   let failures = 0;
+  let at = new Date();
   let source;
 
   function tell(name, text) {
@@ -24,21 +25,34 @@ export function follow(slot, settle, trouble) {
     if (region) region.scrollLeft = across;
   }
 
+  // What was seen last says more than nothing, as long as it is not taken for what is.
+  function outdated(text) {
+    if (!slot.querySelector("table")) return tell("off", text);
+    slot.classList.add("stale");
+    tell("off", `${text}; as of ${at.toISOString().slice(11, 19)} UTC`);
+  }
+
   function connect() {
     source = new EventSource("/live");
     source.addEventListener("open", () => { failures = 0; });
     source.addEventListener(slot.dataset.live, (event) => {
       const part = document.createRange().createContextualFragment(JSON.parse(event.data).html);
       put(...part.childNodes);
+      at = new Date();
+      slot.classList.remove("stale");
       tell("on", "live");
     });
     source.addEventListener("trouble", (event) => {
       const { what, advice } = JSON.parse(event.data);
-      put(trouble(what, advice));
-      tell("off", "no data");
+      const told = trouble(what, advice);
+      if (slot.querySelector("table")) {
+        slot.querySelector(":scope > .trouble")?.remove();
+        slot.prepend(told);
+      } else put(told);
+      outdated("no data");
     });
     source.addEventListener("error", () => {
-      tell("off", "not live, connecting again");
+      outdated("not live, connecting again");
       if (source.readyState !== EventSource.CLOSED) return;
       setTimeout(connect, AGAIN_MS[Math.min(failures++, AGAIN_MS.length - 1)]);
     });

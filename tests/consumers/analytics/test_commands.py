@@ -78,8 +78,8 @@ def test_episodes_are_listed_the_latest_first_and_as_asked() -> None:
             row["episode_id"] for row in json.loads(run("episodes", "list", "--format", "json", *arguments).output)
         ]
 
-    assert ids() == [episode_id(number) for number in reversed(range(15))]
-    assert ids("--limit", "1") == [episode_id(14)]
+    assert ids() == [episode_id(number) for number in (18, *reversed(range(16)))]
+    assert ids("--limit", "1") == [episode_id(18)]
     assert ids("--task", "push", "--success") == [episode_id(number) for number in (6, 4, 3)]
     assert ids("--robot", "robot-1", "--failure", "--source", "evaluation") == [episode_id(13)]
     assert ids("--version", "1") == [episode_id(number) for number in (7, 6, 5, 4)]
@@ -105,6 +105,13 @@ def test_a_version_s_lineage_is_told_by_task_and_by_episode() -> None:
     assert [(row["episode_id"], row["draws"]) for row in rows] == [
         (episode_id(number), number + 2) for number in reversed(range(8))
     ]
+    summary = json.loads(run("policies", "lineage", "4", "--policy", POLICY, "--all", "--format", "json").output)
+    assert sum(int(row["samples"]) for row in summary) == 238
+    rows = json.loads(
+        run("policies", "lineage", "4", "--policy", POLICY, "--all", "--episodes", "--format", "json").output
+    )
+    assert (rows[0]["episode_id"], rows[0]["draws"], rows[0]["versions"]) == (episode_id(7), 9 + 11, 2)
+    assert len(rows) == 16
     unknown = run("policies", "lineage", "77")
     assert unknown.exit_code == 1
     assert unknown.output == (

@@ -5,6 +5,7 @@ Pictures are kept in artifacts/console/; docs/console.png is `readme.png` of the
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -224,3 +225,17 @@ def test_a_console_that_went_away_is_told_and_comes_back(context: BrowserContext
         expect(state).to_contain_text("connecting again", timeout=PATIENCE_MS)
     with running(world.environment, "--port", str(port)):
         expect(state).to_have_text("live", timeout=PATIENCE_MS)
+
+
+def test_while_clickhouse_does_not_answer_the_last_table_stays_and_is_marked(watched: Watched) -> None:
+    page = watched.page
+    told = json.dumps({"what": "ClickHouse is busy with earlier questions.", "advice": "Wait."})
+    stream = f"retry: 200\n\nevent: trouble\ndata: {told}\n\n"
+    page.route("**/live", lambda route: route.fulfill(content_type="text/event-stream", body=stream))
+    watched.open("/")
+    expect(page.locator("#robots .stale .trouble")).to_contain_text("busy", timeout=PATIENCE_MS)
+    expect(page.locator("#robots tbody th")).to_have_count(len(ROBOTS))
+    expect(page.locator("[data-live-state]")).to_contain_text("as of")
+    page.unroute("**/live")
+    expect(page.locator("[data-live-state]")).to_have_text("live", timeout=PATIENCE_MS)
+    expect(page.locator("#robots .stale, #robots .trouble")).to_have_count(0)

@@ -16,14 +16,17 @@ from starlette.testclient import TestClient
 
 from consumers.console.app import application, build
 from consumers.console.asking import Trouble
+from consumers.console.fleet import state_of
 from consumers.console.serving import NAVIGATION
 from consumers.console.wilson import interval
-from infra.clickhouse.client import Client
+from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.clock import SystemClock
 from infra.local.stack import Stack
+from schemas.events import PolicyVersion
 from tests.consumers.console.conftest import World, environment_of, settings_of
 from tests.consumers.console.fleet import EPISODES, LABELLED, LINE, NAMES, ROBOTS, TASKS, VERSIONS
+from tests.infra.clickhouse import world as history
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 FILTERS = "window=24h&task=fold-towel&robot=arm-1&source=ONLINE&outcome=failure&helped=yes"
@@ -254,6 +257,23 @@ def test_without_any_data_each_part_says_what_to_do_next(stack: Stack) -> None:
             assert (found.status_code, told in found.text) == (200, True), (address, found.text)
 
 
+def test_a_new_line_s_first_versions_are_drawn_beside_an_old_line_s_newest(stack: Stack) -> None:
+    settings = settings_of(environment_of(stack, SOP_CLICKHOUSE__DATABASE="console_lines"))
+    migrate(settings.clickhouse)
+    writer = connect(settings.clickhouse)
+    for line, newest in (("live", 500), ("backfill", 1)):
+        changes = {"policy": line, "version": newest}
+        history.insert(writer, [history.golden(PolicyVersion).model_copy(update=changes)])
+    for number, (line, version) in enumerate((("live", 400), ("live", 500), ("backfill", 1))):
+        history.insert(writer, [history.episode(number, policy=line, policy_versions=(version,))])
+    writer.close()
+    with TestClient(application(build(settings, SystemClock()), ["testserver"])) as pages:
+        text = fragment(pages, "/panels/success/versions")
+    assert re.findall(r'chart-title">([^<]+)', text) == ["push, backfill", "push, live"]
+    points = [json.loads(found.replace("&#34;", '"')) for found in re.findall(r'data-points="([^"]+)"', text)]
+    assert [found["x"] for found in points] == [["1"], ["500"]], "version 400 is none of the newest 60"
+
+
 @pytest.fixture
 def lost(stack: Stack) -> Iterator[TestClient]:
     """A console whose ClickHouse is not there."""
@@ -286,6 +306,18 @@ def test_a_query_that_takes_too_long_is_given_up_and_says_so(world: World) -> No
         console.warehouse.ask("SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))")
     assert told.value.status == 504
     console.warehouse.close()
+
+
+def test_the_live_table_waits_for_no_page_s_queries(world: World) -> None:
+    section = world.settings.console.model_copy(update={"query_seconds": 2.0})
+    console = build(world.settings.model_copy(update={"console": section}), SystemClock())
+    while console.warehouse._running.acquire(blocking=False):  # as many slow queries as may run
+        pass
+    now = console.clock.now()
+    assert state_of(console.live, now)["count"] >= len(ROBOTS)
+    with pytest.raises(Trouble, match="busy"):
+        state_of(console.warehouse, now)
+    console.live.close()
 
 
 def test_a_newer_heartbeat_is_seen_at_the_next_look(pages: TestClient, world: World, writer: Client) -> None:

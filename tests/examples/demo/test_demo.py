@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,10 @@ import pytest
 
 from examples.metaworld.demo.report import Report, broken_equalities, learned_nothing
 from examples.metaworld.settings import FLEET as SETTINGS
+from infra.clickhouse.client import Client, connect
+from infra.local import control
+from infra.settings import load_settings
+from tests.examples.demo.agreement import disagreements, examples_without_their_rows
 
 ROOT = Path(__file__).resolve().parents[3]
 FLEET = {"minutes": 20, "interval_minutes": 5, "evaluations_per_task": 2, "pretrain_steps": 300}
@@ -61,22 +67,39 @@ def nothing_left(data_dir: Path) -> bool:
     return True
 
 
+@contextmanager
+def kept(data_dir: Path) -> Iterator[Client]:
+    """The analyst's client of the servers that a demo left."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in control.environment(data_dir).items():
+            patch.setenv(name, value)
+        client = connect(load_settings().clickhouse, analyst=True)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
 @pytest.mark.slow
 def test_every_episode_is_accounted_for_although_each_worker_was_killed(tmp_path: Path) -> None:
     data_dir, report = tmp_path / "sop", tmp_path / "report.json"
-    running = demo(data_dir, "--robots", "2", "--seed", "1", "--report", str(report))
+    running = demo(data_dir, "--robots", "2", "--seed", "1", "--report", str(report), "--keep")
     try:
         wait_until_ledgers_hold(data_dir, '"version":1')
         for worker in ("materialize", "index", "learn"):
             for pid in processes(data_dir, worker):
                 os.kill(pid, signal.SIGKILL)
         output, _ = running.communicate(timeout=DEADLINE)
+        assert running.returncode == 0, output
+        assert output.count("had died and was started again") >= 3
+        outcome = Report.model_validate_json(report.read_text())
+        assert list(broken_equalities(outcome)) == []
+        with kept(data_dir) as analyst:
+            assert list(examples_without_their_rows(analyst)) == []
+            assert list(disagreements(analyst, outcome, data_dir)) == []
     finally:
         running.kill()
-    assert running.returncode == 0, output
-    assert output.count("had died and was started again") >= 3
-    outcome = Report.model_validate_json(report.read_text())
-    assert list(broken_equalities(outcome)) == []
+        control.down(data_dir, purge=True)
     assert outcome.policy_versions.published == outcome.policy_versions.activated_by_every_robot == 5
     assert outcome.success.evaluation_episodes == 8
     assert (tmp_path / "plot.png").stat().st_size > 0

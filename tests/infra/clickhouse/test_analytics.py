@@ -8,6 +8,7 @@ import pytest
 
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
+from infra.clickhouse.summing import sum_days
 from infra.settings import ClickHouseSettings, Settings
 from schemas.events import EpisodeDraws, TrainingLineage
 from tests.infra.clickhouse import world
@@ -16,6 +17,7 @@ from tests.infra.clickhouse.world import POLICY, at, episode_id
 CALLS = {
     "time_to_success": "time_to_success(target = 0.5, window = 4)",
     "lineage_of_version": f"lineage_of_version(policy = '{POLICY}', version = 2)",
+    "lineage_to_version": f"lineage_to_version(policy = '{POLICY}', version = 4)",
     "lineage_of_episode": f"lineage_of_episode(episode_id = '{episode_id(4)}')",
 }
 
@@ -54,9 +56,9 @@ def shown(client: Client) -> dict[str, list[str]]:
     """What every view shows."""
     found = {}
     for view, parameters in views(client).items():
-        without = " EXCEPT (indexed_at)" if view == "episodes" else ""
+        without = {"episodes": " EXCEPT (indexed_at)", "outcome_days": " EXCEPT (changed_at, summed_at, summed)"}
         source = CALLS[view] if parameters else view
-        found[view] = sorted(map(repr, rows(client, f"SELECT *{without} FROM {source}")))
+        found[view] = sorted(map(repr, rows(client, f"SELECT *{without.get(view, '')} FROM {source}")))
     return found
 
 
@@ -70,9 +72,13 @@ def test_everything_inserted_again_in_another_order_and_never_merged_changes_no_
         client.command(f"SYSTEM STOP MERGES {table[0]}")
     world.insert(client, reversed(world.everything()), world.dead_letters()[::-1])
     world.insert(client, world.older())
+    while sum_days(client, quiet=0):
+        pass
+    [(days, summed)] = rows(analyst, "SELECT count(), countIf(summed) FROM outcome_days")
+    assert (days, summed) == (1, 1)
     client.close()
     stored, distinct = rows(analyst, "SELECT count(), uniqExact(episode_id, revision) FROM raw_episodes")[0]
-    assert (stored, distinct) == (32, 16), "both inserts are there"
+    assert (stored, distinct) == (36, 18), "both inserts are there"
     assert shown(analyst) == once
 
 
@@ -82,7 +88,7 @@ def test_every_view_and_every_column_is_explained(analyst: Client) -> None:
     columns = rows(
         analyst,
         "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND comment NOT LIKE '%.' "
-        "AND NOT startsWith(table, 'raw_') AND NOT startsWith(table, 'schema_')",
+        "AND table IN (SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View')",
     )
     assert columns == []
     for view, parameters in views(analyst).items():
@@ -101,12 +107,12 @@ def test_success_is_counted_of_what_was_judged_and_wilson_bounds_it(analyst: Cli
     sql += "round(success_high, 4) FROM success_by_task WHERE source = 'ONLINE'"
     # 3 of 7: Wilson's interval as R's binom::binom.wilson(3, 7) gives it.
     assert rows(analyst, f"{sql} AND task = 'push'") == [(8, 7, 3, 2, 0.4286, 0.1582, 0.7495)]
-    assert rows(analyst, f"{sql} AND task = 'lift'") == [(4, 4, 3, 3, 0.75, 0.3006, 0.9544)]
+    assert rows(analyst, f"{sql} AND task = 'lift'") == [(6, 5, 4, 4, 0.8, 0.3755, 0.9638)]
 
 
 def test_other_cuts_of_success_add_up_to_the_same_episodes(analyst: Client) -> None:
     totals = "SELECT sum(episodes), sum(judged), sum(successes), sum(autonomous_successes) FROM"
-    expected = [(14, 13, 7, 6)]
+    expected = [(16, 14, 8, 7)]
     for view in ("success_by_task", "success_by_robot", "success_by_policy_version", "success_by_hour"):
         assert rows(analyst, f"{totals} {view}") == expected, view
         assert rows(
@@ -114,14 +120,20 @@ def test_other_cuts_of_success_add_up_to_the_same_episodes(analyst: Client) -> N
             f"SELECT count() FROM {view} WHERE NOT (success_low <= success_rate AND success_rate <= success_high)",
         ) == [(0,)]
     sql = "SELECT policy_version, episodes, successes FROM success_by_policy_version WHERE source = 'ONLINE'"
-    assert rows(analyst, f"{sql} ORDER BY policy_version") == [(0, 4, 1), (1, 4, 2), (2, 4, 3)]
+    assert rows(analyst, f"{sql} ORDER BY policy_version") == [
+        (0, 4, 1),
+        (1, 4, 2),
+        (2, 4, 3),
+        (3, 1, 0),
+        (4, 1, 1),
+    ]
 
 
 def test_a_rate_of_no_episode_is_unknown(analyst: Client) -> None:
     sql = "SELECT success_rate, success_low, success_high FROM success_by_hour WHERE judged = 0"
-    assert set(rows(analyst, sql)) <= {(None, None, None)}
-    sql = "SELECT recovery_rate FROM recoveries WHERE judged = 0"
-    assert set(rows(analyst, sql)) <= {(None,)}
+    assert rows(analyst, sql) == [(None, None, None)]
+    sql = "SELECT taken_over, recovery_rate, recovery_low, recovery_high FROM recoveries WHERE judged = 0"
+    assert rows(analyst, sql) == [(1, None, None, None)]
 
 
 def test_throughput_counts_time_under_control_and_no_resets(analyst: Client) -> None:
@@ -141,8 +153,10 @@ def test_human_effort_is_counted_for_each_version(analyst: Client) -> None:
         (0, 4, 0, 0.0, 0.0, None),
         (1, 4, 2, 0.5, 0.125, 175.0),
         (2, 4, 0, 0.0, 0.0, None),
+        (3, 1, 1, 1.0, 0.4, 60.0),
+        (4, 1, 0, 0.0, 0.0, None),
     ]
-    assert rows(analyst, "SELECT sum(interventions), sum(human_steps) FROM human_effort_by_hour") == [(2, 50)]
+    assert rows(analyst, "SELECT sum(interventions), sum(human_steps) FROM human_effort_by_hour") == [(3, 90)]
 
 
 def test_the_return_on_human_effort_credits_help_to_later_versions_only(analyst: Client) -> None:
@@ -152,23 +166,31 @@ def test_the_return_on_human_effort_credits_help_to_later_versions_only(analyst:
         (0, 4, 0.25, 0, 0.0, None),
         (1, 3, 0.3333, 0, 8.33, None),
     ]
-    assert rows(analyst, f"{sql}'lift'") == [(2, 4, 0.75, 0, 0.0, None)], "help at another task is not counted"
+    # Help at another task is not counted; that of version 3 is, although nobody judged what came of it.
+    assert rows(analyst, f"{sql}'lift' ORDER BY policy_version") == [
+        (2, 4, 0.75, 0, 0.0, None),
+        (4, 1, 1.0, 40, 25.0, 625.0),
+    ]
 
 
 def test_a_recovery_is_a_success_after_a_takeover(analyst: Client) -> None:
     sql = "SELECT task, policy_version, taken_over, judged, recovered, recovery_rate, human_steps_per_episode"
-    assert rows(analyst, f"{sql} FROM recoveries") == [("push", 1, 2, 2, 1, 0.5, 25.0)]
+    assert rows(analyst, f"{sql} FROM recoveries ORDER BY policy_version") == [
+        ("push", 1, 2, 2, 1, 0.5, 25.0),
+        ("lift", 3, 1, 0, 0, None, 40.0),
+    ]
 
 
-def test_time_to_success_is_the_first_full_window_that_reaches_the_target(analyst: Client) -> None:
+def test_time_to_success_is_the_first_full_window_that_reaches_the_target_without_help(analyst: Client) -> None:
     sql = "SELECT reached_at, seconds, simulated_seconds, episodes, policy_version FROM"
-    # push: 0 0 0 1 1 0 1. Of four, two succeeded first with the fifth and the sixth, three with the seventh.
+    # push: 0 0 0 1 h 0 1, where h is the success of a human. With it two of four would succeed by the fifth, and
+    # three by the seventh.
     where = "WHERE task = 'push'"
+    reached = rows(analyst, f"{sql} time_to_success(target = 0.25, window = 4) {where}")
+    assert reached == [(at(35), 35 * 60, 180.0, 4, 0)]
     reached = rows(analyst, f"{sql} time_to_success(target = 0.5, window = 4) {where}")
-    assert reached == [(at(45), 45 * 60, 240.0, 5, 1)]
-    reached = rows(analyst, f"{sql} time_to_success(target = 0.75, window = 4) {where}")
     assert reached == [(at(65), 65 * 60, 360.0, 7, 1)]
-    for call in ("target = 0.9, window = 4", "target = 0.1, window = 8"):
+    for call in ("target = 0.75, window = 4", "target = 0.9, window = 4", "target = 0.1, window = 8"):
         assert rows(analyst, f"{sql} time_to_success({call}) {where}") == [(None,) * 5], call
 
 
@@ -186,13 +208,23 @@ def test_latency_is_measured_from_stage_to_stage(analyst: Client) -> None:
     ]
     found = rows(
         analyst,
-        f"SELECT stage, episodes, p50_ms, p95_ms, p99_ms FROM latency_by_hour WHERE hour = '{at(0):%F %T}'",
+        "SELECT stage, episodes, p50_ms, p95_ms, p99_ms FROM latency_by_hour "
+        f"WHERE hour = '{at(0):%F %T}' AND source = 'ONLINE'",
     )
     stages = {stage: numbers for stage, *numbers in found}
     assert stages["captured_to_kafka"] == [6, 100.0, 100.0, 100.0]
     assert stages["kafka_to_materialized"] == [6, 200.0, 200.0, 200.0]
     assert stages["materialized_to_seen"] == [6, 1000.0, 1000.0, 1000.0]
     assert stages["published_to_active"] == [6, 500.0, 500.0, 500.0]
+    # Hour 10 has an evaluation and a demonstration besides an online episode that nobody excluded.
+    sql = f"SELECT source, stage, episodes FROM latency_by_hour WHERE hour = '{at(120):%F %T}' AND stage IN "
+    assert rows(analyst, f"{sql} ('captured_to_kafka', 'materialized_to_seen') ORDER BY source, stage") == [
+        ("ONLINE", "captured_to_kafka", 1),
+        ("ONLINE", "materialized_to_seen", 1),
+        ("DEMONSTRATION", "captured_to_kafka", 1),
+        ("DEMONSTRATION", "materialized_to_seen", 1),
+        ("EVALUATION", "captured_to_kafka", 1),
+    ]
     # Episodes 0 to 5 waited 34, 24, 14, 4, 34 and 24 minutes, less 1.3 seconds.
     assert stages["seen_to_published"][:2] == [6, 24 * 60_000 - 1300]
 
@@ -202,7 +234,7 @@ def test_a_policy_is_as_stale_as_its_successor_is_old(analyst: Client) -> None:
     assert rows(analyst, f"{sql} WHERE episode_id = '{episode_id(4)}'") == [(1, 1, 0, 0.0)]
     assert rows(analyst, f"{sql} WHERE episode_id = '{episode_id(7)}'") == [(1, 1, 0, 0.0)]
     sql = "SELECT sum(episodes), min(newest_share), max(max_versions_behind) FROM staleness_by_hour"
-    assert rows(analyst, sql) == [(8, 1.0, 0)]
+    assert rows(analyst, sql) == [(10, 1.0, 0)]
 
 
 def test_an_episode_by_an_old_policy_is_told_how_old(database: ClickHouseSettings, analyst: Client) -> None:
@@ -223,7 +255,18 @@ def test_lineage_is_read_both_ways(analyst: Client) -> None:
     sql = f"SELECT draws, task, success, human_step_count {sql}"
     assert rows(analyst, f"{sql} WHERE episode_id = '{episode_id(5)}'") == [(7, "push", False, 30)]
     found = rows(analyst, f"SELECT version, how, draws FROM {CALLS['lineage_of_episode']} ORDER BY how, version")
-    assert found == [(1, "acted", None), (2, "trained", 6), (3, "trained", 7)]
+    assert found == [(1, "acted", None), (2, "trained", 6), (3, "trained", 7), (4, "trained", 8)]
+
+
+def test_what_made_a_version_is_what_made_its_ancestors_and_not_what_was_rolled_back(analyst: Client) -> None:
+    sql = f"FROM {CALLS['lineage_to_version']}"
+    # Versions 1, 2 and 4 drew n + version samples of each of 4, 8 and 16 episodes; version 3 is no ancestor of 4.
+    assert rows(analyst, f"SELECT count(), sum(draws), round(sum(share), 9) {sql}") == [(16, 238, 1.0)]
+    sql = f"SELECT versions, first_version, last_version, draws, task {sql} WHERE episode_id ="
+    assert rows(analyst, f"{sql} '{episode_id(0)}'") == [(3, 1, 4, 7, "push")]
+    assert rows(analyst, f"{sql} '{episode_id(11)}'") == [(1, 4, 4, 15, "lift")]
+    sql = f"SELECT count() FROM lineage_to_version(policy = '{POLICY}', version = 3)"
+    assert rows(analyst, sql) == [(12,)]
 
 
 def test_a_version_whose_draws_are_told_again_was_made_from_the_last(database: ClickHouseSettings) -> None:
@@ -241,20 +284,32 @@ def test_a_version_whose_draws_are_told_again_was_made_from_the_last(database: C
         world.insert(client, [event])
     for view in (CALLS["lineage_of_version"], "training_lineage"):
         assert rows(client, f"SELECT count(), sum(draws) FROM {view}") == [(8, 44)]
+    # Of the three that were told, version 2 counts as it was told last.
+    sql = f"SELECT version, draws FROM lineage_of_episode(episode_id = '{episode_id(11)}')"
+    assert rows(client, sql) == []
+    sql = f"SELECT version, draws FROM lineage_of_episode(episode_id = '{episode_id(4)}')"
+    assert rows(client, sql) == [(2, 6)]
     client.close()
 
 
 def test_bad_data_is_counted_by_its_kind(analyst: Client) -> None:
     sql = "SELECT robot_id, sum(episodes), sum(truncated), sum(timed_out), sum(unjudged), sum(revised), "
-    sql += "sum(with_gaps), sum(missing_events), sum(rejected_events) FROM data_quality_by_hour GROUP BY robot_id"
+    sql += (
+        "sum(with_gaps), sum(missing_events), sum(rejected_events), sum(frames_dropped) FROM data_quality_by_hour "
+    )
+    sql += "GROUP BY robot_id"
     assert rows(analyst, f"{sql} ORDER BY robot_id") == [
-        ("robot-0", 8, 0, 0, 0, 2, 0, 0, 2),
-        ("robot-1", 7, 1, 1, 1, 0, 1, 3, 0),
+        ("robot-0", 9, 0, 0, 0, 2, 0, 0, 2, 7),
+        ("robot-1", 8, 2, 1, 2, 0, 1, 3, 0, 0),
     ]
     sql = "SELECT reason, letters, robots, example FROM dead_letters_by_hour ORDER BY letters"
     assert rows(analyst, sql) == [
         ("bad_id", 1, 1, "not a step v1 at 3"),
         ("undecodable", 3, 2, "not a step v1 at 0"),
     ]
-    sql = "SELECT robot_id, sum(heartbeats), max(max_spool_depth) FROM robot_health_by_hour GROUP BY robot_id"
-    assert rows(analyst, f"{sql} ORDER BY robot_id") == [("robot-0", 4, 3), ("robot-1", 4, 3)]
+    sql = "SELECT robot_id, sum(heartbeats), max(max_spool_depth), sum(frames_dropped) FROM robot_health_by_hour "
+    # Four heartbeats, half an hour apart: the count grew within each of the two hours, and between them.
+    assert rows(analyst, f"{sql} GROUP BY robot_id ORDER BY robot_id") == [
+        ("robot-0", 4, 3, 20),
+        ("robot-1", 4, 3, 20),
+    ]

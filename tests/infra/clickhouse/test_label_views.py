@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
+from infra.clickhouse.summing import forget_sums, sum_days
 from infra.settings import ClickHouseSettings, Settings
-from schemas.events import EpisodeMaterialized, Verdict
+from schemas.events import Admission, EpisodeMaterialized, TrainingProgress, Verdict
 from tests.infra.clickhouse import world
-from tests.infra.clickhouse.world import at, episode, episode_id, label, labelled
+from tests.infra.clickhouse.world import at, episode, helped, label, labelled
 
 COUNTED = {
     "success_by_task": "sum(episodes)",
@@ -20,9 +22,12 @@ COUNTED = {
     "success_by_hour": "sum(episodes)",
     "throughput_by_hour": "sum(terminated)",
     "human_effort": "sum(episodes)",
-    "human_effort_by_task": "sum(episodes)",
     "human_effort_by_hour": "sum(episodes)",
     "return_on_human_effort": "sum(judged)",
+    "recoveries": "sum(taken_over)",
+    "interventions": "countIf(NOT excluded)",
+    "episode_latency": "count()",
+    "latency_by_hour": "max(episodes)",
     "episode_outcomes": "count()",
 }
 FAILED = label(1, "ann", "the lid was open", verdict=Verdict.FAILED)
@@ -39,12 +44,20 @@ def database(settings: Settings) -> ClickHouseSettings:
 
 @pytest.fixture
 def client(database: ClickHouseSettings) -> Iterator[Client]:
-    """The writer, with two plain episodes of one task."""
+    """The writer, with two episodes of one task in which a human took over."""
     made = connect(database)
-    world.insert(made, [episode(8), episode(9)])
+    world.insert(made, [helped(8, steps=5), helped(9, steps=5)])
     yield made
-    made.command("TRUNCATE TABLE raw_episodes")
+    for (table,) in made.query("SHOW TABLES LIKE 'raw_%'").result_rows:
+        made.command(f"TRUNCATE TABLE {table}")
     made.close()
+
+
+def admitted(of: list[EpisodeMaterialized], seen_at: datetime) -> TrainingProgress:
+    """The learner's word that it read these announcements."""
+    seen = tuple(Admission(episode_id=e.episode_id, revision=e.revision, seen_at=seen_at) for e in of)
+    progress: TrainingProgress = world.golden(TrainingProgress)
+    return progress.model_copy(update={"policy": world.POLICY, "admitted": seen, "reported_at": seen_at})
 
 
 def tell(client: Client, *events: EpisodeMaterialized) -> None:
@@ -56,11 +69,53 @@ def counts(client: Client) -> dict[str, int]:
     return {view: client.query(f"SELECT {what} FROM {view}").result_rows[0][0] for view, what in COUNTED.items()}
 
 
+def test_sums_of_a_day_are_right_before_and_after_a_label_and_when_they_are_made_again(client: Client) -> None:
+    """Counted by task, version and help; a group that is no more, and a task, go with their last episode."""
+    other = helped(10, steps=7, task="wipe", policy_versions=(3,))
+    tell(client, other)
+    views = (
+        "success_by_task",
+        "success_by_policy_version",
+        "human_effort",
+        "return_on_human_effort",
+        "recoveries",
+    )
+
+    def shown() -> list[object]:
+        return [client.query(f"SELECT * FROM {view} ORDER BY ALL").result_rows for view in views]
+
+    plain = shown()
+    assert sum_days(client, quiet=3600) == 0, "a day that changes is left alone"
+    assert sum_days(client, quiet=0) == 1
+    assert client.query("SELECT countIf(NOT summed) FROM outcome_days").result_rows == [(0,)]
+    assert shown() == plain
+    assert client.query("SELECT sum(length(sums)) FROM raw_outcome_sums FINAL").result_rows == [(2,)]
+    tell(client, labelled(9, FAILED, success=False))
+    tell(client, labelled(10, OUT, task="wipe", policy_versions=(3,), excluded=True))
+    changed = shown()
+    assert changed != plain
+    assert [row[0] for row in client.query("SELECT task FROM success_by_task").result_rows] == ["lift"]
+    assert sum_days(client, quiet=0) == 1
+    assert shown() == changed
+    for event in (helped(8, steps=5), other):  # what is older and comes again changes nothing
+        tell(client, event)
+    assert shown() == changed
+    assert sum_days(client, quiet=0) == 1
+    assert shown() == changed
+
+
+def test_after_a_deletion_nothing_of_what_was_summed_counts(client: Client) -> None:
+    assert sum_days(client, quiet=0) == 1
+    client.command("ALTER TABLE raw_episodes DELETE WHERE 1", settings={"mutations_sync": 1})
+    forget_sums(client)
+    assert client.query("SELECT sum(episodes) FROM success_by_task").result_rows == [(0,)]
+
+
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_an_excluded_episode_counts_in_no_rate_and_is_there_as_excluded(
     client: Client, *, newest_first: bool
 ) -> None:
-    revisions = [episode(10), labelled(10, OUT, excluded=True)]
+    revisions = [helped(10, steps=5), labelled(10, OUT, excluded=True)]
     tell(client, *(revisions[::-1] if newest_first else revisions))
     assert counts(client) == dict.fromkeys(COUNTED, 2)
     shown = "SELECT success, recorded_success, excluded FROM episodes WHERE excluded"
@@ -91,14 +146,24 @@ def test_who_said_what_when_and_why_is_one_row_for_each_label(client: Client) ->
     ]
 
 
-def test_a_label_does_not_count_as_the_time_that_its_episode_took(client: Client) -> None:
-    told = labelled(9, FAILED, success=False).model_copy(update={"materialized_at": at(1441)})
-    tell(client, told)
-    assert client.query("SELECT episode_id FROM episode_latency").column_names[0] == "episode_id"
-    found = client.query("SELECT toString(episode_id) FROM episode_latency").result_rows
-    assert found == [(episode_id(8),)]
-    for view in ("latency_by_hour", "storing_latency_by_hour"):
-        assert client.query(f"SELECT max(episodes) FROM {view}").result_rows == [(1,)]
+def test_labelling_everything_changes_no_latency(client: Client) -> None:
+    """A label comes in a revision that is announced, and read by the learner, long after the recording."""
+    recorded = [episode(8), episode(9)]
+    world.insert(client, [admitted(recorded, at(100)), *world.versions()])
+
+    def latency() -> list[object]:
+        sql = "SELECT * FROM (SELECT * FROM {view} ORDER BY ALL)"
+        return [client.query(sql.format(view=v)).result_rows for v in ("episode_latency", "latency_by_hour")]
+
+    before = latency()
+    assert [len(found) for found in before] == [2, 6]
+    labels = [labelled(n, FAILED, success=False, materialized_at=at(1441)) for n in (8, 9)]
+    tell(client, *labels)
+    world.insert(client, [admitted(labels, at(1442))])
+    assert latency() == before
+    client.command("OPTIMIZE TABLE raw_episodes FINAL")
+    tell(client, *labels, *recorded)
+    assert latency() == before
 
 
 def test_announcements_that_know_no_labels_recorded_what_they_say(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -103,11 +104,27 @@ def test_every_table_has_a_view_every_view_an_explanation_and_nothing_adds_up_in
     sql = "SELECT name, engine, comment FROM system.tables WHERE database = currentDatabase()"
     found = {name: (engine, comment) for name, engine, comment in client.query(sql).result_rows}
     views = {name for name, (engine, _) in found.items() if engine == "View"}
-    stored = {name for name in found.keys() - views if not name.startswith("schema_")}
+    feeds = {name for name, (engine, _) in found.items() if engine == "MaterializedView"}
+    assert all(name.endswith("_feed") for name in feeds)
+    stored = {name for name in found.keys() - views - feeds if not name.startswith("schema_")}
     assert {name.removeprefix("raw_") for name in stored} <= views
-    assert all(name.startswith("raw_") and found[name][0] == "ReplacingMergeTree" for name in stored)
+    assert all(name.startswith("raw_") for name in stored)
+    aggregated = {name for name in stored if found[name][0] == "AggregatingMergeTree"}
+    assert aggregated == {"raw_robot_boots", "raw_outcome_days"}
+    assert {found[name][0] for name in stored - aggregated} == {"ReplacingMergeTree"}
+    sql = "SELECT table, type FROM system.columns WHERE database = currentDatabase()"
+    kinds = [kind for table, kind in client.query(sql).result_rows if table in aggregated and "Aggregate" in kind]
+    assert len(kinds) == 5
+    assert all(re.match(r"SimpleAggregateFunction\((min|max),", kind) for kind in kinds), "twice is once"
     assert {view for view in views if not found[view][1].endswith(".")} == set()
-    assert set(all_rows()) == stored, "the examples reach every table"
+    fed = {
+        "raw_episode_latency",
+        "raw_robot_boots",
+        "raw_training_reports",
+        "raw_outcome_days",
+        "raw_outcome_sums",
+    }
+    assert set(all_rows()) == stored - fed, "the examples reach every table"
 
 
 def test_rows_inserted_twice_show_once_in_every_view(client: Client, analyst: Client) -> None:
@@ -150,7 +167,13 @@ def test_no_partition_and_no_time_depends_on_the_time_zone_of_a_server(client: C
     ).result_rows
     by_id = {name: key for name, key in keys if "episode_id" in key}
     assert by_id == dict.fromkeys(
-        ("raw_episodes", "raw_interventions", "raw_training_admissions", "raw_training_lineage"),
+        (
+            "raw_episodes",
+            "raw_episode_latency",
+            "raw_interventions",
+            "raw_training_admissions",
+            "raw_training_lineage",
+        ),
         "toYYYYMM(UUIDv7ToDateTime(episode_id, 'UTC'))",
     )
     columns = client.query(
@@ -187,19 +210,35 @@ def test_outcomes_answer_the_question_that_the_fleet_is_run_for(client: Client, 
     assert [(bool(flag), n) for flag, n in analyst.query(sql).result_rows] == [(False, 3), (True, 1)]
 
 
-def test_the_newest_heartbeat_is_of_the_newest_boot_even_if_its_clock_went_back(
+def test_the_newest_heartbeat_is_the_last_that_came_of_the_newest_boot_whatever_its_clock_says(
     client: Client, analyst: Client
 ) -> None:
     beat = examples(Heartbeat)[0]
-    beats = [
-        beat.model_copy(update={"boot_epoch": 1, "reported_at": NOW, "spool_depth": 1}),
-        beat.model_copy(update={"boot_epoch": 2, "reported_at": NOW - timedelta(hours=9), "spool_depth": 2}),
-        beat.model_copy(update={"boot_epoch": 2, "reported_at": NOW - timedelta(hours=8), "spool_depth": 3}),
-        beat.model_copy(update={"robot_id": "other", "boot_epoch": 1, "spool_depth": 4}),
+    night = datetime(1970, 1, 1, 3, tzinfo=UTC)
+    said = [  # boot, by the robot's clock, by the broker's
+        (1, NOW, NOW - timedelta(hours=10)),
+        (2, NOW + timedelta(hours=9), NOW - timedelta(hours=9)),
+        (2, night, NOW - timedelta(hours=8)),
     ]
-    insert(client, [row for event in beats for row in rows_of(event, 0, 0)])
-    found = analyst.query("SELECT robot_id, spool_depth FROM robot_status ORDER BY robot_id").result_rows
-    assert found == [(beat.robot_id, 3), ("other", 4)]
+    rows = [
+        row
+        for depth, (boot, reported, came) in enumerate(said)
+        for row in rows_of(
+            beat.model_copy(update={"boot_epoch": boot, "reported_at": reported, "spool_depth": depth}), 0, 0, came
+        )
+    ]
+    rows += rows_of(beat.model_copy(update={"robot_id": "other", "spool_depth": 4}), 0, 0)
+    for order in (rows, rows[::-1]):
+        for row in order:
+            insert(client, [row])
+        client.command("OPTIMIZE TABLE raw_robot_status FINAL")  # what had expired would be gone
+        sql = "SELECT robot_id, spool_depth, reported_at FROM robot_status ORDER BY robot_id"
+        found = analyst.query(sql, tz_mode="aware").result_rows
+        assert found == [(beat.robot_id, 2, night), ("other", 4, NOW)]
+        sql = "SELECT sum(heartbeats), max(hour) > now() - INTERVAL 1 DAY FROM robot_health_by_hour"
+        assert analyst.query(sql).result_rows == [(4, True)]
+    sql = "SELECT boot_epoch FROM robot_boots WHERE robot_id != 'other' ORDER BY boot_epoch"
+    assert analyst.query(sql).result_rows == [(1,), (2,)]
 
 
 def test_the_earliest_admission_of_a_revision_counts(client: Client, analyst: Client) -> None:

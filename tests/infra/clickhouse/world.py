@@ -1,6 +1,6 @@
 """A small fleet's history as events, made so that every number of the views can be worked out by hand.
 
-Two tasks, two robots, three policy versions, one episode every ten minutes from 08:00 on.
+Two tasks, two robots, four policy versions, an episode every ten minutes from 08:00 on.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def episode(number: int, **changes: object) -> EpisodeMaterialized:
         "step_count": 100,
         "human_step_count": 0,
         "missing_count": 0,
+        "frames_dropped": 0,
         "rejected": (),
         "interventions": (),
         "human_ranges": (),
@@ -99,14 +100,14 @@ def helped(number: int, *, steps: int, **changes: object) -> EpisodeMaterialized
 
 
 def labelled(number: int, *labels: Label, **changes: object) -> EpisodeMaterialized:
-    """An episode that somebody labelled, in its second revision."""
-    return episode(number, revision=2, recorded_success=True, labels=labels, **changes)
+    """An episode that somebody labelled, in its second revision; with five human steps."""
+    return helped(number, steps=5, revision=2, recorded_success=True, labels=labels, **changes)
 
 
 def episodes() -> list[EpisodeMaterialized]:
     """0 to 3 without a policy, 4 to 7 by version 1, 8 to 11 by version 2; one demonstration, one evaluation.
 
-    The last one, 14, is labelled a failure and then excluded.
+    14 is labelled a failure and then excluded. Nobody judged 15, the only one by version 3; 18 is by version 4.
     """
     return [
         *(episode(number, success=number == 3) for number in range(4)),
@@ -115,7 +116,7 @@ def episodes() -> list[EpisodeMaterialized]:
         episode(6),
         episode(7, success=None, end="TRUNCATED", closed_by="TIMEOUT", missing_count=3),
         *(episode(number) for number in (8, 9)),
-        episode(10, revision=2, rejected=(Range(first=5, last=6),)),
+        episode(10, revision=2, rejected=(Range(first=5, last=6),), frames_dropped=7),
         episode(11, success=False),
         episode(12, source=EpisodeSource.DEMONSTRATION, policy_versions=()),
         episode(13, source=EpisodeSource.EVALUATION, policy_versions=(2,), success=False),
@@ -126,6 +127,8 @@ def episodes() -> list[EpisodeMaterialized]:
             success=False,
             excluded=True,
         ),
+        helped(15, steps=40, policy_versions=(3,), success=None, end="TRUNCATED"),
+        episode(18, policy_versions=(4,)),
     ]
 
 
@@ -137,13 +140,21 @@ def label(number: int, author: str, reason: str, **said: object) -> Label:
 
 
 def versions() -> list[Event]:
-    """Version N at 40 N minutes, active on both robots a minute later; made from the episodes before."""
+    """Version N a minute before 40 N, active on both robots at once; made from the episodes before.
+
+    Version 4 goes on from version 2: the third was rolled back.
+    """
     found: list[Event] = []
-    for version in (1, 2, 3):
+    for version in (1, 2, 3, 4):
         minute = 40 * version - 1
         found.append(
             golden(PolicyVersion).model_copy(
-                update={"policy": POLICY, "version": version, "published_at": at(minute)}
+                update={
+                    "policy": POLICY,
+                    "version": version,
+                    "parent_version": {1: None, 2: 1, 3: 2, 4: 2}[version],
+                    "published_at": at(minute),
+                }
             )
         )
         for robot in (0, 1):
@@ -172,7 +183,12 @@ def everything() -> list[Event]:
     )
     beats = [
         golden(Heartbeat).model_copy(
-            update={"robot_id": f"robot-{robot}", "reported_at": at(30 * n), "spool_depth": n}
+            update={
+                "robot_id": f"robot-{robot}",
+                "reported_at": at(30 * n + 1),
+                "spool_depth": n,
+                "frames_dropped": 10 * n,
+            }
         )
         for robot in (0, 1)
         for n in range(4)
@@ -206,10 +222,23 @@ def dead_letters() -> list[TableRow]:
     ]
 
 
-def insert(client: Client, events: Iterable[Event], letters: Sequence[TableRow] = ()) -> None:
-    """One insert for each table, as the index makes them."""
+def received_at(event: Event) -> datetime | None:
+    """When the broker had a heartbeat: the robot's clock, put right by what it knows of the broker's."""
+    if not isinstance(event, Heartbeat):
+        return None
+    return event.reported_at + timedelta(seconds=event.clock_offset_seconds or 0.0)
+
+
+def insert(
+    client: Client, events: Iterable[Event], letters: Sequence[TableRow] = (), *, known: bool = False
+) -> None:
+    """One insert for each table, as the index makes them; `known`: only the columns that the table has."""
     by_table: dict[str, list[TableRow]] = defaultdict(list)
-    for row in (*(row for event in events for row in rows_of(event, 0, 0)), *letters):
+    for row in (*(row for event in events for row in rows_of(event, 0, 0, received_at(event))), *letters):
         by_table[row.table].append(row)
     for table, rows in by_table.items():
-        client.insert(table, [list(row.values.values()) for row in rows], column_names=columns_of(rows))
+        names = columns_of(rows)
+        if known:
+            there = {str(row[0]) for row in client.query(f"DESCRIBE TABLE {table}").result_rows}
+            names = [name for name in names if name in there]
+        client.insert(table, [[row.values[name] for name in names] for row in rows], column_names=names)

@@ -16,7 +16,7 @@ import infra.telemetry
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.settings import Settings, _known
-from schemas.events import PolicyRollout
+from schemas.events import PolicyRollout, PolicyVersion
 from tests.infra.clickhouse import world
 
 GRAFANA = Path(infra.telemetry.__file__).parent / "deploy" / "grafana"
@@ -66,7 +66,9 @@ def analyst(settings: Settings) -> Iterator[Client]:
     migrate(database)
     writer = connect(database)
     rollout = world.golden(PolicyRollout).model_copy(update={"written_at": world.at(100)})
-    world.insert(writer, [*world.everything(), rollout], world.dead_letters())
+    # A line far ahead of the others, whose newest versions have no episodes yet: the others are shown too.
+    ahead = world.golden(PolicyVersion).model_copy(update={"policy": "ahead", "version": 500})
+    world.insert(writer, [*world.everything(), rollout, ahead], world.dead_letters())
     writer.close()
     made = connect(database, analyst=True)
     yield made
