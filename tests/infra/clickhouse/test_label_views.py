@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import pytest
@@ -151,7 +151,7 @@ def test_labelling_everything_changes_no_latency(client: Client) -> None:
     recorded = [episode(8), episode(9)]
     world.insert(client, [admitted(recorded, at(100)), *world.versions()])
 
-    def latency() -> list[object]:
+    def latency() -> list[Sequence[Sequence[object]]]:
         sql = "SELECT * FROM (SELECT * FROM {view} ORDER BY ALL)"
         return [client.query(sql.format(view=v)).result_rows for v in ("episode_latency", "latency_by_hour")]
 
