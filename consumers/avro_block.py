@@ -14,7 +14,7 @@ import polars as pl
 from schemas.codec import FRAME_BYTES, AvroSchema
 
 _SYNC = b"sop-materializer"  # 16 bytes; any will do, the block is read once and thrown away
-_FRAME_FIELDS = ("frame_magic", "frame_schema_id")
+_MAGIC, _SCHEMA_ID = "frame_magic", "frame_schema_id"
 _SEVEN_BITS = np.array([1 << (7 * n) for n in range(1, 10)], dtype=np.uint64)
 _FIXED_BYTES = {"enum": 1, "boolean": 1, "float": 4, "double": 8}
 """An enum's symbol number takes one byte below 64 symbols."""
@@ -33,15 +33,18 @@ def read_block(values: Sequence[bytes], sizes: IntArray, schema: AvroSchema) -> 
     The five bytes of the frame are read as two leading fields, which saves cutting them off, and tells whether all
     name the same schema.
     """
+    container = as_container(values, len(sizes), schema)
+    if not _magic_everywhere(container, sizes):
+        return None
     try:
-        frame = pl.read_avro(io.BytesIO(as_container(values, len(sizes), schema)))
+        frame = pl.read_avro(io.BytesIO(container))
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException:  # noqa: BLE001 - a panic inside polars is not even an Exception
         return None
     if len(frame) != len(sizes) or not _same_frames(frame):
         return None
-    frame = frame.drop(_FRAME_FIELDS)
+    frame = frame.drop(_MAGIC, _SCHEMA_ID)
     try:
         told_apart = np.array_equal(encoded_lengths(frame, schema) + FRAME_BYTES, sizes)
     except NotImplementedError:
@@ -58,10 +61,16 @@ def as_container(values: Sequence[bytes], count: int, schema: AvroSchema) -> byt
     return b"".join((b"Obj\x01", _long(len(metadata)), head, b"\0", _SYNC, _long(count), size, *values, _SYNC))
 
 
+def _magic_everywhere(container: bytes, sizes: IntArray) -> bool:
+    """Whether each body begins with a zero byte. Read as a boolean, any but 1 would pass for it."""
+    ends = np.cumsum(sizes)
+    block = np.frombuffer(container, np.uint8)[-len(_SYNC) - int(ends[-1]) :]
+    return not block[ends - sizes].any()
+
+
 def _same_frames(frame: pl.DataFrame) -> bool:
-    magic, schema_id = (frame[name].to_numpy() for name in _FRAME_FIELDS)
-    ids = schema_id.view(np.uint32)  # bit by bit: as numbers some would be NaN
-    return not magic.any() and bool((ids == ids[0]).all())
+    ids = frame[_SCHEMA_ID].to_numpy().view(np.uint32)  # bit by bit: as numbers some would be NaN
+    return bool((ids == ids[0]).all())
 
 
 @functools.cache
@@ -70,10 +79,9 @@ def _framed_text(text: str) -> bytes:
     parsed = json.loads(text)
     for field in parsed["fields"]:
         field.pop("default", None)
-    magic, schema_id = _FRAME_FIELDS
     parsed["fields"] = [
-        {"name": magic, "type": "boolean"},
-        {"name": schema_id, "type": "float"},
+        {"name": _MAGIC, "type": "boolean"},
+        {"name": _SCHEMA_ID, "type": "float"},
         *parsed["fields"],
     ]
     return json.dumps(parsed).encode()

@@ -197,9 +197,16 @@ def _one_by_one(
     """The batch does not decode as a block: find the records that are to blame, and keep the others."""
     good: list[tuple[int, Step]] = []
     for row in rows.tolist():
+        value = values[row] or b""
         try:
-            good.append((row, codec.decode(Step, (values[row] or b"")[FRAME_BYTES:], schema)))
+            good.append((row, codec.decode(Step, value[FRAME_BYTES:], schema)))
         except SchemaError as error:
+            # What a block can hold and an event cannot, say a time after year 9999, is judged as in a block: the fate
+            # of a record does not depend on its neighbours.
+            alone = _as_block([value], np.array([len(value)]), schema) if value else None
+            if alone is not None:
+                _hand_out(out, records, alone, _steps_of(alone, np.array([row])))
+                continue
             place = records.origin(row)
             out[place.partition].rejected.append((_undecodable(place, error), None))
     if good:

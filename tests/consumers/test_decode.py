@@ -153,13 +153,28 @@ def test_a_registry_that_is_away_decides_nothing() -> None:
         decoded(origins(steps_of(1)), away)
 
 
-def test_a_time_past_what_datetimes_hold_is_rejected_and_fills_its_sequence() -> None:
+@pytest.mark.parametrize("magic", [1, 2, 7, 128, 255])
+def test_a_frame_that_begins_with_another_byte_is_rejected_though_the_rest_is_good(magic: int) -> None:
     places = origins(steps_of(3))
+    places[1] = dataclasses.replace(places[1], value=bytes([magic]) + (places[1].value or b"")[1:])
+    outcome = decoded(places)
+    assert [(letter.reason, letter.origin.offset) for letter, _ in outcome.rejected] == [
+        (Reason.UNDECODABLE, places[1].offset)
+    ]
+
+
+@pytest.mark.parametrize("neighbour", [None, b"", b"\0\0\0\0\1\xff"])
+def test_a_time_past_what_datetimes_hold_is_rejected_and_fills_its_sequence(neighbour: bytes | None) -> None:
+    places = origins(steps_of(3))
+    if neighbour is not None:  # a batch with a broken record in it is read one by one; that changes nothing
+        places[2] = dataclasses.replace(places[2], value=neighbour)
     step, body = steps_of(1)[0], io.BytesIO()
     plain = {**step.model_dump(), "captured_at": 2**62, "sequence": 1, "actor": "POLICY"}
     fastavro.schemaless_writer(body, codec.latest("step").parsed, plain)
     places[1] = dataclasses.replace(places[1], value=codec.frame(1, body.getvalue()))
-    [(letter, event)] = decoded(places).rejected
+    rejected = {letter.origin.offset: (letter, event) for letter, event in decoded(places).rejected}
+    assert len(rejected) == (1 if neighbour is None else 2)
+    letter, event = rejected[places[1].offset]
     assert letter.reason is Reason.BAD_TIME
     assert event is not None
     assert event.sequence == 1
