@@ -201,8 +201,8 @@ def _one_by_one(
         try:
             good.append((row, codec.decode(Step, value[FRAME_BYTES:], schema)))
         except SchemaError as error:
-            # What a block can hold and an event cannot, say a time after year 9999, is judged as in a block: the fate
-            # of a record does not depend on its neighbours.
+            # What a block can hold and an event cannot, say a time after year 9999, is judged as in a block:
+            # the fate of a record does not depend on its neighbours.
             alone = _as_block([value], np.array([len(value)]), schema) if value else None
             if alone is not None:
                 _hand_out(out, records, alone, _steps_of(alone, np.array([row])))
