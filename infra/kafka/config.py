@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException
 from pydantic import SecretStr
 
 from infra.errors import KafkaUnavailable, SettingInvalid
+from infra.kafka.error_log import ErrorLog
 from infra.settings import KafkaSettings
 
 Partition = tuple[str, int]
@@ -52,8 +52,6 @@ _PASSING = frozenset(
 
 # librdkafka takes none below.
 _SHORTEST_MS = 10
-
-_log = structlog.get_logger(__name__)
 
 C = TypeVar("C")
 
@@ -101,7 +99,7 @@ def client_config(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
         "reconnect.backoff.ms": 250,
         "reconnect.backoff.max.ms": 2000,
         "log_level": 2,  # what matters arrives in error_cb; the rest repeats itself at every attempt
-        "error_cb": lambda error: _report(client_id, error),
+        "error_cb": ErrorLog(client_id),
     }
     for name in _OPTIONAL:
         value = getattr(kafka, name.replace(".", "_"))
@@ -117,8 +115,3 @@ def passes_by_itself(error: Exception) -> bool:
     tell: outside transactions it is always False.
     """
     return isinstance(error, KafkaException) and error.args[0].code() in _PASSING
-
-
-def _report(client_id: str, error: KafkaError) -> None:
-    # Wrong credentials show up here and nowhere else: delivery callbacks only say "timed out".
-    _log.warning("kafka_client_error", client=client_id, error=error.str(), fatal=error.fatal())
