@@ -72,7 +72,7 @@ def label(
         fail(str(error))
     typer.echo(
         f"label {event.label.label_id} is on its way to episode {episode_id} of {robot_id}; "
-        f"`sop episodes show {episode_id}` has it in a moment"
+        f"`sop episodes show {episode_id}` has it once `sop materialize` and `sop index` have seen it"
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -94,8 +95,9 @@ def _show_table(client: Client, sql: str, parameters: Mapping[str, object] | Non
         typer.echo("0 rows")
         return
     table = Table(caption=f"{len(result.result_rows)} rows")
-    for name in result.column_names:
-        table.add_column(Text(name), overflow="fold")
+    for name, value in zip(result.column_names, result.result_rows[0], strict=True):
+        # An id is there to be copied: whatever else gets narrow, it stays in one piece.
+        table.add_column(Text(name), overflow="fold", no_wrap=isinstance(value, UUID))
     for row in result.result_rows:
         table.add_row(*(Text(cell(value)) for value in row))
     Console().print(table)
