@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from infra.address import HttpAddress, HttpAddresses
 
 DEFAULT_DATA_DIR = ".sop"
 NOT_SETTINGS = {"SOP_ENV_FILE", "SOP_DATA_DIR"}
@@ -25,27 +26,6 @@ NOT_SETTINGS = {"SOP_ENV_FILE", "SOP_DATA_DIR"}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def require_http(address: str) -> None:
-    """Refuse what is no address of a server that speaks HTTP, or holds what must not be shown.
-
-    The text does not repeat it.
-
-    Raises:
-        ValueError: it has another scheme or no host, or a name and password, a query or a fragment in it.
-    """
-    try:
-        parts = urlsplit(address)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError("not an address such as http://127.0.0.1:8081")
-    if "@" in parts.netloc:
-        raise ValueError("an address is shown to everybody: name and password have settings of their own")
-    if parts.query or parts.fragment:
-        raise ValueError("an address with a query or a fragment; it ends with its path")
 
 
 class _Section(BaseModel):
@@ -83,19 +63,12 @@ class KafkaSettings(_Section):
 class S3Settings(_Section):
     """How to reach the object store; times in seconds. Without an endpoint: AWS."""
 
-    endpoint_url: str | None = None
+    endpoint_url: HttpAddress | None = None
     bucket: str = Field("sop", min_length=3)
     region: str = "us-east-1"
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
     timeout: float = Field(30.0, gt=0, le=3600, description="bound of one request, whatever the server does")
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _is_an_address(cls, url: str | None) -> str | None:
-        if url is not None:
-            require_http(url)
-        return url
 
 
 class ClickHouseSettings(_Section):
@@ -115,17 +88,10 @@ class ClickHouseSettings(_Section):
 class RegistrySettings(_Section):
     """How to reach the schema registry (Confluent's API); times in seconds."""
 
-    url: str = Field("http://127.0.0.1:8081", description="of more than one, with commas between them")
+    url: HttpAddresses = Field("http://127.0.0.1:8081", description="of more than one, with commas between them")
     username: str | None = None
     password: SecretStr | None = None
     timeout: float = Field(10.0, gt=0, le=300)
-
-    @field_validator("url")
-    @classmethod
-    def _is_an_address(cls, url: str) -> str:
-        for part in url.split(","):
-            require_http(part.strip())
-        return url
 
     @model_validator(mode="after")
     def _name_and_password_go_together(self) -> Self:
