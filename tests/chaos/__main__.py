@@ -38,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds-per-stack", type=_positive, default=25, help="a fresh stack after so many")
     parser.add_argument("--jobs", type=_positive, default=1, help="processes, each with a stack of its own")
     chosen = parser.parse_args(arguments)
+    try:
+        chosen.report.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--report {chosen.report} cannot be written: {error.strerror}")
     if chosen.jobs > 1:
         return share(chosen)
     report = Report(chosen.seeds, chosen.events, chosen.robots)
