@@ -24,14 +24,17 @@ async function fill(slot) {
       headers: { "X-Fragment": "1" },
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
+    const text = await answer.text();
     if (slot.tagName === "DATALIST" && !answer.ok) return;
+    // What came live meanwhile is newer.
+    if ("lived" in slot.dataset) return;
     // What is asked again and again keeps what it had.
     slot.classList.toggle("stale", !answer.ok && slot.dataset.told === "");
     if (slot.classList.contains("stale")) return;
-    slot.innerHTML = await answer.text();
+    slot.innerHTML = text;
     if (answer.ok && slot.dataset.every) slot.dataset.told = "";
   } catch {
-    if (slot.tagName !== "DATALIST") {
+    if (slot.tagName !== "DATALIST" && !("lived" in slot.dataset)) {
       slot.replaceChildren(trouble("The console does not answer.", "Start it again (sop console), then load this page again."));
     }
   } finally {

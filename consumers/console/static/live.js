@@ -18,7 +18,6 @@ export function follow(slot, settle, trouble) {
     const focused = slot.contains(document.activeElement) && document.activeElement.getAttribute("href");
     const across = slot.querySelector(".scroll")?.scrollLeft ?? 0;
     slot.replaceChildren(...parts);
-    slot.setAttribute("aria-busy", "false");
     settle(slot);
     if (focused) slot.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     const region = slot.querySelector(".scroll");
@@ -38,6 +37,7 @@ export function follow(slot, settle, trouble) {
     source.addEventListener(slot.dataset.live, (event) => {
       const part = document.createRange().createContextualFragment(JSON.parse(event.data).html);
       put(...part.childNodes);
+      slot.dataset.lived = "";
       at = new Date();
       slot.classList.remove("stale");
       tell("on", "live");
