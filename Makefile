@@ -10,9 +10,9 @@ setup:
 demo: setup
 	@.venv/bin/sop demo
 
-# In three processes, each with servers of its own: much of the time is spent waiting.
+# In two processes, each with servers of its own: much of the time is spent waiting.
 test: setup
-	@.venv/bin/python -m pytest -n 3 --dist loadfile --durations 15
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --durations 15
 
 # A hundred seeds of faults against real servers: about an hour on two cores. CHAOS="--seeds 7..7" repeats one.
 CHAOS ?= --seeds 1..100 --jobs 2

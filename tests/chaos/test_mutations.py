@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.chaos.harness import Harness
 from tests.chaos.mutations import MUTATIONS
 from tests.chaos.run import PATIENCE, Run
-from tests.chaos.schedule import Schedule
 from tests.chaos.trials import ALONE, CAUGHT_BY, DISTURBED, KILLED, UNANSWERED
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -32,10 +34,17 @@ def test_every_mutation_has_its_schedule_and_its_anomaly() -> None:
 
 
 SCHEDULES = {"alone": ALONE, "killed": KILLED, "disturbed": DISTURBED, "unanswered": UNANSWERED}
+SHORT = {"disturbed", "no-dedupe", "no-forward-read"}
+"""What `make test` has the time for; `make test-chaos` runs all."""
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-def test_the_materializer_as_it_is_passes_what_catches_its_mutations(harness: Harness, schedule: Schedule) -> None:
+def _trials(names: Iterable[str]) -> list[ParameterSet]:
+    return [pytest.param(name, marks=[] if name in SHORT else [pytest.mark.soak]) for name in names]
+
+
+@pytest.mark.parametrize("name", _trials(SCHEDULES))
+def test_the_materializer_as_it_is_passes_what_catches_its_mutations(harness: Harness, name: str) -> None:
+    schedule = SCHEDULES[name]
     outcome = Run(harness, schedule, salt="plain").execute()
     assert outcome.verdict.anomalies == []
     assert outcome.verdict.whole > 0
@@ -45,7 +54,7 @@ def test_the_materializer_as_it_is_passes_what_catches_its_mutations(harness: Ha
         assert outcome.faults["s3-stall"] == 1, "some request was left without an answer"
 
 
-@pytest.mark.parametrize("mutation", sorted(CAUGHT_BY))
+@pytest.mark.parametrize("mutation", _trials(sorted(CAUGHT_BY)))
 def test_a_broken_materializer_is_caught(harness: Harness, mutation: str) -> None:
     patience = STUCK_AFTER if "stuck" in SEEN_AS[mutation] else PATIENCE
     outcome = Run(harness, CAUGHT_BY[mutation], mutation=mutation, salt=mutation, patience=patience).execute()
