@@ -120,6 +120,8 @@ def test_a_fleet_of_eight_is_accounted_for(tmp_path: Path) -> None:
     outcome = Report.model_validate_json(report.read_text())
     assert outcome.episodes.sent > 8 * robots
     assert outcome.policy_versions.published == outcome.policy_versions.activated_by_every_robot == 2
+    assert nothing_left(data_dir)
+    assert not data_dir.exists()
 
 
 @pytest.mark.parametrize(("minutes", "final", "told"), [(60, 0.6, 1), (60, 0.7, 1), (60, 0.71, 0), (20, 0.6, 0)])
