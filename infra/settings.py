@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import structlog
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -31,8 +30,6 @@ from infra.sections import (
     RobotSettings,
     S3Settings,
 )
-
-_log = structlog.get_logger(__name__)
 
 DEFAULT_DATA_DIR = ".sop"
 NOT_SETTINGS = {"SOP_ENV_FILE", "SOP_DATA_DIR"}
@@ -92,8 +89,6 @@ def load_settings(file: Path | None = None) -> Settings:
     chosen = file or env_file()
     if file is None:
         _refuse_missing_file()
-        if not anything_set():
-            _log.warning("no_settings", looked_for=str(chosen), using="defaults: servers on this machine")
     _refuse_unknown(_ours(), "")
     if chosen.is_file():
         _refuse_unknown(dotenv_values(chosen), f" in {chosen}")
