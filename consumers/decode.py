@@ -320,12 +320,11 @@ def _reject(out: Batch, records: StepRecords, frame: pl.DataFrame, steps: Steps,
     for number in at.tolist():
         place = records.origin(int(steps.row[number]))
         episode_id, robot_id, boot_epoch = frame.select("episode_id", "robot_id", "boot_epoch").row(number)
-        values = steps.values(number)
-        problem = identity_problem(robot_id, episode_id, place.key) or sequence_problem(
-            int(str(values["sequence"]))
-        )
+        problem = identity_problem(robot_id, episode_id, place.key)
+        problem = problem or sequence_problem(int(steps.sequence[number]))
         event = None
         if problem is None:
+            values = steps.values(number)
             problem = Reason.NOT_FINITE, "reward, state or action is not finite"
             if not _in_range(steps.captured_at[number : number + 1]).all():
                 problem = Reason.BAD_TIME, f"captured_at is {values['captured_at']} µs, not between 1970 and 2200"

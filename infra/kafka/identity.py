@@ -6,7 +6,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.errors import KafkaUnavailable
-from infra.kafka.config import client_config
+from infra.kafka.config import client_config, open_client
 from infra.settings import KafkaSettings
 
 
@@ -15,9 +15,11 @@ def cluster_id(kafka: KafkaSettings) -> str:
 
     Raises:
         KafkaUnavailable: none answers in time, or it does not say who it is.
+        SettingInvalid: as `open_client`.
     """
+    admin = open_client(AdminClient, client_config(kafka, "sop-identity"))
     try:
-        found = AdminClient(client_config(kafka, "sop-identity")).list_topics(timeout=kafka.request_timeout)
+        found = admin.list_topics(timeout=kafka.request_timeout)
     except KafkaException as error:
         raise KafkaUnavailable(error.args[0].str()) from error
     if not found.cluster_id:
