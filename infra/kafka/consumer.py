@@ -15,6 +15,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
+from infra.kafka.bounded import within
 from infra.kafka.config import Partition, client_config, open_client
 from infra.kafka.transactions import CommittedOffset
 from infra.settings import KafkaSettings
@@ -242,5 +243,12 @@ class GroupConsumer:
         return self._consumer.consumer_group_metadata()
 
     def close(self) -> None:
-        """Leave the group, so that others take over at once."""
-        self._consumer.close()
+        """Leave the group, so that others take over at once; given up after the request timeout.
+
+        An assignment that arrives in just this moment blocks librdkafka's close for ever (its issue 4884). The
+        coordinator then takes the partitions away when the session times out.
+        """
+        try:
+            within(self._timeout, self._consumer.close, "close")
+        except KafkaUnavailable as error:
+            _log.warning("group_not_left", group=self._group, error=str(error))
