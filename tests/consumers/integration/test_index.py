@@ -131,7 +131,7 @@ def test_a_record_that_is_refused_is_buried_once_however_long_another_table_is_a
     put(pipeline, ROBOT_STATUS, heartbeat(666))
     put(pipeline, ROBOT_STATUS, heartbeat(4))
     put(pipeline, POLICY_ACTIVATIONS, activation())
-    turns(indexer, lambda: driver.tries >= 12)
+    turns(indexer, lambda: driver.tries >= 6)
     driver.raises.pop("raw_policy_activations")
     turns(indexer, lambda: committed(pipeline.settings, ROBOT_STATUS) == before + 2)
     assert letters(pipeline) == ["RowsRefused: DataError: spool_depth is too large"]
