@@ -8,6 +8,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings
+from learner import adaptive
 from learner.algorithms.base import Metrics
 from learner.cache import PayloadCache
 from learner.core import TrainingCore
@@ -37,6 +39,16 @@ from tests.learner.test_payloads import Shelf
 BASE = LearnerSettings(
     hidden=(8,), batch_size=8, pretrain_steps=5, mixing="adaptive", adaptive_window=7, recap_value_steps=5
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _shares_follow_the_losses_soon() -> Iterator[None]:
+    """These lives are short: with the usual cold start none of them would draw by its losses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptive, "MIN_SAMPLES", 4)
+        yield
+
+
 DEMONSTRATIONS = [
     make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=12)
     for n, task in ((0, "lift"), (1, "push"))
