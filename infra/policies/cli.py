@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,7 +116,7 @@ def canary(
     def transition(line: str, control: Control) -> Transition:
         return orders.canary(control, line, version, fraction=fraction, robots=tuple(robot or ()), base=base)
 
-    _change(policy, reason, author, transition)
+    _change(policy, reason, author, transition, robots=robot or ())
 
 
 @policies_app.command()
@@ -134,7 +134,10 @@ def rollback(
     reason: Reason = "",
     author: Author = None,
 ) -> None:
-    """Back to the version before, or from a canary to what the others run; the learner goes on from it."""
+    """Back to the version before, or from a canary to what the others run; the learner goes on from it.
+
+    A second one names its version (--to): what the first one left is not gone back to by itself.
+    """
     from infra.policies import orders  # noqa: PLC0415
 
     _change(policy, reason, author, lambda line, control: orders.rollback(control, line, to))
@@ -145,7 +148,10 @@ def pin(robot: Robot, version: Version, policy: Line = None, reason: Reason = ""
     """One robot runs one version, whatever the others do."""
     from infra.policies import orders, rollout  # noqa: PLC0415
 
-    _change(policy, reason, author, lambda line, c: rollout.pin(line, robot, orders.published(c, line, version)))
+    def transition(line: str, control: Control) -> Transition:
+        return rollout.pin(line, robot, orders.published(control, line, version))
+
+    _change(policy, reason, author, transition, robots=(robot,))
 
 
 @policies_app.command()
@@ -184,11 +190,17 @@ def _read(settings: Settings) -> Control:
 
 
 def _change(
-    policy: str | None, reason: str, author: str | None, transition: Callable[[str, Control], Transition]
+    policy: str | None,
+    reason: str,
+    author: str | None,
+    transition: Callable[[str, Control], Transition],
+    *,
+    robots: Collection[str] = (),
 ) -> None:
     from infra.clock import SystemClock  # noqa: PLC0415
     from infra.policies.log import RolloutLog  # noqa: PLC0415
     from infra.policies.present import sentence  # noqa: PLC0415
+    from infra.policies.robots import unheard_of  # noqa: PLC0415
     from infra.policies.rollout import Change  # noqa: PLC0415
 
     settings, line = _line(policy)
@@ -203,3 +215,6 @@ def _change(
     except (InfraError, SchemaError) as error:
         fail(str(error))
     typer.echo(sentence(state))
+    if robots:
+        for note in unheard_of(settings, robots):
+            typer.echo(note, err=True)

@@ -109,7 +109,8 @@ def promote(policy: str, version: int | None = None) -> Transition:
 def rollback(policy: str, version: int | None = None) -> Transition:
     """Back to a version: by default the one that is current while a canary is tried, else the one before it.
 
-    It is held, the canary and those that wait are given up, and the learner goes on from it.
+    It is held, the canary and those that wait are given up, and the learner goes on from it. What was current is
+    not what was `previous` then: neither a second rollback nor a robot that needs a stand-in may come back to it.
 
     Raises (the transition):
         RolloutRefused: no version is named, and there is none before.
@@ -120,10 +121,21 @@ def rollback(policy: str, version: int | None = None) -> Transition:
         if chosen is None and state is not None:
             chosen = state.current if state.canary is not None else state.previous
         if chosen is None:
-            raise RolloutRefused(f"{policy} has no earlier version to go back to; name one (--to)")
+            raise RolloutRefused(_nothing_before(policy, state))
         mark = Restored(generation=(state.generation if state else 0) + 1, version=chosen)
-        held = _holding(state, chosen) | {"canary": None, "queued": (), "restored": mark}
-        return _next(policy, state, by, **held)
+        stays = state is not None and state.current == chosen  # only a canary is given up
+        previous = state.previous if state is not None and stays else None
+        return _next(
+            policy,
+            state,
+            by,
+            mode=RolloutMode.HOLD,
+            current=chosen,
+            previous=previous,
+            canary=None,
+            queued=(),
+            restored=mark,
+        )
 
     return change
 
@@ -244,6 +256,12 @@ def _without(state: PolicyRollout | None, version: int) -> tuple[Canary | None, 
         return None, ()
     canary = state.canary if state.canary and state.canary.version != version else None
     return canary, tuple(waiting for waiting in state.queued if waiting.version != version)
+
+
+def _nothing_before(policy: str, state: PolicyRollout | None) -> str:
+    if state is not None and state.restored is not None and state.restored.version == state.current:
+        return f"{policy} was rolled back to version {state.current} already; to go further back, name one (--to)"
+    return f"{policy} has no earlier version to go back to; name one (--to)"
 
 
 def _holding(state: PolicyRollout | None, version: int) -> dict[str, Any]:

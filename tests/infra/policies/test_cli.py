@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from infra.clock import ManualClock
 from infra.kafka import EventProducer, OutRecord
 from infra.kafka.admin import ClusterAdmin
 from infra.local.stack import Stack
@@ -17,8 +18,8 @@ from infra.policies.keys import read_private, read_public
 from infra.registry import Registry
 from infra.settings import load_settings
 from schemas.codec import encode, frame, latest
-from schemas.events import PolicyVersion
-from schemas.topics import POLICY_ROLLOUTS, POLICY_VERSIONS, TOPICS
+from schemas.events import Heartbeat, PolicyVersion
+from schemas.topics import POLICY_ROLLOUTS, POLICY_VERSIONS, ROBOT_STATUS, TOPICS
 from sop import app
 from tests.producers.fakes import announcement
 
@@ -53,9 +54,22 @@ def test_keys_are_made_once_and_a_successor_pins_both() -> None:
     assert "public keys" in sop("keys", "rotate", "keys/nobody", "keys/x", code=2)
 
 
+def heartbeat(robot_id: str) -> Heartbeat:
+    return Heartbeat(
+        robot_id=robot_id,
+        boot_epoch=1,
+        reported_at=ManualClock().now(),
+        spool_depth=0,
+        spool_age_seconds=0.0,
+        policy="",
+        policy_version=0,
+        episodes_ended=0,
+    )
+
+
 @pytest.fixture
 def published(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Versions 1 to 4 of a line, signed; an operator's key in the settings."""
+    """Versions 1 to 4 of a line, signed; two robots' heartbeats; an operator's key in the settings."""
     for name, value in stack.environment().items():
         monkeypatch.setenv(name, value)
     sop("keys", "new", "operator")
@@ -65,7 +79,7 @@ def published(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOP_POLICIES__LEARNER_KEYS", json.dumps([public]))
     monkeypatch.setenv("SOP_LEARNER__POLICY", LINE)
     settings = load_settings()
-    topics = [TOPICS[POLICY_ROLLOUTS], TOPICS[POLICY_VERSIONS]]
+    topics = [TOPICS[POLICY_ROLLOUTS], TOPICS[POLICY_VERSIONS], TOPICS[ROBOT_STATUS]]
     ClusterAdmin(settings.kafka).ensure_topics(topics)
     registry = Registry(settings.registry)
     for topic in topics:
@@ -75,6 +89,9 @@ def published(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in (1, 2, 3, 4):
         event = key.sign(announcement(number, b"weights", policy=LINE))
         producer.send(OutRecord(POLICY_VERSIONS, f"{LINE}/{number}".encode(), frame(schema_id, encode(event))))
+    status_id = registry.id_of(ROBOT_STATUS, latest(Heartbeat.record))
+    for robot in ("heard-1", "heard-2"):
+        producer.send(OutRecord(ROBOT_STATUS, robot.encode(), frame(status_id, encode(heartbeat(robot)))))
     unsigned = announcement(5, b"weights", policy=LINE)
     producer.send(OutRecord(POLICY_VERSIONS, f"{LINE}/5".encode(), frame(schema_id, encode(unsigned))))
     assert producer.flush(30.0) == 0
@@ -86,21 +103,45 @@ def test_an_operator_s_day() -> None:
     assert "generation 1: v3 is held; the learner goes on from v3" in sop(
         "policies", "rollback", "--reason", "worse"
     )
-    assert "by ada" in sop("policies", "pin", "arm-1", "2", "--author", "ada") + sop("policies", "show")
+    assert "note:" not in sop("policies", "pin", "heard-1", "2", "--author", "ada")
+    assert "by ada" in sop("policies", "show")
     told = sop("policies", "canary", "4", "--fraction", "0.25")
-    assert "v3 is held; 25% of the robots try v4; arm-1 is pinned to v2" in told
+    assert "v3 is held; 25% of the robots try v4; heard-1 is pinned to v2" in told
     listed = sop("policies", "list")
     for role in (
         "canary (25% of the robots)",
         "current",
-        "pinned: arm-1",
+        "pinned: heard-1",
         f"not believed: {LINE}/5: it is not signed",
     ):
         assert role in listed
-    assert "generation 4: v4 is held; arm-1 is pinned to v2" in sop("policies", "promote")
-    assert "generation 5: v4 is held" in sop("policies", "unpin", "arm-1")
+    assert "generation 4: v4 is held; heard-1 is pinned to v2" in sop("policies", "promote")
+    assert "generation 5: v4 is held" in sop("policies", "unpin", "heard-1")
     assert "v1 is held" in sop("policies", "hold", "1")
     assert "the newest version is followed" in sop("policies", "follow")
+
+
+@pytest.mark.usefixtures("published")
+def test_a_robot_that_nobody_heard_of_is_pinned_all_the_same_and_named_with_those_that_are_known() -> None:
+    told = sop("policies", "pin", "heard-l", "2")
+    assert "heard-l is pinned to v2" in told
+    assert "note: no robot heard-l was ever heard of; there are heard-" in told
+    sop("policies", "unpin", "heard-l")
+    told = sop("policies", "canary", "4", "--robot", "unheard", "--robot", "heard-2")
+    assert told.count("note:") == told.count("no robot unheard was ever heard of") == 1
+    sop("policies", "follow")
+
+
+@pytest.mark.usefixtures("published")
+def test_a_second_rollback_asks_for_a_version() -> None:
+    sop("policies", "hold", "3")
+    sop("policies", "promote", "4")
+    assert "v3 is held" in sop("policies", "rollback")
+    assert "rolled back to version 3 already; to go further back, name one (--to)" in sop(
+        "policies", "rollback", code=1
+    )
+    assert "v2 is held" in sop("policies", "rollback", "--to", "2")
+    sop("policies", "follow")
 
 
 @pytest.mark.usefixtures("published")

@@ -57,6 +57,30 @@ def test_a_rollback_without_a_version_ends_the_canary_and_without_one_goes_to_wh
     assert (back.restored.generation, back.restored.version) == (back.generation, 3)
 
 
+def test_a_second_rollback_does_not_bring_back_what_the_first_one_left() -> None:
+    bad = after(rollout.hold(LINE, 3), rollout.promote(LINE, 4), rollout.promote(LINE, 5))
+    back = rollout.rollback(LINE)(bad, BY)
+    assert (back.current, back.previous) == (4, None)
+    with pytest.raises(RolloutRefused, match="rolled back to version 4 already; to go further back, name one"):
+        rollout.rollback(LINE)(back, BY)
+    further = rollout.rollback(LINE, 3)(back, BY)
+    assert (further.current, further.previous) == (3, None)
+    later = rollout.rollback(LINE)(rollout.promote(LINE, 6)(back, BY), BY)
+    assert (later.current, later.previous) == (4, None), "what was promoted since is left again"
+
+
+def test_a_rollback_of_what_was_followed_does_not_keep_it_either() -> None:
+    followed = after(rollout.hold(LINE, 5), rollout.follow(LINE))
+    back = rollout.rollback(LINE, 4)(followed, BY)
+    assert (back.current, back.previous) == (4, None)
+
+
+def test_after_a_rollback_a_canary_that_is_given_up_does_not_bring_back_what_it_left() -> None:
+    back = after(rollout.hold(LINE, 3), rollout.promote(LINE, 5), rollout.rollback(LINE))
+    tried = rollout.rollback(LINE)(rollout.start_canary(LINE, 6, fraction=0.5)(back, BY), BY)
+    assert (tried.current, tried.previous) == (3, None)
+
+
 def test_one_canary_at_a_time_newer_ones_wait_and_follow_a_promotion() -> None:
     state = after(
         rollout.hold(LINE, 1),
@@ -176,6 +200,8 @@ class Operators(RuleBasedStateMachine):
             assert (self.state.mode, self.state.canary, self.state.queued) == (RolloutMode.HOLD, None, ())
             assert self.state.restored is not None
             assert self.state.restored.generation == self.state.generation
+            if before is not None and before.current != self.state.current:
+                assert self.state.previous is None
 
     @rule(version=VERSIONS, fraction=st.floats(0, 1), robots=st.lists(st.sampled_from(ROBOTS), max_size=3))
     def start_canary(self, version: int, fraction: float, robots: list[str]) -> None:
