@@ -75,6 +75,9 @@ class S3Settings(_Section):
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
     timeout: float = Field(30.0, gt=0, le=3600, description="bound of one request, whatever the server does")
+    max_put_bytes_per_second: float | None = Field(
+        None, gt=0, description="of what one process puts: robots' frames, mostly; none: no cap"
+    )
 
     @field_validator("endpoint_url")
     @classmethod
@@ -265,6 +268,11 @@ class PolicySettings(_Section):
     allow_unsigned: bool = Field(False, description="believe what carries no signature at all")
     keep: int = Field(3, ge=1, description="artifacts that a robot keeps on its disk")
     max_bytes_per_second: float | None = Field(None, gt=0, description="of a robot's downloads; none: no cap")
+    min_free_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="what a robot's download leaves free on its disk: the spool's floor, and room for an episode",
+    )
 
 
 class GuardSettings(_Section):

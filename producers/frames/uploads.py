@@ -7,6 +7,7 @@ until Kafka has the episode's end.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from schemas.topics import ROBOT_EPISODES
 REFRESH = 3600.0
 """Seconds after which an object that was put counts as not put; the grace of `sop gc` must be longer."""
 AT_ONCE = 4
+# Puts in a row that went well before one more goes at once: a link that bears no more costs a put's whole time.
+_GROW_AFTER = 8
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 _log = structlog.get_logger(__name__)
@@ -45,11 +48,23 @@ class Objects(Protocol):
 
 @dataclass
 class _Put:
-    """Files of one event on their way, or there since `done_at` (monotonic seconds)."""
+    """Files of one event, by what is left of them to do; one was last stored at `latest` (monotonic seconds)."""
 
     files: dict[Path, str]
-    futures: list[Future[None]] = field(default_factory=list)
-    done_at: float | None = None
+    waiting: deque[Path] = field(default_factory=deque)
+    under_way: dict[Path, Future[None]] = field(default_factory=dict)
+    latest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.waiting.extend(self.files)
+
+    @property
+    def is_stored(self) -> bool:
+        return not self.waiting and not self.under_way
+
+    def again(self) -> None:
+        """What is there may have been collected meanwhile."""
+        self.waiting = deque(path for path in self.files if path not in self.under_way)
 
 
 class FrameUploads:
@@ -62,6 +77,8 @@ class FrameUploads:
         self._clock = clock
         self._pool: ThreadPoolExecutor | None = None
         self._puts: dict[int, _Put] = {}
+        self._at_once = AT_ONCE
+        self._went_well = 0
         self._ends: dict[int, EpisodeFolder] = {}
         self._again_at = 0.0
         self._pause = _FIRST_PAUSE
@@ -104,28 +121,48 @@ class FrameUploads:
     def _stored(self, put: _Put) -> bool:
         """Whether it is there; sees to it that it soon is."""
         now = self._clock.monotonic()
-        if put.done_at is not None and now - put.done_at < REFRESH:
+        self._collect(put, now)
+        if len(put.waiting) + len(put.under_way) < len(put.files) and now - put.latest >= REFRESH:
+            put.again()
+        if put.is_stored:
             return True
-        if not put.futures:
-            if now < self._again_at:
-                return False
-            if self._pool is None:
-                self._objects = self._connect()
-                self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="frames")
-            put.futures = [self._pool.submit(self._put, path, uri) for path, uri in put.files.items()]
-        if not all(future.done() for future in put.futures):
-            return False
-        errors = [error for future in put.futures if (error := future.exception()) is not None]
-        put.futures = []
-        if errors:
-            if self._error != str(errors[0]):
-                _log.warning("frames_not_stored", error=str(errors[0]))
-            self._error = str(errors[0])
+        if now >= self._again_at:
+            self._submit(put)
+        return False
+
+    def _submit(self, put: _Put) -> None:
+        if self._pool is None:
+            self._objects = self._connect()
+            self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="frames")
+        under_way = sum(len(other.under_way) for other in self._puts.values())
+        for _ in range(min(len(put.waiting), self._at_once - under_way)):
+            path = put.waiting.popleft()
+            put.under_way[path] = self._pool.submit(self._put, path, put.files[path])
+
+    def _collect(self, put: _Put, now: float) -> None:
+        """Take in what is over: what is there stays there, whatever becomes of the others."""
+        for path in [path for path, future in put.under_way.items() if future.done()]:
+            error = put.under_way.pop(path).exception()
+            if error is None:
+                put.latest, self._pause = now, _FIRST_PAUSE
+                self._went_well += 1
+                if self._went_well % _GROW_AFTER == 0:
+                    self._at_once = min(AT_ONCE, self._at_once + 1)
+            else:
+                put.waiting.append(path)
+                self._failed(str(error), now)
+        if put.is_stored:
+            self._error = None
+
+    def _failed(self, error: str, now: float) -> None:
+        if self._error != error:
+            _log.warning("frames_not_stored", error=error)
+        self._error = error
+        self._went_well = 0
+        self._at_once = max(1, self._at_once // 2)  # on a slow link they take one another's time
+        if now >= self._again_at:  # else others failed with it, and the pause is theirs, too
             self._again_at = now + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-            return False
-        put.done_at, self._error, self._pause = now, None, _FIRST_PAUSE
-        return True
 
     def _put(self, path: Path, uri: str) -> None:
         assert self._objects is not None  # noqa: S101

@@ -112,6 +112,9 @@ def test_a_frozen_store_is_unavailable_within_the_bound_and_usable_afterwards(
     ):
         with pytest.raises(ObjectStoreUnavailable):
             call()
+    for call in (lambda: frozen.put("key", bytes(100_000)), lambda: frozen.get("key")):
+        with pytest.raises(ObjectStoreUnavailable, match=r"not done within SOP_S3__TIMEOUT, 0\.3 s"):
+            call()
     stack.resume("object_store")
     thawed = ObjectStore(settings.s3.model_copy(update={"bucket": frozen.bucket}))
     thawed.put("after", b"1")
@@ -123,8 +126,23 @@ def test_a_store_that_is_down_is_unavailable_and_not_a_store_without_the_bucket(
         S3Settings(endpoint_url="http://127.0.0.1:1", access_key_id="a", secret_access_key=SecretStr("b"))
     )
     for call in (store.ping, store.ensure_bucket, lambda: store.exists("key")):
-        with pytest.raises(ObjectStoreUnavailable):
+        with pytest.raises(ObjectStoreUnavailable) as refused:
             call()
+        assert "TIMEOUT" not in str(refused.value)
+
+
+def test_a_cap_makes_a_put_wait_for_those_before_it_and_readers_never(
+    store: ObjectStore, settings: Settings
+) -> None:
+    waits: list[float] = []
+    s3 = settings.s3.model_copy(update={"bucket": store.bucket, "max_put_bytes_per_second": 0.001})
+    capped = ObjectStore(s3, wait=waits.append)
+    capped.put("first", b"1")
+    assert waits == []
+    capped.put("second", b"2")
+    assert 900 < waits.pop() <= 1000
+    assert capped.get("first") == b"1"
+    assert waits == []
 
 
 def test_a_wrong_key_is_refused_and_does_not_look_like_an_absence(settings: Settings, store: ObjectStore) -> None:

@@ -29,7 +29,10 @@ class Store:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.puts = 0
+        self.inside = 0
         self.away = False
+        self.refuses: set[str] = set()
+        self._lock = threading.Lock()
         self.open = threading.Event()
         self.open.set()
 
@@ -37,9 +40,15 @@ class Store:
         return uri.removeprefix("s3://sop/")
 
     def put(self, key: str, data: bytes) -> str:
-        assert self.open.wait(30)
-        if self.away:
-            raise ObjectStoreUnavailable("no answer")
+        with self._lock:
+            self.inside += 1
+        try:
+            assert self.open.wait(30)
+            if self.away or key in self.refuses:
+                raise ObjectStoreUnavailable("no answer")
+        finally:
+            with self._lock:
+                self.inside -= 1
         self.puts += 1
         self.objects[key] = data
         return key
@@ -113,6 +122,39 @@ def test_a_store_that_is_away_is_told_and_waited_out_with_growing_pauses(world: 
     world.clock.advance(31.0)
     world.until(lambda: world.uploads.ready(frames))
     assert world.uploads.error() is None
+
+
+def test_what_was_put_is_not_put_again_because_another_one_failed(world: World) -> None:
+    frames = world.rows[0]
+    refused, *others = (f"frames/e/{world.folder.file(segment).name}" for segment in world.folder.segments())
+    world.store.refuses = {refused}
+    world.until(lambda: not world.uploads.ready(frames) and world.uploads.error() is not None)
+    world.until(lambda: sorted(world.store.objects) == sorted(others))
+    world.store.refuses.clear()
+    world.clock.advance(31.0)
+    world.until(lambda: world.uploads.ready(frames))
+    assert (world.store.puts, len(world.store.objects)) == (3, 3)
+    assert world.uploads.error() is None
+
+
+def test_after_a_failure_fewer_go_at_once_so_that_a_slow_link_brings_one_in_time(world: World) -> None:
+    frames = world.rows[0]
+    world.store.open.clear()
+    world.until(lambda: not world.uploads.ready(frames) and world.store.inside == 3)
+    world.store.away = True
+    world.store.open.set()
+    world.until(lambda: not world.uploads.ready(frames) and world.uploads._at_once == 1)
+    world.store.open.clear()
+    world.store.away = False
+    world.clock.advance(31.0)
+    world.until(lambda: not world.uploads.ready(frames) and world.store.inside > 0)
+    for _ in range(20):
+        assert not world.uploads.ready(frames)
+        time.sleep(0.005)
+    assert world.store.inside == 1
+    world.store.open.set()
+    world.until(lambda: world.uploads.ready(frames))
+    assert len(world.store.objects) == 3
 
 
 def test_objects_that_kafka_let_wait_for_too_long_are_put_again_before_their_files_go(world: World) -> None:
