@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from producers.errors import RobotClientError
 
 # Seconds in which all clients are made: each waits for the disk twice.
 _READY = 600.0
-# After the word to stop: what is open is ended, and delivered within 30 s.
+# After the word to stop, or the fleet's time: what is open is ended, and delivered within 30 s.
 _END = 60.0
 _TICK = 0.2
 
@@ -55,7 +56,7 @@ def emulate(
             start = time.monotonic() + 0.1
             for member in members:
                 member.pipe.send(start)
-            _follow(members, stop, told)
+            _follow(members, stop, told, start + plan.seconds + _END if plan.seconds else None)
         finally:
             for member in members:
                 member.end()
@@ -120,13 +121,13 @@ def _until_ready(member: _Member, stop: threading.Event) -> None:
             raise FleetFailed(f"{member.process.name} did not have its robots ready within {_READY:.0f} s")
 
 
-def _follow(members: list[_Member], stop: threading.Event, told: Told) -> None:
-    """Until all are done.
+def _follow(members: list[_Member], stop: threading.Event, told: Told, until: float | None) -> None:
+    """Until all are done, at most until a time (monotonic seconds) or for 60 s after `stop`.
 
     Raises:
         FleetFailed: one of them died, or does not end.
     """
-    until: float | None = None
+    stopped_at: float | None = None
     while waiting := [member for member in members if not member.done]:
         ready = wait([member.pipe for member in waiting], _TICK)
         for member in waiting:
@@ -136,7 +137,8 @@ def _follow(members: list[_Member], stop: threading.Event, told: Told) -> None:
         if stop.is_set():
             for member in waiting:
                 member.stop()
-            until = until or time.monotonic() + _END
+            stopped_at = stopped_at or time.monotonic()
+            until = min(until or math.inf, stopped_at + _END)
         if until is not None and time.monotonic() > until:
             raise FleetFailed(f"{waiting[0].process.name} does not end")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import resource
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from schemas.events import Feature
 
 _REPORT_EVERY = 0.5
 _FLUSH = 30.0
+# After the fleet's time: longest wait for Kafka to take the ends of episodes.
+_ROOM = 15.0
 # Of episodes; in one of these a human takes over for its second quarter.
 _SUCCESS, _TAKEN_OVER = 0.7, 0.2
 # Different vectors to draw from: drawing them costs nothing that a robot would pay.
@@ -82,6 +86,18 @@ class Robot:
         return self._episode
 
 
+@dataclass
+class Ending:
+    """When a full queue is waited for no longer: at `until`, monotonic seconds, or when the parent says a word."""
+
+    parent: Connection
+    until: float = math.inf
+
+    def __call__(self) -> bool:
+        """Whether that is now."""
+        return time.monotonic() >= self.until or self.parent.poll()
+
+
 def run(settings: Settings, plan: FleetPlan, process: int, folder: Path, parent: Connection) -> None:
     """Say when all robots are ready, begin at the time that is said then; a word, or the parent's end, ends it."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -89,11 +105,12 @@ def run(settings: Settings, plan: FleetPlan, process: int, folder: Path, parent:
     configure_logging(f"emulator-{process}")
     names = plan.names(process)
     _allow_files(len(names))
+    ending = Ending(parent)
     wire = Wire(
         EventProducer(settings.kafka, f"emulator-{process}", delivery_timeout=None),
         Registry(settings.registry),
         SystemClock(),
-        ending=parent.poll,
+        ending,
     )
     # What cannot be sent at the end was counted by then.
     with contextlib.suppress(RobotClientError), contextlib.ExitStack() as clients:
@@ -112,14 +129,15 @@ def run(settings: Settings, plan: FleetPlan, process: int, folder: Path, parent:
         gc.collect()
         gc.freeze()
         parent.send("ready")
-        _drive(robots, plan, wire, parent)
+        _drive(robots, plan, wire, ending)
 
 
 def _client(settings: Settings, name: str, folder: Path, wire: Wire) -> RobotClient:
     return RobotClient(settings, name, home(folder, name), outbox=WireOutbox(wire), heartbeat_interval=None)
 
 
-def _drive(robots: list[Robot], plan: FleetPlan, wire: Wire, parent: Connection) -> None:
+def _drive(robots: list[Robot], plan: FleetPlan, wire: Wire, ending: Ending) -> None:
+    parent = ending.parent
     try:
         start = float(parent.recv())
     except EOFError:
@@ -130,7 +148,8 @@ def _drive(robots: list[Robot], plan: FleetPlan, wire: Wire, parent: Connection)
     actions = random.standard_normal((_DRAWN, plan.action)).astype(np.float32)
     beats = _heartbeats(robots, plan.heartbeat_interval, start)
     steps, latest, reported, before = 0, 0.0, 0.0, _cpu()
-    until = start + plan.seconds if plan.seconds else float("inf")
+    over = start + plan.seconds if plan.seconds else math.inf
+    ending.until = over + _ROOM
 
     def counts() -> Counts:
         episodes = sum(robot.episodes for robot in robots)
@@ -145,7 +164,7 @@ def _drive(robots: list[Robot], plan: FleetPlan, wire: Wire, parent: Connection)
             latest=latest,
         )
 
-    while schedule.due_at < until:
+    while schedule.due_at < over:
         if parent.poll(max(0.0, schedule.due_at - time.monotonic())):
             break  # a word, or the parent's end
         now = time.monotonic()
