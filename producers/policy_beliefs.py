@@ -48,7 +48,7 @@ class Beliefs:
     rollout: Announced[PolicyRollout] | None = None
     _heard_at: dict[int, int] = field(default_factory=dict)
     _rollout_at: int = _UNKNOWN
-    _doubtful: bool = False
+    _doubt: str = ""
     _refusals: dict[str, _Refusal] = field(default_factory=dict)
 
     def recall(self, announced: Announced[PolicyVersion]) -> bool:
@@ -69,13 +69,29 @@ class Beliefs:
         ours = heard.key == self.policy or heard.key.startswith(f"{self.policy}/")
         if announced is None:
             if ours:
-                self._doubtful |= self.rollout is None and heard.key == self.policy
-                self.refuse(f"record {heard.key} at {heard.offset}", heard.problem)
+                what = f"record {heard.key} at {heard.offset}"
+                if heard.key == self.policy:
+                    self._doubt = what
+                self.refuse(what, heard.problem)
         elif ours or announced.event.policy == self.policy:
             if isinstance(announced.event, PolicyVersion):
                 self._believe_version(announced, heard.offset)
             else:
                 self._believe_rollout(announced, heard.offset, saved=False)
+
+    def doubt(self, why: str) -> None:
+        """There was a rollout, and nobody can say which: until one is believed, the robot stays as it is."""
+        self._doubt = _LOST
+        self.refuse(_LOST, f"{why}; until one is heard, what ran last goes on")
+
+    @property
+    def generation(self) -> int:
+        """Of the rollout that is believed; 0 without one."""
+        return self.rollout.event.generation if self.rollout else 0
+
+    def withdraw(self, what: str) -> None:
+        """It was refused, and is not any more."""
+        self._refusals.pop(what, None)
 
     def refuse(self, what: str, why: str, version: int | None = None) -> None:
         """Note that something is refused."""
@@ -87,12 +103,12 @@ class Beliefs:
             self._refusals.pop(next(iter(self._refusals)))
 
     def refusals(self, running: int) -> tuple[str, ...]:
-        """What was refused, in words: of versions above the one that runs, and of late."""
-        now = self.clock.monotonic()
+        """What was refused, in words: of versions above the one that runs, of late, and what makes it doubt."""
+        now, doubt = self.clock.monotonic(), self._doubt if self.rollout is None else ""
         return tuple(
             refusal.why
-            for refusal in list(self._refusals.values())
-            if now - refusal.at < _TELL_SECONDS or (refusal.version or 0) > running
+            for what, refusal in list(self._refusals.items())
+            if now - refusal.at < _TELL_SECONDS or (refusal.version or 0) > running or what == doubt
         )
 
     def preferences(self) -> list[int]:
@@ -103,7 +119,7 @@ class Beliefs:
         """
         newest = max(self.announced, default=None)
         state = self.rollout.event if self.rollout else None
-        if self._doubtful and state is None:
+        if self._doubt and state is None:
             return []
         wanted = version_for(state, self.robot_id, newest)
         if state is None or (state.mode is RolloutMode.FOLLOW_LATEST and wanted == newest):
@@ -139,7 +155,7 @@ class Beliefs:
         try:
             announced.require(self.operators)
         except (SignatureRefused, RolloutRefused) as error:
-            self._doubtful |= held is None
+            self._doubt = what
             self.refuse(what, str(error))
             return
         if held is not None and event.generation <= held.event.generation:
@@ -155,9 +171,11 @@ class Beliefs:
             return
         if not saved:
             self.remember(announced)
-        self.rollout, self._rollout_at, self._doubtful = announced, offset, False
-        self._refusals.pop(_OLDER, None)
+        self.rollout, self._rollout_at = announced, offset
+        for over in (_OLDER, _LOST):
+            self._refusals.pop(over, None)
         _log.info("policy_rollout", policy=self.policy, generation=event.generation, reason=event.reason)
 
 
 _OLDER = "older rollout"
+_LOST = "the rollout on disk"

@@ -20,15 +20,19 @@ from infra.policies.keys import learner_keyring, operator_keyring
 from infra.settings import PolicySettings
 from producers.errors import PolicyRefused
 from producers.policy_beliefs import Beliefs
-from producers.policy_download import Interrupted, Pace, download
+from producers.policy_download import Interrupted, NotNow, Outdated, download
+from producers.policy_faults import Faults
 from producers.policy_feed import Heard, PolicyFeed
 from producers.policy_fit import RobotKind, require_fit
+from producers.policy_link import Link
 from producers.policy_store import PolicyFile, PolicyStore
 from schemas.events import PolicyVersion
 
 _POLL_SECONDS = 0.2
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
+# A download goes on without Kafka; asking whether it is back may take 10 s, so it is asked so seldom.
+_DEAF_SECONDS = 30.0
 
 _log = structlog.get_logger(__name__)
 
@@ -62,19 +66,21 @@ class PolicyInbox:
             KeyUnusable: a key of the settings is none.
         """
         self.policy = policy
-        clock = clock or SystemClock()
+        self._clock = clock = clock or SystemClock()
         self._feed = feed
         self._store = store
         self._kind = kind
-        self._pace = Pace(settings.max_bytes_per_second, clock)
+        self._link = Link(settings.max_bytes_per_second, clock)
+        self._keep_free = settings.min_free_bytes
         self._beliefs = Beliefs(
             policy, robot_id, learner_keyring(settings), operator_keyring(settings), clock, store.save_rollout
         )
-        self._bad: set[tuple[int, str]] = set()
+        self._faults = Faults(clock)
         self._active: PolicyVersion | None = None
         self._current: PolicyFile | None = None
         self._wanted: int | None = None
         self._pending: deque[Heard] = deque()
+        self._deaf, self._deaf_until = "", clock.monotonic()
         self._trouble = ""
         self._missing = ""
         self._changed = threading.Condition()
@@ -102,7 +108,7 @@ class PolicyInbox:
     def errors(self) -> tuple[str, ...]:
         """What is wrong now, in words: servers that do not answer; what was refused, and why."""
         held = self._current.version if self._current else 0
-        return (*filter(None, (self._trouble, self._missing)), *self._beliefs.refusals(held))
+        return (*filter(None, (self._trouble or self._deaf, self._missing)), *self._beliefs.refusals(held))
 
     def reject(self, file: PolicyFile, why: str) -> None:
         """The policy cannot be loaded: it is not offered again until the next boot; another one takes its place.
@@ -110,8 +116,7 @@ class PolicyInbox:
         It is the one that ran last, if that is here, or else the next one that the rollout allows.
         """
         with self._changed:
-            self._bad.add((file.version, file.announcement.sha256))
-            self._beliefs.refuse(f"{self.policy} v{file.version}", f"cannot be loaded: {why}", file.version)
+            self._refuse_for_good(file.announcement, f"cannot be loaded: {why}")
             if self._current == file:
                 self._current = self._fall_back()
             self._changed.notify_all()
@@ -145,10 +150,7 @@ class PolicyInbox:
         try:
             while not self._closed.is_set():
                 try:
-                    self._pending += self._feed.poll(0.0 if self._pending else _POLL_SECONDS)
-                    while self._pending:  # one that cannot be saved is heard again
-                        self._beliefs.hear(self._pending[0])
-                        self._pending.popleft()
+                    self._hear(0.0 if self._pending else _POLL_SECONDS)
                     self._take_best()
                 except Interrupted:
                     break
@@ -170,14 +172,17 @@ class PolicyInbox:
         """What can run without any server."""
         for announced in self._store.stored():
             self._beliefs.recall(announced)
-        rollout, active = self._store.rollout(), self._store.active()
-        if rollout is not None:
-            self._beliefs.recall_rollout(rollout)
+        active = self._store.active()
+        try:
+            rollout = self._store.rollout()
+        except PolicyRefused as error:  # there was one: what it said is not known, so the newest is not followed
+            self._beliefs.doubt(str(error))
+        else:
+            if rollout is not None:
+                self._beliefs.recall_rollout(rollout)
         if active is not None and self._known(active):
             self._active = active.event
-        preferences = self._beliefs.preferences()
-        self._wanted = preferences[0] if preferences else None
-        for version in preferences:
+        for version in self._preferences():
             if (file := self._here(self._beliefs.announced.get(version))) is not None:
                 break
         else:
@@ -186,31 +191,51 @@ class PolicyInbox:
         if file is not None:
             _log.info("policy_ready", policy=self.policy, version=file.version, place="disk")
 
-    def _take_best(self) -> None:
-        """The best version that can be had becomes current; none leaves what there is."""
+    def _hear(self, timeout: float) -> None:
+        self._pending += self._feed.poll(timeout)
+        self._deaf = ""
+        while self._pending:  # one that cannot be saved is heard again
+            self._beliefs.hear(self._pending[0])
+            self._pending.popleft()
+
+    def _preferences(self) -> list[int]:
         preferences = self._beliefs.preferences()
         self._wanted = preferences[0] if preferences else None
+        return preferences
+
+    def _take_best(self) -> None:
+        """The best version that can be had becomes current; none leaves what there is."""
+        preferences = self._preferences()
         absent = preferences[:1] if preferences and preferences[0] not in self._beliefs.announced else []
         self._missing = "".join(f"{self.policy} v{version} should run, and is not announced" for version in absent)
         for version in preferences:
             announced = self._beliefs.announced.get(version)
-            if announced is None or self._is_bad(announced.event):
+            if announced is None or self._faults.is_bad(announced.event):
                 continue
             held = self._current
             if held is not None and held.announcement == announced.event:
                 return
+            if self._faults.waits(announced.event):
+                continue
             try:
                 file = self._here(announced) or self._fetch(announced)
+            except Outdated:
+                return
+            except NotNow as error:
+                pause = self._faults.for_now(announced.event, dear=error.dear)
+                self._refuse(announced.event, f"{error}; tried again in {pause:.0f} s")
+                return  # what was heard meanwhile may have changed which is next
             except (PolicyRefused, ValueError) as error:
-                self._bad.add((version, announced.event.sha256))
-                self._beliefs.refuse(f"{self.policy} v{version}", str(error), version)
-                continue
+                self._refuse_for_good(announced.event, str(error))
+                return
+            if self._faults.came(announced.event):
+                self._beliefs.withdraw(f"{self.policy} v{version}")
             if self._offer(file):
                 return
 
     def _offer(self, file: PolicyFile) -> bool:
         with self._changed:
-            if self._is_bad(file.announcement):
+            if self._faults.is_bad(file.announcement):
                 return False
             self._current = file
             self._changed.notify_all()
@@ -219,9 +244,13 @@ class PolicyInbox:
         return True
 
     def _fetch(self, announced: Announced[PolicyVersion]) -> PolicyFile:
-        event = announced.event
+        event, generation = announced.event, self._beliefs.generation
         part = self._store.part(event)
-        download(event, part, self._feed, self._pace, self._closed)
+
+        def between(seconds: float) -> None:
+            self._meanwhile(seconds, event, generation)
+
+        download(event, part, self._feed, self._link, between, self._keep_free)
         if self._kind is not None:
             try:
                 require_fit(part, self._kind)
@@ -230,17 +259,64 @@ class PolicyInbox:
                 raise
         return self._store.adopt(announced)
 
+    def _meanwhile(self, seconds: float, event: PolicyVersion, generation: int) -> None:
+        """Wait between two parts of a download, and hear what is said.
+
+        Raises:
+            Interrupted: the inbox is to close.
+            Outdated: a rollout wants another version. A newer version of a line that is followed does not end a
+                download: a robot that is slower than its learner would never have any.
+        """
+        while True:
+            if self._closed.is_set():
+                raise Interrupted
+            self._hear_what_came()
+            if self._is_outdated(event, generation):
+                _log.info("policy_download_given_up", policy=self.policy, version=event.version)
+                raise Outdated
+            if seconds <= 0:
+                return
+            self._closed.wait(min(seconds, _POLL_SECONDS))
+            seconds -= _POLL_SECONDS
+
+    def _hear_what_came(self) -> None:
+        if self._clock.monotonic() < self._deaf_until:
+            return
+        try:
+            self._hear(0.0)
+        except InfraError as error:
+            self._deaf_until = self._clock.monotonic() + _DEAF_SECONDS
+            self._deaf = f"policies cannot be followed: {error}"
+
+    def _is_outdated(self, event: PolicyVersion, generation: int) -> bool:
+        known = self._beliefs.announced
+        preferences = [version for version in self._preferences() if version in known]
+        if event.version not in preferences or known[event.version].event != event:
+            return True
+        better = (known[version].event for version in preferences)
+        best = next(found for found in better if found == event or not self._excluded(found))
+        return self._beliefs.generation != generation and best != event
+
+    def _excluded(self, event: PolicyVersion) -> bool:
+        return self._faults.is_bad(event) or self._faults.waits(event)
+
+    def _refuse(self, event: PolicyVersion, why: str) -> None:
+        self._beliefs.refuse(f"{self.policy} v{event.version}", why, event.version)
+
+    def _refuse_for_good(self, event: PolicyVersion, why: str) -> None:
+        self._faults.for_good(event)
+        self._refuse(event, why)
+
     def _here(self, announced: Announced[PolicyVersion] | None) -> PolicyFile | None:
         """An artifact on disk that is intact and fits; one that does not is refused."""
-        if announced is None or self._is_bad(announced.event):
+        if announced is None or self._faults.is_bad(announced.event):
             return None
         file = self._store.find(announced.event)
         if file is not None and self._kind is not None:
             try:
                 require_fit(file.path, self._kind)
             except PolicyRefused as error:
-                self._bad.add((file.version, announced.event.sha256))
-                self._beliefs.refuse(f"{self.policy} v{file.version}", str(error), file.version)
+                self._refuse_for_good(announced.event, str(error))
                 return None
         return file
 
@@ -252,6 +328,3 @@ class PolicyInbox:
     def _known(self, active: Announced[PolicyVersion]) -> bool:
         known = self._beliefs.announced.get(active.event.version)
         return known is not None and known.event == active.event
-
-    def _is_bad(self, event: PolicyVersion) -> bool:
-        return (event.version, event.sha256) in self._bad

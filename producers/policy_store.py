@@ -85,7 +85,7 @@ class PolicyStore:
     def stored(self) -> list[Announced[PolicyVersion]]:
         """Announcements whose artifacts are here, not verified, lowest version first."""
         names = sorted(self._directory.glob("*.safetensors"))
-        found = [self._read(path.with_suffix(".json"), PolicyVersion) for path in names]
+        found = [self._read_or_none(path.with_suffix(".json"), PolicyVersion) for path in names]
         return [announced for announced in found if announced is not None]
 
     def find(self, announcement: PolicyVersion) -> PolicyFile | None:
@@ -130,7 +130,11 @@ class PolicyStore:
                 part.unlink()
 
     def rollout(self) -> Announced[PolicyRollout] | None:
-        """The newest rollout that was saved, not verified."""
+        """The newest rollout that was saved, not verified; None: none ever was.
+
+        Raises:
+            PolicyRefused: one was, and its file cannot be read.
+        """
         return self._read(self._directory / _ROLLOUT, PolicyRollout)
 
     def save_rollout(self, announced: Announced[PolicyRollout]) -> None:
@@ -139,7 +143,7 @@ class PolicyStore:
 
     def active(self) -> Announced[PolicyVersion] | None:
         """What ran last, not verified."""
-        return self._read(self._directory / _ACTIVE, PolicyVersion)
+        return self._read_or_none(self._directory / _ACTIVE, PolicyVersion)
 
     def save_active(self, announced: Announced[PolicyVersion]) -> None:
         """Remember what runs; durable when this returns."""
@@ -156,5 +160,11 @@ class PolicyStore:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, SchemaError) as error:
+            raise PolicyRefused(f"{path} cannot be read: {error}") from error
+
+    def _read_or_none(self, path: Path, event_type: type[S]) -> Announced[S] | None:
+        try:
+            return self._read(path, event_type)
+        except PolicyRefused as error:
             _log.error("policy_file_unreadable", path=str(path), error=str(error))
             return None

@@ -25,7 +25,7 @@ from schemas.events import Event, Feature, PolicyRollout, PolicyVersion, RobotEv
 from schemas.topics import ROBOT_STEPS, ROBOT_TOPICS
 
 LEARNER, OPERATOR = SigningKey.generate(), SigningKey.generate()
-BELIEVING = PolicySettings(learner_keys=(LEARNER.public,), operator_keys=(OPERATOR.public,))
+BELIEVING = PolicySettings(learner_keys=(LEARNER.public,), operator_keys=(OPERATOR.public,), min_free_bytes=0)
 """Settings of robots that believe what `sent` signs."""
 
 S = TypeVar("S", bound=SignedEvent)

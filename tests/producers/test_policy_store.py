@@ -94,5 +94,13 @@ def test_rollout_and_active_policy_survive_as_they_were_sent(tmp_path: Path) -> 
     assert found is not None
     assert ran is not None
     assert (found.event, found.body, ran.event) == (state.event, state.body, active.event)
-    (tmp_path / "rollout.json").write_bytes(b"\xff")
-    assert store.rollout() is None
+
+
+def test_a_rollout_that_cannot_be_read_is_not_one_that_never_was(tmp_path: Path) -> None:
+    store = PolicyStore(tmp_path)
+    for damaged in (b"\xff", b"{}", b""):
+        (tmp_path / "rollout.json").write_bytes(damaged)
+        (tmp_path / "active.json").write_bytes(damaged)
+        with pytest.raises(PolicyRefused, match=r"rollout\.json cannot be read"):
+            store.rollout()
+        assert store.active() is None
