@@ -17,6 +17,7 @@ import numpy as np
 from confluent_kafka import Producer
 
 from benchmarks.robot.bench import Bench
+from benchmarks.robot.downloading import downloading
 from benchmarks.robot.in_thread import PublisherThread
 from benchmarks.robot.pacing import Timings, paced, realtime
 from infra.clock import SystemClock
@@ -36,6 +37,8 @@ STATE, ACTION = np.linspace(0, 1, 64, dtype=np.float32), np.linspace(0, 1, 7, dt
 # The backlog leaves at fifty times the speed at which it was recorded, for as long as a round lasts.
 CATCH_UP = 50 * HZ
 WARM_UP = 50
+# What a radio link brings, and what the disk takes: by the cap, bytes a second.
+DOWNLOADS = {"step, download at 10 MB/s": 10e6, "step, download": None}
 NO_LIMIT = 1e9
 TARGET_P99 = 0.01 * PERIOD_US
 TARGET_ABOVE_SLEEP = 5_000.0
@@ -141,7 +144,8 @@ def producing(settings: Settings) -> Iterator[Work]:
 
 def measure(settings: Settings, folder: Path, rounds: int, seconds: float) -> dict[str, Timings]:
     """The loops, in turns."""
-    found = {name: Timings() for name in ("sleep", "produce", "step", "step, backlog", "step, backlog, thread")}
+    names = ("sleep", "produce", "step", "step, backlog", "step, backlog, thread", *DOWNLOADS)
+    found = {name: Timings() for name in names}
     backlog = int(CATCH_UP * seconds * 1.5)
     for _ in range(rounds):
         paced(HZ, seconds, lambda: None, found["sleep"])
@@ -153,6 +157,12 @@ def measure(settings: Settings, folder: Path, rounds: int, seconds: float) -> di
             with recording(settings, folder, publish, CATCH_UP, backlog) as (outbox, step):
                 paced(HZ, seconds, step, found[name])
                 assert outbox.depth() > 0, "the backlog was gone before the round was over"
+        for name, cap in DOWNLOADS.items():
+            with (
+                recording(settings, folder, PublisherProcess, CATCH_UP) as (_, step),
+                downloading(settings, folder, cap),
+            ):
+                paced(HZ, seconds, step, found[name])
     return found
 
 
