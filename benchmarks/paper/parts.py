@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,12 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def code_version() -> str:
-    """Commit of the code that runs, with a + if files of code differ from it; outside of git the package's version."""
+    """Commit of the code that runs, with a + if its files differ from it; outside of git the package's version."""
     try:
         found = _git("rev-parse", "--short=12", "HEAD")
         return found + ("+" if _git("status", "--porcelain", "--", "*.py", "*.sql") else "")
     except (OSError, subprocess.CalledProcessError):
-        return version("sop")
+        return metadata.version("sop")
 
 
 def _git(*arguments: str) -> str:
@@ -130,8 +130,8 @@ def count_online(site: Site, fleet: FleetSettings) -> Online:
         row = site.ask(_ONLINE, policy=fleet.policy)[0]
         shares = site.ask(_DRAWN, policy=fleet.policy, after=fleet.pretrain_steps)[0]
         low, mean, high = (round(float(share), 4) if math.isfinite(share) else 0.0 for share in shares)
-        counts = dict(zip(Online.model_fields, map(int, row), strict=False))
-        return Online(**counts, online_share=(low, mean, high))
+        counts: dict[str, object] = dict(zip(Online.model_fields, map(int, row), strict=False))
+        return Online.model_validate(counts | {"online_share": (low, mean, high)})
 
     def arrived() -> bool:
         client = connect(site.settings.clickhouse, analyst=True)

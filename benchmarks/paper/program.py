@@ -17,10 +17,11 @@ HUMAN, PRIVILEGED = "human", "privileged"
 HG_DAGGER, RECAP = "hg-dagger", "recap"
 
 PROTOCOL = 2
-"""Raised by hand when units come out otherwise for another reason than a setting. Results of an earlier one are stale.
+"""Raised by hand when units come out otherwise for another reason than a setting: earlier results are stale.
 
 2: who gives an episode up judges it to have failed (before, it ended unjudged, and RECAP saw no failure); SOP's
-arms draw with SOP's sampler; RECAP is judged with guidance; offline and online data are matched by what is trained on.
+arms draw with SOP's sampler; RECAP is judged with guidance; offline and online data are matched by what is
+trained on.
 """
 
 DECIDING = (
@@ -47,7 +48,7 @@ One that is added to the learner is either added here too, and all results are s
 """
 
 NOT_DECIDING = frozenset({"simulated_patience", "tensorboard"})
-"""Settings of the learner that change no result at their default: wall seconds, and where is written what it did."""
+"""Settings of the learner that change no result: wall seconds, and where it writes what it did."""
 
 
 @dataclass(frozen=True, slots=True)

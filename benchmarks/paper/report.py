@@ -186,10 +186,10 @@ def _methods(program: Program, done: Results) -> str:
 could follow. The last version alone on the fixed set; resets are not in the hours. Off line, the fleet runs
 half of the time with one version, then the other half with what was trained on the first, with as many gradient
 steps in all. SOP's arms draw with its adaptive sampler, which is a part of SOP; off line a fixed
-{program.fleet.online_share:.0%} of each batch is data of the fleet (how the paper's offline methods mix it does not
-say). RECAP's base has seen {program.rollouts:g} more minutes, in which the base played alone: its value function is
-frozen afterwards and must know failures. RECAP's policies play with a guidance of β = {program.fleet.guidance:g} at
-work and are judged with β = {program.fleet.judged_guidance:g} (the paper: 1.0, and 1.5 to 2.5).
+{program.fleet.online_share:.0%} of each batch is data of the fleet (how the paper's offline methods mix it does
+not say). RECAP's base has seen {program.rollouts:g} more minutes, in which the base played alone: its value
+function is frozen afterwards and must know failures. RECAP's policies play with a guidance of
+β = {program.fleet.guidance:g} at work and are judged with β = {program.fleet.judged_guidance:g} (the paper: 1.0, and 1.5 to 2.5).
 {_seen(program, done)}"""
     header = ["method", "seeds", "success", "episodes/h", "successes/h"]
     return f"## Table 2: methods\n\n{note}\n\n{_table(header, rows) if rows else 'Nothing to show yet.'}\n"
@@ -263,7 +263,8 @@ def _matched(program: Program, done: Results) -> str:
     ]
     header = ["data beyond the base's", "labelled steps trained on", "gradient steps in all", "success", "seeds"]
     note = f"""Offline against online data, at matched labelled steps and gradient steps. Labelled steps are those
-that are trained on: of {human.value:.0f} human steps of a run {labelled.value:.0f} are in episodes that did not fail.
+that are trained on: of {human.value:.0f} human steps of a run {labelled.value:.0f} are in episodes that did not
+fail.
 The offline arm is trained in one piece, its learning rate falling over all steps; the online one begins with the
 base, and its rate stays at {program.fleet.learning_rate:g} afterwards."""
     return f"{note}\n\n{_table(header, rows)}\n"

@@ -121,7 +121,7 @@ def _quotient(late: float, soon: float, unknown: float) -> float:
 def _band(
     curves: Sequence[Curve], level: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Minutes, and the bounds of the mean's interval at each, float64[minutes]; the curves' points are among them."""
+    """Minutes, the curves' own among them, and the bounds of the mean's interval at each: float64[minutes]."""
     minutes = np.array([minute for minute, _ in curves[0]])
     grid = np.unique(np.concatenate([minutes, np.arange(minutes[0], minutes[-1], _GRID)]))
     values = np.array([np.interp(grid, minutes, [success for _, success in curve]) for curve in curves])

@@ -12,9 +12,8 @@ from benchmarks.paper.program import HUMAN, PRIVILEGED, Base, Program, Run, Unit
 from benchmarks.paper.result import Result
 from examples.metaworld.expert import TakeoverRule
 
-TUNED = """Tasks, takeover rules, learner's rate, batches and published averages were chosen earlier on seeds 1 to 4
-  and another fixed set, but on the base that is reported; what has been tuned since has a base of its own as well
-  (`TUNING`)."""
+TUNED = """Tasks, takeover rules, the learner's rate, batches and averages were chosen on other seeds and another
+  fixed set, but on the base that is reported; what was chosen later has another base as well (`TUNING`)."""
 
 RULES = {HUMAN: "a takeover rule that a human could follow", PRIVILEGED: "a privileged takeover rule"}
 
@@ -114,12 +113,13 @@ def differences(program: Program) -> str:
   Whoever takes over finishes the episode. The operator is Meta-World's scripted expert.
 - **The sampler.** SOP's, by the paper's formula: window {learner.adaptive_window}, clip
   {learner.adaptive_clip[0]:g} to {learner.adaptive_clip[1]:g}, α = {learner.adaptive_alpha:g} (the paper does not
-  say its value). At losses like ours it stays near one half; tables 1 say what was drawn.
+  say its value). Tables 1 say which share was drawn.
 - **What is learned from.** Corrections in episodes that failed all the same are left out, as failed demonstrations
   are: the expert often cannot mend what was spoilt, and then goes on for most of the steps of all corrections.
 - **The tasks**: those that the expert solves under the disturbances, a cloned policy often does not, and a
   takeover can often still save. An episode is given up after three times the expert's usual number of
-  steps: who watches it says that it failed, which ends it, and RECAP learns from that. Success is Meta-World's own; only in sweep-into the height counts as well.
+  steps: who watches it says that it failed, which ends it, and RECAP learns from that.
+  Success is Meta-World's own; only in sweep-into the height counts as well.
 
 ## What is unlike the paper
 

@@ -31,8 +31,8 @@ class FleetSettings:
     mixing: of online and offline data, `adaptive` (SOP's) or `fixed` at `online_share`.
     adaptive_alpha: boosts the losses of online data in the adaptive one.
     failed_weight: of corrections in episodes that failed (`learner.algorithms.hg_dagger`).
-    guidance, judged_guidance: RECAP's β at work and on the fixed set; 1 is none (arXiv 2511.14759: 1.0 in rollouts,
-        1.5 to 2.5 in evaluation). Policies that are not told their advantage do not heed it.
+    guidance, judged_guidance: RECAP's β at work and on the fixed set, 1 being none; arXiv 2511.14759 has 1.0 in
+        rollouts, 1.5 to 2.5 in evaluation. Policies that are not told their advantage do not heed it.
     patience: wall seconds that robots and learner wait for one another.
     """
 

@@ -74,7 +74,7 @@ class Recap(GradientAlgorithm):
     def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
         """Fit the value function to the returns of episodes whose outcome is known; it is frozen from then on.
 
-        Of tasks without a failure among them it learns how long a success takes and nothing else: the log names them.
+        Of tasks without a failure among them it learns how long a success takes, and no more: the log names them.
         """
         tasks, options = self.spec.tasks, self._options
 
