@@ -132,19 +132,24 @@ def backfill(
     from consumers.audit.present import moment  # noqa: PLC0415
     from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
     from learner import backfill as past  # noqa: PLC0415
-    from learner.chosen import Choice, Offsets, choose_episodes  # noqa: PLC0415
-    from learner.errors import LearnerError, LineExists  # noqa: PLC0415
+    from learner.chosen import Choice, Offsets, find_episodes, read_episodes  # noqa: PLC0415
+    from learner.errors import LearnerError, LineExists, OtherChoice  # noqa: PLC0415
     from learner.patience import Patience, Stopped  # noqa: PLC0415
-    from learner.present import bar, reading, show_chosen  # noqa: PLC0415
+    from learner.present import bar, reading, show_chosen, show_lost  # noqa: PLC0415
+    from learner.unfinished import Begun, Unfinished  # noqa: PLC0415
 
     settings = _settings()
     if policy == settings.learner.policy:
         fail(f"{policy} is the live line; a backfill needs a name of its own (--policy)", code=2)
     if (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
         fail(f"a backfill is one process, and torchrun started {ranks}: run `sop backfill` without it", code=2)
+    if relabel_threshold is not None and algorithm != "recap":
+        fail(f"--relabel-threshold is of RECAP, and {algorithm} has no threshold", code=2)
     changes = {"policy": policy, "algorithm": algorithm, "pretrain_episodes": 1, "simulated_interval": None}
     changes |= {} if steps is None else {"pretrain_steps": steps}
-    changes |= {} if relabel_threshold is None else {"recap_positive_share": relabel_threshold}
+    if relabel_threshold is not None:  # what would hide it is none of the new line's
+        changes |= {"recap_positive_share": relabel_threshold}
+        changes |= {"recap_positive_shares": {}, "recap_threshold_steps": None}
     try:
         learner = type(settings.learner).model_validate(settings.learner.model_dump() | changes)
         places = [Offsets.parse(text) if text else None for text in (since, until)]
@@ -158,19 +163,28 @@ def backfill(
     except ValueError as error:
         fail(str(error), code=2)
     choice = Choice(where, times[0], times[1], places[0] or Offsets(), places[1] or Offsets())
+    words = " ".join(
+        f"{name} {text}" for name, text in (("--where", where), ("--from", since), ("--to", until)) if text
+    )
     settings, stop = settings.model_copy(update={"learner": learner}), stop_on_signals()
     _ready(settings, ["Kafka", "schema registry", "object store"], stop)
     try:
-        with reading(Console(stderr=True)) as told:
-            chosen = choose_episodes(settings, choice, Patience(stop), told)
-        show_chosen(chosen, Console())
+        begun = Unfinished(settings, Patience(stop)).read()
+        if begun is not None and begun.words == words:
+            choice = begun.choice
+        found = find_episodes(settings, choice, Patience(stop))
+        show_chosen(found, Console())
         if not dry_run:
-            with bar(Console(stderr=True), learner.pretrain_steps) as advance:
-                done = past.backfill(settings, chosen, stop, advance)
+            with reading(Console(stderr=True)) as read:
+                chosen = read_episodes(settings, found, Patience(stop), read)
+            show_lost(chosen.lost, Console(stderr=True))
+            call = Begun.of(words, choice, chosen.episodes)
+            with bar(Console(stderr=True)) as told:
+                done = past.backfill(settings, chosen.episodes, stop, told, call=call)
             typer.echo(f"{policy} version {done.version}: {done.sha256}")
     except Stopped:
         fail("stopped; the same command goes on")
-    except (LineExists, SettingInvalid) as error:
+    except (LineExists, OtherChoice, SettingInvalid) as error:
         fail(str(error), code=2)
     except (InfraError, LearnerError, SchemaError, ClickHouseError) as error:
         fail(str(error).splitlines()[0])

@@ -189,7 +189,8 @@ steps in all. SOP's arms draw with its adaptive sampler, which is a part of SOP;
 {program.fleet.online_share:.0%} of each batch is data of the fleet (how the paper's offline methods mix it does
 not say). RECAP's base has seen {program.rollouts:g} more minutes, in which the base played alone: its value
 function is frozen afterwards and must know failures. RECAP's policies play with a guidance of
-β = {program.fleet.guidance:g} at work and are judged with β = {program.fleet.judged_guidance:g} (the paper: 1.0, and 1.5 to 2.5).
+β = {program.fleet.guidance:g} at work and are judged with β = {program.fleet.judged_guidance:g} (the paper: 1.0,
+and 1.5 to 2.5).
 {_seen(program, done)}"""
     header = ["method", "seeds", "success", "episodes/h", "successes/h"]
     return f"## Table 2: methods\n\n{note}\n\n{_table(header, rows) if rows else 'Nothing to show yet.'}\n"
