@@ -115,6 +115,8 @@ def backfill(
     """
     learner = settings.learner
     require_new(settings, Patience(stop))
+    if not chosen:
+        raise NothingChosen("no episode was chosen")
     unfinished = Unfinished(settings, Patience(stop))
     unfinished.begin(call or Begun.of(None, Choice(), chosen))
     told("beginning", 0, None)
@@ -129,6 +131,7 @@ def backfill(
                 gathered.take(line.intake, [seen])
                 told("fetching", number, len(waiting))
             if not line.start(gathered):
+                unfinished.remove()
                 raise NothingChosen(f"{len(gathered)} episodes, and none that {learner.algorithm} learns from")
 
         line.go_on_halfway()

@@ -3,7 +3,7 @@
 Those of the training stream, by the time of their arrival or by the offsets of their announcements, or those that
 a predicate over the view `episodes` names; of each the newest revision that topic or index know. What the topic no
 longer holds is taken from ClickHouse and S3: a payload's own metadata repeat its announcement, and the row says
-where that lay. An index that lags hides nothing that the topic still holds, but for the predicate: it speaks of rows.
+where that lay. An index that lags hides nothing that the topic still holds; only a predicate speaks of its rows.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class Found:
     """What was chosen, in the order of arrival: announcements, or rows where the topic holds none any more.
 
     newer: of how many the topic holds a newer revision than the row that the predicate named. It is taken, and
-    whether the predicate holds of it too nobody knows. unseen: how many episodes the topic holds and the index does
-    not yet: a predicate says nothing of them.
+    whether the predicate holds of it too nobody knows. unseen: how many episodes the topic holds and the index
+    does not yet: a predicate says nothing of them.
     """
 
     episodes: tuple[Received[EpisodeMaterialized] | Row, ...]

@@ -64,7 +64,7 @@ def reading(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def bar(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
-    """What is being done, how far it is, and how long it takes yet; yields what is told of it (`backfill.Told`)."""
+    """What is done, how far it is, how long it takes yet; yields what is told of it (`learner.backfill.Told`)."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
 

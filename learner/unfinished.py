@@ -32,8 +32,8 @@ Announced = Received[EpisodeMaterialized]
 class Begun(BaseModel):
     """The first call of a backfill.
 
-    words: the command's own, None if there was none. choice: what they meant then. sha256: of the ids and revisions
-    that were chosen.
+    words: the command's own, None if there was none. choice: what they meant then. sha256: of what was chosen,
+    ids and revisions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
