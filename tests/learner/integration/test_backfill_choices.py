@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PATIENCE = Patience(threading.Event())
 DEMONSTRATIONS = [make_episode(n, source=EpisodeSource.DEMONSTRATION, steps=12) for n in range(2)]
-LOST = make_episode(10, human=None, steps=15)
+LOST = make_episode(10, human=None, steps=17)
 REVISED = make_episode(11, human=None, steps=15)
 ONLINE = [make_episode(12 + n, human=None, steps=15, success=n % 2 == 0) for n in range(3)]
 REVISION = make_episode(11, human=None, steps=19, revision=2)
@@ -45,7 +45,7 @@ GONE = 3
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Retention has taken the first announcements; the index lags by a revision and an episode; a payload is gone."""
+    """Retention has taken the first announcements; the index lags, once by a revision; one payload is gone."""
     directory: Path = tmp_path_factory.mktemp("choices")
     with Stack.start(directory / "stack") as stack:
         site = Site(stack, directory)
