@@ -13,7 +13,7 @@ from benchmarks.paper.result import Result
 from examples.metaworld.expert import TakeoverRule
 
 TUNED = """Tasks, takeover rules, the learner's rate, batches and averages were chosen on other seeds and another
-  fixed set, but on the base that is reported; what was chosen later has another base as well (`TUNING`)."""
+  fixed set, but on the base that is reported; table 3's matched data on another base as well (`TUNING`)."""
 
 RULES = {HUMAN: "a takeover rule that a human could follow", PRIVILEGED: "a privileged takeover rule"}
 
@@ -113,7 +113,8 @@ def differences(program: Program) -> str:
   Whoever takes over finishes the episode. The operator is Meta-World's scripted expert.
 - **The sampler.** SOP's, by the paper's formula: window {learner.adaptive_window}, clip
   {learner.adaptive_clip[0]:g} to {learner.adaptive_clip[1]:g}, α = {learner.adaptive_alpha:g} (the paper does not
-  say its value). Tables 1 say which share was drawn.
+  say its value, and ours is not tuned, nor is RECAP's β). Tables 1 say which share was drawn: losses like ours
+  keep it near one half.
 - **What is learned from.** Corrections in episodes that failed all the same are left out, as failed demonstrations
   are: the expert often cannot mend what was spoilt, and then goes on for most of the steps of all corrections.
 - **The tasks**: those that the expert solves under the disturbances, a cloned policy often does not, and a
