@@ -18,6 +18,7 @@ from benchmarks.paper.program import (
     Base,
     Program,
     Run,
+    Unit,
 )
 from examples.metaworld.settings import FleetSettings
 from infra.sections import LearnerSettings
@@ -108,7 +109,7 @@ def test_whatever_decides_a_result_changes_its_digest(monkeypatch: pytest.Monkey
 
 
 def test_a_default_of_the_learner_that_changes_makes_results_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    units = [PROGRAM.fleet_run(2, HUMAN, 1), PROGRAM.base, replace(PROGRAM.base, algorithm=RECAP)]
+    units: list[Unit] = [PROGRAM.fleet_run(2, HUMAN, 1), PROGRAM.base, replace(PROGRAM.base, algorithm=RECAP)]
     before = [PROGRAM.digest(unit) for unit in units]
     other = create_model("Other", __base__=LearnerSettings, recap_dropout=(float, 0.2))
     monkeypatch.setattr(program, "LearnerSettings", other)

@@ -80,7 +80,7 @@ def test_tables_hold_what_the_results_say(tmp_path: Path) -> None:
 def test_offline_data_is_set_against_what_sop_trains_on_and_recap_s_failures_are_told(tmp_path: Path) -> None:
     folder, document = tmp_path / "results", tmp_path / "paper.md"
     base = PROGRAM.base
-    units = [
+    units: list[tuple[Unit, list[int]]] = [
         (base, [120]),
         (replace(base, algorithm=RECAP), [124]),
         (PROGRAM.fleet_run(4, HUMAN, 11), [130, 180]),
