@@ -61,6 +61,7 @@ _PROGRESS_COLUMNS = (
     "episodes_admitted",
     "steps_admitted",
     "simulated_seconds",
+    "updates_skipped",
 )
 _HEARTBEAT_COLUMNS = (
     "robot_id",

@@ -179,7 +179,9 @@ class LearnerSettings(_Section):
     architecture: Literal["chunked-mlp", "flow-transformer"] = "chunked-mlp"
     seed: int = 0
     batch_size: int = Field(256, ge=1)
-    mixing: Literal["fixed", "adaptive"] = Field("fixed", description="of online and offline data inside a task")
+    mixing: Literal["fixed", "adaptive"] = Field(
+        "adaptive", description="of online and offline data inside a task; adaptive is the paper's"
+    )
     online_share: float = Field(
         0.5, ge=0, le=1, description="fixed, or until the adaptive sampler has seen enough"
     )
@@ -218,6 +220,7 @@ class LearnerSettings(_Section):
     buffer_steps: int = Field(
         20_000_000, ge=1, description="steps that may be drawn; beyond, the oldest online episodes leave"
     )
+    tensorboard: Path | None = Field(None, description="directory for curves of what is reported; none: no curves")
     simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")
     simulated_robots: int = Field(0, ge=0, description="robots that the barrier waits for")
     simulated_patience: float = Field(30.0, gt=0, description="wall seconds of silence that end the wait")

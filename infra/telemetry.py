@@ -40,6 +40,9 @@ FRAMES_UNREADABLE = Counter(
     "sop_learner_frames_unreadable_total", "Drawn camera frames that could not be decoded, shown as absent."
 )
 LEARNER_STEP = Gauge("sop_learner_step", "Gradient steps taken on the current policy line.")
+UPDATES_SKIPPED = Counter(
+    "sop_learner_updates_skipped_total", "Updates whose gradient was absurd: nothing was learned from them."
+)
 LEARNER_VERSION = Gauge("sop_learner_version", "Newest policy version published.")
 
 

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from infra.clock import Clock
 from learner.episodes import EpisodeRecord
+from learner.set_aside import LeftOut
 from schemas.events import EpisodeMaterialized, EpisodeSource, Heartbeat
 
 
@@ -70,7 +71,7 @@ class Barrier:
         heard_at = self.clock.monotonic() - max(age, 0.0)
         self._known[heartbeat.robot_id] = _Robot(heartbeat, heartbeat.simulated_seconds, heard_at)
 
-    def see(self, episode: EpisodeMaterialized | EpisodeRecord) -> None:
+    def see(self, episode: EpisodeMaterialized | EpisodeRecord | LeftOut) -> None:
         """An episode was announced, in whatever revision; only online ones are counted."""
         if episode.source is EpisodeSource.ONLINE:
             self._seen.setdefault((episode.robot_id, episode.boot_epoch), set()).add(episode.episode_id)

@@ -13,18 +13,19 @@ from functools import partial
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore
 from infra.settings import LearnerSettings
-from learner.episodes import EpisodeRecord
 from learner.errors import CheckpointMissing, InvalidArtifact
 from learner.patience import Patience
 from learner.policies.artifact import Arrays, pack_json, unpack_json
+from learner.set_aside import SetAside
 from schemas.events import PolicyVersion
 
-_FORMAT = 1
+_FORMAT = 2
+_ASIDE = "set_aside."
+"""Before the names of the columns of what is set aside, among the tensors."""
 
 _log = structlog.get_logger(__name__)
 
@@ -34,13 +35,13 @@ class Checkpoint:
     """One moment of a learner's life.
 
     announcement: the version that this moment was published as; its `offsets` are where to read on.
-    core, tensors: what `TrainingCore.snapshot` returned. set_aside: episodes that were refused.
+    core, tensors: what `TrainingCore.snapshot` returned. set_aside: episodes that are left out.
     """
 
     announcement: PolicyVersion
     core: dict[str, Any]
     tensors: Arrays
-    set_aside: tuple[EpisodeRecord, ...]
+    set_aside: SetAside
 
     @property
     def positions(self) -> dict[int, int]:
@@ -54,13 +55,14 @@ class Checkpoint:
 
     def pack(self) -> bytes:
         """As one safetensors file."""
+        names, columns = self.set_aside.dump()
         document = {
             "format": _FORMAT,
             "announcement": self.announcement.model_dump(mode="json"),
             "core": self.core,
-            "set_aside": [record.model_dump(mode="json") for record in self.set_aside],
+            "set_aside": names,
         }
-        return pack_json(document, self.tensors)
+        return pack_json(document, {**self.tensors, **{_ASIDE + name: rows for name, rows in columns.items()}})
 
     @classmethod
     def unpack(cls, data: bytes) -> Checkpoint:
@@ -72,19 +74,25 @@ class Checkpoint:
         document, tensors = unpack_json(data)
         try:
             if document["format"] != _FORMAT:
-                raise InvalidArtifact(f"checkpoint format {document['format']} is not known here")
+                raise InvalidArtifact(
+                    f"the checkpoint has format {document['format']}, this software reads {_FORMAT}: go on with "
+                    "the software that wrote it, or let this one train the line again from its journal"
+                )
+            aside = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_ASIDE)}
             return cls(
                 announcement=PolicyVersion.model_validate(document["announcement"]),
                 core=document["core"],
                 tensors=tensors,
-                set_aside=tuple(EpisodeRecord.model_validate(item) for item in document["set_aside"]),
+                set_aside=SetAside.load(
+                    document["set_aside"], {name.removeprefix(_ASIDE): rows for name, rows in aside.items()}
+                ),
             )
-        except (KeyError, TypeError, ValidationError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # pydantic's errors are ValueErrors
             raise InvalidArtifact(f"not a checkpoint: {error!r}") from error
 
 
 class CheckpointStore:
-    """The checkpoints of one policy line; the newest `keep` are kept."""
+    """The checkpoints of one policy line; those of the newest `keep` versions that have one are kept."""
 
     def __init__(self, store: ObjectStore, policy: str, patience: Patience, *, keep: int) -> None:
         self._store = store
@@ -100,12 +108,21 @@ class CheckpointStore:
         self._patience.call("object store", lambda: self._store.put(self._prefix + name, data))
         return self._prefix + name
 
-    def prune(self, needed: Iterable[int] = ()) -> None:
-        """Delete all but the newest, and those from which `needed` versions can be reached."""
+    def prune(self, published: Mapping[int, str], needed: Iterable[int] = ()) -> None:
+        """Delete all but the newest of announced versions, and those from which `needed` versions can be reached.
+
+        What belongs to no announced version does not count among the newest. It goes, unless its number is above
+        theirs: a younger learner may be about to announce it.
+
+        Args:
+            published: sha256 of the announced versions.
+            needed: numbers of such versions.
+        """
         keys = self._keys()
-        kept = set(keys[-self._keep :])
+        announced = [key for key in keys if published.get(_version(key)) == _sha256(key)]
+        kept = {*announced[-self._keep :], *(key for key in keys if _version(key) > max(published, default=0))}
         for version in needed:
-            kept.update([key for key in keys if _version(key) <= version][-1:])
+            kept.update([key for key in announced if _version(key) <= version][-1:])
         for key in keys:
             if key not in kept:
                 self._patience.call("object store", partial(self._store.delete, key))
@@ -127,6 +144,10 @@ class CheckpointStore:
 
 def _version(key: str) -> int:
     return int(key.rsplit("/", 1)[1].split("-")[1])
+
+
+def _sha256(key: str) -> str:
+    return key.rsplit("-", 1)[1].removesuffix(".safetensors")
 
 
 def choose(

@@ -20,8 +20,9 @@ from learner.adaptive import AdaptiveMixing
 from learner.algorithms import make_algorithm
 from learner.episode_index import EpisodeIndex
 from learner.episodes import Episode, EpisodeRecord
-from learner.errors import RanksDisagree
+from learner.errors import RanksDisagree, UnfitEpisode
 from learner.frames import Room
+from learner.plausible import implausible
 from learner.policies.artifact import Arrays, pack, pack_json
 from learner.policies.base import Floats, PolicySpec
 from learner.replay import Batch, ReplayBuffer
@@ -86,6 +87,17 @@ class TrainingCore:
         self.spec.require_fit(event.features, event.fps)
         self.spec.task_index(event.task)
 
+    def require_plausible(self, episode: Episode) -> None:
+        """Refuse an episode with readings that no sensor gives; see `learner.plausible`.
+
+        Raises:
+            UnfitEpisode: the text says which reading it is.
+        """
+        self._say("judge", record=episode.record.model_dump(mode="json"))
+        found = self.team.share(episode.record.episode_id, lambda: implausible(self.spec, episode.frames).encode())
+        if found:
+            raise UnfitEpisode(found.decode())
+
     def prepare(self, episodes: Sequence[Episode]) -> None:
         """Before anything is admitted: what the algorithm must learn from what the line begins with."""
         self.algorithm.prepare(episodes, self.room)
@@ -137,10 +149,11 @@ class TrainingCore:
         batch = self._buffer.sample(self.random, wanted, self._task_weights)
         metrics = self.algorithm.update(batch)
         losses = self._grouped(batch, metrics.losses)
-        self.sampler.observe(losses)
+        if not metrics.skipped:  # what taught nothing says nothing of how well a source is learned
+            self.sampler.observe(losses)
         self.learner_step += 1
         self.online_updates += online
-        return Drawn(losses, shares)
+        return Drawn(losses, shares, metrics.skipped)
 
     def take_draws(self) -> tuple[EpisodeDraws, ...]:
         """Which episodes were drawn from since the last call, and how often."""
@@ -203,7 +216,8 @@ class TrainingCore:
         Raises:
             InvalidArtifact: the tensors are another policy's.
         """
-        index = _index_of(document, tensors)
+        columns = {name.removeprefix(_COLUMN): rows for name, rows in tensors.items() if name.startswith(_COLUMN)}
+        index = EpisodeIndex.load(document["index"], columns)
         core = cls(settings, PolicySpec.model_validate(document["spec"]), room=room, index=index, team=team)
         core.algorithm.load_state(tensors)
         core.learner_step = document["learner_step"]
@@ -270,17 +284,6 @@ class TrainingCore:
                 self.algorithm.hear_of(record, told[8:])
         for episode_id in self._buffer.overflow():
             self.algorithm.forget(episode_id)
-
-
-def _index_of(document: dict[str, Any], tensors: Arrays) -> EpisodeIndex:
-    """The index of a snapshot; earlier ones hold the records as JSON."""
-    if "index" in document:
-        columns = {name.removeprefix(_COLUMN): rows for name, rows in tensors.items() if name.startswith(_COLUMN)}
-        return EpisodeIndex.load(document["index"], columns)
-    index = EpisodeIndex()
-    for item in document["episodes"]:
-        index.put(EpisodeRecord.model_validate(item))
-    return index
 
 
 def make_sampler(settings: LearnerSettings, spec: PolicySpec) -> Sampler:

@@ -32,7 +32,7 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
         self._ids, self._digests = bytearray(), bytearray()
         self._odd: dict[int, str] = {}
         self._revisions, self.steps, self._epochs = array("i"), array("i"), array("q")
-        self._tasks, self._robots, self._uris = _Names("H"), _Names("I"), _Names("I")
+        self._tasks, self._robots, self._uris = Names("H"), Names("I"), Names("I")
         self._traits, self._states = array("B"), array("B")
         self._gone = 0
 
@@ -183,8 +183,8 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
         return str(uuid.UUID(bytes=bytes(self._ids[16 * row : 16 * row + 16]))) if found is None else found
 
 
-class _Names:
-    """A column of few different strings."""
+class Names:
+    """A column of few different strings: `code` is the kind of `array` that holds their numbers."""
 
     def __init__(self, code: str) -> None:
         self.codes = array(code)
@@ -195,6 +195,7 @@ class _Names:
         return self._names[self.codes[row]]
 
     def append(self, name: str) -> None:
+        """One more row."""
         code = self._by_name.setdefault(name, len(self._names))
         if code == len(self._names):
             self._names.append(name)
@@ -209,7 +210,8 @@ class _Names:
         rank[order] = np.arange(len(order))
         return [self._names[code] for code in used[order].tolist()], rank[inverse]
 
-    def load(self, names: list[str], codes: npt.NDArray[np.int64]) -> None:
+    def load(self, names: list[str], codes: npt.NDArray[Any]) -> None:
+        """Take up what was dumped."""
         self._names = list(names)
         self._by_name = {name: code for code, name in enumerate(names)}
         self.codes.extend(codes.tolist())

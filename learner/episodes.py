@@ -35,7 +35,7 @@ class EpisodeRecord(BaseModel):
     task: str
     source: EpisodeSource
     success: bool | None
-    end: EpisodeEnd | None = None  # checkpoints of the first format do not say
+    end: EpisodeEnd | None = None
     step_count: int
     payload_uri: str
     payload_sha256: str
@@ -123,15 +123,21 @@ def decode_payload(data: bytes, record: EpisodeRecord) -> Frames:
     return frames
 
 
-def runs_left(frames: Frames) -> npt.NDArray[np.int32]:
+def runs_left(frames: Frames, breaks: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int32]:
     """For each frame, how many frames from it on follow without a gap and under the same control, itself included.
 
     int32[n]. A chunk of targets may reach that far: it never crosses a change between human and policy.
+
+    Args:
+        frames: of one episode.
+        breaks: bool[n], further frames behind which none follows.
     """
     count = len(frames)
     if count == 0:
         return np.zeros(0, np.int32)
     broken = (frames.human[1:] != frames.human[:-1]) | (np.diff(frames.index) != 1)
+    if breaks is not None:
+        broken |= breaks[:-1]
     ends = np.append(np.flatnonzero(broken), count - 1)  # last frame of each run
     positions = np.arange(count)
     left: npt.NDArray[np.int32] = (ends[np.searchsorted(ends, positions)] - positions + 1).astype(np.int32)

@@ -9,6 +9,7 @@ from learner.episodes import Episode
 from learner.frames import Room
 from learner.intake import Intake, Seen
 from learner.kept import KeptEpisodes
+from learner.line_spec import Kind, kind_of
 
 
 class Gathered:
@@ -30,6 +31,13 @@ class Gathered:
                 self._found[seen.record.episode_id] = seen, self._kept.keep(episode)
                 taken += 1
         return taken
+
+    def by_kind(self, cameras: Sequence[str], excluded: Container[str] = ()) -> list[list[Seen]]:
+        """What was announced, but for those ids, by the kind that a policy with these cameras sees: most first."""
+        kinds: dict[Kind, list[Seen]] = {}
+        for seen in self.in_order(excluded):
+            kinds.setdefault(kind_of(seen.event, cameras), []).append(seen)
+        return sorted(kinds.values(), key=len, reverse=True)
 
     def in_order(self, excluded: Container[str] = ()) -> list[Seen]:
         """What was announced, but for those ids, in an order that owes nothing to its arrival."""

@@ -1,10 +1,13 @@
-"""From announcements to episodes that can be admitted: newest revisions, fetched ahead, bad ones set aside."""
+"""From announcements to episodes that can be admitted: newest revisions, fetched ahead, bad ones set aside.
+
+What an announcement alone tells to be of no use (another robot kind, an unknown task) is set aside before its
+payload is asked for. That follows from policy and announcement, so the journal need not say it.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +21,7 @@ from learner.journal import Decision
 from learner.payloads import PayloadFetcher
 from learner.policies.base import ACTION, STATE, feature
 from learner.revisions import RevisionTable
+from learner.set_aside import LeftOut, SetAside
 from learner.stream import Announcements
 from schemas.events import EpisodeMaterialized, EpisodeSource, Position
 
@@ -45,9 +49,13 @@ class Intake:
     def __init__(self, stream: Announcements, payloads: PayloadFetcher, clock: Clock) -> None:
         self.payloads = payloads
         self.waiting: dict[str, Seen] = {}
-        self.set_aside: dict[str, EpisodeRecord] = {}
+        self.set_aside = SetAside()
         self.excluded: dict[str, Seen] = {}
         """Newest revisions that a label leaves out of training, until they are set aside."""
+        self.demonstrations_only = False
+        """Until a line begins: other announcements are passed over, and read again by `take_up_rest`."""
+        self._passed: dict[int, int] = {}
+        self._require: Callable[[EpisodeMaterialized], None] | None = None
         self._stream = stream
         self._clock = clock
         self._revisions = RevisionTable()
@@ -56,13 +64,30 @@ class Intake:
         self,
         positions: dict[int, int] | None = None,
         admitted: Iterable[EpisodeRecord] = (),
-        set_aside: Iterable[EpisodeRecord] = (),
+        set_aside: SetAside | None = None,
     ) -> None:
         """Read on from `positions`, knowing what was decided before."""
-        self.set_aside = {record.episode_id: record for record in set_aside}
-        for record in itertools.chain(admitted, self.set_aside.values()):
+        self.set_aside = set_aside or SetAside()
+        for record in admitted:
             self._know(record)
+        for left in self.set_aside:
+            self._know(left)
         self._stream.seek(positions)
+
+    def require(self, admissible: Callable[[EpisodeMaterialized], None]) -> None:
+        """From now on set aside whatever `admissible` refuses, by a LearnerError; of what waits, too."""
+        self._require = admissible
+        for seen in list(self.waiting.values()):
+            if not self.wanted(seen):
+                del self.waiting[seen.record.episode_id]
+                self.payloads.drop(seen.record)
+
+    def take_up_rest(self) -> None:
+        """Read again what was passed over while there were to be demonstrations only."""
+        self.demonstrations_only = False
+        if self._passed:
+            self._stream.seek({**self._stream.positions, **self._passed})
+            self._passed = {}
 
     def poll(self, timeout: float) -> list[EpisodeMaterialized]:
         """Read announcements, waiting at most `timeout` seconds; all of them, also those of no use to training."""
@@ -71,6 +96,9 @@ class Intake:
         for item in received:
             record = EpisodeRecord.of(item.event)
             if record.source is EpisodeSource.EVALUATION:
+                continue
+            if self.demonstrations_only and record.source is not EpisodeSource.DEMONSTRATION:
+                self._passed.setdefault(item.partition, item.offset)
                 continue
             if self._revisions.get(record.episode_id) >= record.revision:
                 continue  # read before (after a restart), or overtaken by a newer revision
@@ -82,7 +110,7 @@ class Intake:
             seen = Seen(item.event, record, item.partition, item.offset, now)
             if item.event.excluded:
                 self.excluded[record.episode_id] = seen
-            else:
+            elif self.wanted(seen):
                 self.waiting[record.episode_id] = seen
                 self.payloads.prefetch(record)
         return [item.event for item in received]
@@ -105,13 +133,14 @@ class Intake:
             self.reject(seen, error)
             return None
         self.waiting.pop(seen.record.episode_id, None)
-        self.set_aside.pop(seen.record.episode_id, None)
+        self.set_aside.discard(seen.record.episode_id)
         return episode
 
     def reject(self, seen: Seen, reason: LearnerError) -> None:
         """Set an episode aside: training goes on without it, and does not ask again."""
         self.waiting.pop(seen.record.episode_id, None)
-        self.set_aside[seen.record.episode_id] = seen.record
+        self.payloads.drop(seen.record)  # another rank may hold what was taken
+        self.set_aside.put(seen.record)
         EPISODES_SET_ASIDE.labels(type(reason).__name__).inc()
         _log.error(
             "episode_set_aside",
@@ -125,23 +154,44 @@ class Intake:
         """Set aside what labels exclude; those episodes, each once."""
         found, self.excluded = list(self.excluded.values()), {}
         for seen in found:
-            self.set_aside[seen.record.episode_id] = seen.record
+            self.set_aside.put(seen.record)
             _log.info("episode_excluded", episode_id=seen.record.episode_id, revision=seen.record.revision)
         return found
 
-    def records(self) -> list[EpisodeRecord]:
+    def records(self) -> Iterator[EpisodeRecord | LeftOut]:
         """Of all episodes that were announced and not admitted: waiting, or set aside."""
-        waiting = (*self.waiting.values(), *self.excluded.values())
-        return [*(seen.record for seen in waiting), *self.set_aside.values()]
+        for seen in (*self.waiting.values(), *self.excluded.values()):
+            yield seen.record
+        yield from self.set_aside
 
     def positions(self) -> tuple[Position, ...]:
         """Where to read on after a restart: everything before was admitted or set aside."""
         offsets = self._stream.positions
         for seen in (*self.waiting.values(), *self.excluded.values()):
             offsets[seen.partition] = min(offsets.get(seen.partition, seen.offset), seen.offset)
+        for partition, offset in self._passed.items():
+            offsets[partition] = min(offsets.get(partition, offset), offset)
         return tuple(Position(partition=number, offset=offset) for number, offset in sorted(offsets.items()))
 
-    def _know(self, record: EpisodeRecord) -> None:
+    def wanted(self, seen: Seen) -> bool:
+        """Whether its announcement lets an episode be of use; else it is set aside."""
+        try:
+            if self._require is not None:
+                self._require(seen.event)
+        except LearnerError as reason:
+            self.set_aside.put(seen.record)
+            EPISODES_SET_ASIDE.labels(type(reason).__name__).inc()
+            _log.info(
+                "episode_set_aside",
+                episode_id=seen.record.episode_id,
+                revision=seen.record.revision,
+                reason=str(reason),
+                set_aside=len(self.set_aside),
+            )
+            return False
+        return True
+
+    def _know(self, record: EpisodeRecord | LeftOut) -> None:
         if record.revision > self._revisions.get(record.episode_id):
             self._revisions.put(record.episode_id, record.revision)
 

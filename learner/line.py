@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib.metadata import version as package_version
 from types import TracebackType
@@ -20,22 +20,24 @@ from infra.registry import Registry
 from infra.settings import Settings
 from learner.checkpoint import Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
-from learner.episodes import Episode, EpisodeRecord
-from learner.errors import BadPayload, LearnerError
+from learner.episodes import Episode
+from learner.errors import CheckpointMissing, LearnerError
 from learner.gathering import Gathered
 from learner.halfway import Halfway
 from learner.intake import Intake, Seen
-from learner.journal import Beginning, Decision, Entry, Journal, Segment
+from learner.journal import Beginning, Entry, Journal, Segment
 from learner.kept import keep_all
-from learner.line_spec import Kind, features_for, kind_of, sees
+from learner.line_spec import features_for, sees
 from learner.machine import fingerprint
 from learner.patience import Patience
 from learner.progress import ProgressReporter
 from learner.publisher import Publisher
 from learner.ranks import make_fetcher, make_room
+from learner.rereading import readable, reread
 from learner.rerun import apply, begin
 from learner.restoring import Rollbacks
-from learner.resume import resume
+from learner.resume import Way, from_the_beginning, resume
+from learner.set_aside import SetAside
 from learner.stream import Announcements, EventStream
 from learner.team import ALONE, Team
 from schemas.events import EpisodeMaterialized, Event, PolicyVersion
@@ -75,12 +77,14 @@ class Line:
         Raises:
             SettingMissing, KeyUnusable: there is no key to sign versions with.
         """
-        self.settings = settings.learner
+        # Where curves lie decides about nothing that is trained, and is nobody's business who reads a version.
+        self.settings = settings.learner.model_copy(update={"tensorboard": None})
         self.clock = clock
         self.newest: PolicyVersion | None = None
         self.published_step = 0
         self.simulated_seconds: float | None = None
         self._parent: int | None = None
+        self._published: dict[int, str] = {}
         self._team = team
         self._core: TrainingCore | None = None
         self._tail: list[Entry] = []
@@ -97,7 +101,9 @@ class Line:
         with ExitStack() as opened:
             key = signing_key(settings.policies)
             self._publisher = Publisher(settings.kafka, registry, self._store, policy, self._patience, key=key)
-            self._progress = ProgressReporter(settings.kafka, registry, policy, self._patience, clock)
+            self._progress = ProgressReporter(
+                settings.kafka, registry, policy, self._patience, clock, curves=settings.learner.tensorboard
+            )
             opened.callback(self._progress.close)
             if announcements is None:
                 announcements = stream = EventStream(
@@ -150,28 +156,35 @@ class Line:
         published = self._publisher.take_over()
         self.newest = published[max(published)] if published else None
         past = self._rollbacks.past(published)
-        checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
-        if checkpoint is None:
-            self._take_up_beginning()
-            return
-        announcement = checkpoint.announcement
-        if self.newest is None or announcement.version > self.newest.version:
-            self._publisher.announce(announcement)
-            past[announcement.version] = self.newest = announcement
-        resumed = resume(
-            self.settings, checkpoint, past, self._journal, self.intake.payloads, room=self.room, team=self._team
-        )
+        self._published = {number: version.sha256 for number, version in published.items()}
+        way = Way(self.settings, past, self._journal, self.intake.payloads, self.room, self._team)
+        try:
+            checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
+        except CheckpointMissing as missing:
+            resumed = from_the_beginning(way, missing)
+        else:
+            if checkpoint is None:
+                self._take_up_beginning()
+                return
+            announcement = checkpoint.announcement
+            if self.newest is None or announcement.version > self.newest.version:
+                self._announce(announcement)
+                past[announcement.version] = announcement
+            resumed = resume(way, checkpoint)
         self._core, self._parent = resumed.core, resumed.at.version
         self.published_step = resumed.at.learner_step
-        self.simulated_seconds = self.newest.simulated_seconds
+        newest = self.newest or resumed.at
+        self.simulated_seconds = newest.simulated_seconds
         _log.info("learner_resumes", version=self._parent, learner_step=resumed.core.learner_step)
-        if resumed.at.version == self.newest.version:
-            self._tail = list(self._journal.readable_tail(self.newest.version))
+        if resumed.at.version == newest.version:
+            self._tail = list(self._journal.readable_tail(newest.version))
         if resumed.lost:
             forgotten = tuple(record.episode_id for record in resumed.lost)
             self._tail.insert(0, Entry(learner_step=resumed.core.learner_step, forgotten=forgotten))
+        for record in resumed.lost:
+            resumed.set_aside.put(record)
         positions = {position.partition: position.offset for position in resumed.at.offsets}
-        self._begin_intake(positions, (*resumed.set_aside, *resumed.lost))
+        self._begin_intake(positions, resumed.set_aside)
 
     def catch_up(self) -> None:
         """Take up what the last learner had decided after the newest version, at the same steps."""
@@ -194,10 +207,8 @@ class Line:
         `pretrain_episodes` of it and something in them to learn from, and it has the cameras that the policy is to
         see. Those of other kinds are set aside.
         """
-        kinds: dict[Kind, list[Seen]] = {}
-        for seen in demonstrations.in_order(self.intake.excluded):
-            kinds.setdefault(kind_of(seen.event, self.settings.cameras), []).append(seen)
-        for ours in sorted(kinds.values(), key=len, reverse=True):
+        kinds = demonstrations.by_kind(self.settings.cameras, self.intake.excluded)
+        for ours in kinds:
             if len(ours) < self.settings.pretrain_episodes:
                 break
             features = features_for(ours[0].event.features, self.settings.cameras)
@@ -208,17 +219,12 @@ class Line:
             if not core.trainable:
                 core.close()
                 continue
-            others = [seen for members in kinds.values() if members is not ours for seen in members]
-            for seen in others:
-                self._admissible(core, seen)  # set aside, with the reason
-            entry = Entry(
-                learner_step=0,
-                admitted=tuple(seen.decision() for seen in ours),
-                set_aside=tuple(seen.decision() for seen in others),
-                beginning=beginning,
-            )
-            self._journal.append(entry)
+            admitted = tuple(seen.decision() for seen in ours)
+            self._journal.append(Entry(learner_step=0, admitted=admitted, beginning=beginning))
             self._core = core
+            self.intake.require(core.require_admissible)
+            for seen in (seen for others in kinds if others is not ours for seen in others):
+                self.intake.wanted(seen)  # set aside, with the reason
             self.intake.payloads.whole = False
             for seen in ours:
                 self._progress.note_admission(seen.record, seen.seen_at)
@@ -226,7 +232,7 @@ class Line:
         _log.warning(
             "demonstrations_do_not_suffice",
             wanted=self.settings.pretrain_episodes,
-            of_each_kind=[len(members) for members in kinds.values()],
+            of_each_kind=[len(members) for members in kinds],
             cameras=self.settings.cameras,
         )
         return False
@@ -247,7 +253,7 @@ class Line:
         forgotten = tuple(s.record.episode_id for s in set_aside if s.record.episode_id in self.core.episodes)
         for seen in episodes:
             episode = self.intake.take(seen)
-            if episode is not None and self._admissible(self.core, seen):
+            if episode is not None and self._plausible(seen, episode):
                 taken.append((seen, episode))
             else:
                 set_aside.append(seen)
@@ -334,14 +340,18 @@ class Line:
         checkpointed = self.newest is None or version % self.settings.checkpoint_every == 0
         if checkpointed:
             document, tensors = core.snapshot()
-            set_aside = tuple(self.intake.set_aside.values())
-            self._checkpoints.save(Checkpoint(announcement, document, tensors, set_aside))
-        self._publisher.announce(announcement)
-        self.newest, self._parent, self.published_step = announcement, version, core.learner_step
+            self._checkpoints.save(Checkpoint(announcement, document, tensors, self.intake.set_aside))
+        self._announce(announcement)
+        self._parent, self.published_step = version, core.learner_step
         self._journal.turn(version)
         self.report()
         if checkpointed:
-            self._checkpoints.prune(needed)
+            self._checkpoints.prune(self._published, needed)
+
+    def _announce(self, announcement: PolicyVersion) -> None:
+        self._publisher.announce(announcement)
+        self.newest = announcement
+        self._published[announcement.version] = announcement.sha256
 
     def _take_up_beginning(self) -> None:
         """Nothing is published yet: begin as the last learner had begun, if it had."""
@@ -350,49 +360,38 @@ class Line:
         beginning = self._tail[0].beginning if self._tail else None
         if beginning is not None and sees(beginning.features, self.settings.cameras):
             admitted = self._tail[0].admitted
-            demonstrations = keep_all(self._good(decision.record for decision in admitted), self.room)
+            demonstrations = keep_all(
+                readable(self.intake.payloads, (decision.record for decision in admitted)), self.room
+            )
             if len(demonstrations) == len(admitted):
                 self._core = begin(self.settings, beginning, demonstrations, self.room, self._team)
         if self._core is not None:
             self.intake.payloads.whole = False
         else:
             self._tail = []  # what could be read comes again from the stream
-        self._begin_intake(None, ())
+        self._begin_intake(None, SetAside())
 
-    def _begin_intake(self, positions: dict[int, int] | None, set_aside: Iterable[EpisodeRecord]) -> None:
+    def _begin_intake(self, positions: dict[int, int] | None, set_aside: SetAside) -> None:
         known = self._core.episodes.values() if self._core else ()
         decided = (decision.record for entry in self._tail for decision in entry.admitted)
-        aside = [*set_aside, *(decision.record for entry in self._tail for decision in entry.set_aside)]
-        self.intake.start(positions, itertools.chain(known, decided), aside)
-
-    def _good(self, records: Iterable[EpisodeRecord]) -> Iterator[Episode]:
-        for record, episode in self.intake.payloads.take_all(records):
-            if isinstance(episode, BadPayload):
-                _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
-            else:
-                yield episode
+        for entry in self._tail:
+            for decision in entry.set_aside:
+                set_aside.put(decision.record)
+        self.intake.start(positions, itertools.chain(known, decided), set_aside)
+        if self._core is not None:
+            self.intake.require(self._core.require_admissible)
 
     def _take_up(self, entry: Entry) -> Entry:
         """Do what the last learner had decided; what can no longer be read is set aside."""
-        good: list[tuple[Decision, Episode]] = []
-        bad: list[Decision] = []
-        episodes = self.intake.payloads.take_all([decision.record for decision in entry.admitted])
-        for decision, (record, episode) in zip(entry.admitted, episodes, strict=True):
-            if isinstance(episode, BadPayload):
-                _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
-                self.intake.set_aside[record.episode_id] = record
-                bad.append(decision)
-            else:
-                good.append((decision, episode))
-        done = entry.model_copy(
-            update={"admitted": tuple(d for d, _ in good), "set_aside": (*entry.set_aside, *bad)}
-        )
-        apply(self.core, done, [episode for _, episode in good])
+        done, episodes, lost = reread(self.intake.payloads, entry)
+        for record in lost:
+            self.intake.set_aside.put(record)
+        apply(self.core, done, episodes)
         return done
 
-    def _admissible(self, core: TrainingCore, seen: Seen) -> bool:
+    def _plausible(self, seen: Seen, episode: Episode) -> bool:
         try:
-            core.require_admissible(seen.event)
+            self.core.require_plausible(episode)
         except LearnerError as error:
             self.intake.reject(seen, error)
             return False

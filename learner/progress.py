@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from infra.errors import KafkaUnavailable
 from infra.kafka import EventProducer, OutRecord
 from infra.registry import Registry
 from infra.settings import KafkaSettings
-from infra.telemetry import LEARNER_STEP
+from infra.telemetry import LEARNER_STEP, UPDATES_SKIPPED
 from learner.core import TrainingCore
 from learner.episodes import EpisodeRecord
 from learner.patience import Patience
@@ -32,6 +34,9 @@ from schemas.events import (
 )
 from schemas.topics import TRAINING_LINEAGE, TRAINING_PROGRESS
 
+if TYPE_CHECKING:
+    from learner.board import Board
+
 _FLUSH_SECONDS = 1.0
 # Of one record of lineage: 45 bytes each, so that a record stays well below a megabyte.
 _EPISODES_PER_PART = 10_000
@@ -43,8 +48,21 @@ class ProgressReporter:
     """Gathers what happened since the last report. Nothing waits for reports to be delivered, but for lineage."""
 
     def __init__(
-        self, kafka: KafkaSettings, registry: Registry, policy: str, patience: Patience, clock: Clock
+        self,
+        kafka: KafkaSettings,
+        registry: Registry,
+        policy: str,
+        patience: Patience,
+        clock: Clock,
+        *,
+        curves: Path | None = None,
     ) -> None:
+        """`curves`: directory where what is reported becomes curves, too."""
+        self._board: Board | None = None
+        if curves is not None:
+            from learner.board import Board  # noqa: PLC0415 - its imports take time that nobody else need pay
+
+            self._board = Board(curves, policy)
         self._policy = policy
         self._clock = clock
         self._encoder = Encoder(registry, TRAINING_PROGRESS, TrainingProgress, patience)
@@ -53,12 +71,15 @@ class ProgressReporter:
         self._producer = EventProducer(kafka, f"learner-progress-{policy}")
         self._losses: GroupLosses | None = None
         self._shares: list[npt.NDArray[np.float64]] = []
+        self._skipped = 0
         self._admitted: list[Admission] = []
 
     def note_update(self, drawn: Drawn) -> None:
         """One update was made."""
         self._losses = drawn.losses if self._losses is None else self._losses + drawn.losses
         self._shares.append(drawn.shares)
+        self._skipped += drawn.skipped
+        UPDATES_SKIPPED.inc(drawn.skipped)
 
     def note_admission(self, record: EpisodeRecord, seen_at: datetime) -> None:
         """An episode, whose announcement was read at `seen_at`, became available to training."""
@@ -82,13 +103,16 @@ class ProgressReporter:
             admitted=tuple(self._admitted),
             offsets=offsets,
             simulated_seconds=simulated_seconds,
+            updates_skipped=self._skipped,
         )
+        if self._board is not None and self._shares:
+            self._board.show(event, core.learner_step - len(self._shares) + 1)
         record = OutRecord(TRAINING_PROGRESS, self._policy.encode(), self._encoder.encode(event))
         if not self._producer.send(record):
             _log.warning("progress_dropped", learner_step=core.learner_step)
         self._producer.poll()
         LEARNER_STEP.set(core.learner_step)
-        self._losses, self._admitted, self._shares = None, [], []
+        self._losses, self._admitted, self._shares, self._skipped = None, [], [], 0
 
     def tell_lineage(self, version: int, drawn: tuple[EpisodeDraws, ...]) -> None:
         """Say what a version was made from; returns once Kafka has it.
@@ -111,6 +135,8 @@ class ProgressReporter:
 
     def close(self) -> None:
         """Send what is on its way, within a second."""
+        if self._board is not None:
+            self._board.close()
         self._producer.flush(_FLUSH_SECONDS)
 
 

@@ -6,6 +6,7 @@ payloads are read by the rank with which an episode lies. All but the weights of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from infra.settings import LearnerSettings, Settings
 from learner.cache import PayloadCache
 from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord, Frames
-from learner.errors import BadPayload
+from learner.errors import BadPayload, UnfitEpisode
 from learner.frames import Room
 from learner.patience import Patience, Stopped
 from learner.payloads import PayloadFetcher
@@ -137,8 +138,10 @@ class _Follower:
         what = message["do"]
         if what == "be":
             self._be(LearnerSettings.model_validate(message["settings"]), self._team.hear())
-        elif what in {"prefetch", "drop"}:
-            getattr(self._payloads, what)(EpisodeRecord.model_validate(message["record"]))
+        elif what == "prefetch":
+            self._payloads.prefetch(EpisodeRecord.model_validate(message["record"]))
+        elif what == "drop":
+            self._drop(EpisodeRecord.model_validate(message["record"]))
         elif what == "take":
             self._take(EpisodeRecord.model_validate(message["record"]))
         elif self._core is None:
@@ -146,6 +149,8 @@ class _Follower:
         elif what in {"admit", "refill"}:
             record = EpisodeRecord.model_validate(message["record"])
             getattr(self._core, what)(self._episode(record))
+        elif what == "judge":
+            self._judge(self._core, EpisodeRecord.model_validate(message["record"]))
         else:
             getattr(self._core, _CALLS[what])(**message["with"])
 
@@ -171,6 +176,18 @@ class _Follower:
             return json.dumps({"error": None, "widths": widths, "sizes": sizes}).encode()
 
         self._team.share(record.episode_id, look)
+
+    def _drop(self, record: EpisodeRecord) -> None:
+        taken = self._taken.get(record.episode_id)
+        if taken is not None and taken.record == record:
+            del self._taken[record.episode_id]
+        self._payloads.drop(record)
+
+    def _judge(self, core: TrainingCore, record: EpisodeRecord) -> None:
+        mine = self._team.has(record.episode_id)
+        episode = self._taken[record.episode_id] if mine else Episode(record, no_frames(0, 0))
+        with contextlib.suppress(UnfitEpisode):  # the first rank hears it, too, and has it dropped
+            core.require_plausible(episode)
 
     def _episode(self, record: EpisodeRecord) -> Episode:
         if not self._team.has(record.episode_id):

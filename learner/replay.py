@@ -28,35 +28,12 @@ from learner.frames import FACTS, FrameStore, Room
 from learner.policies.base import Floats, PolicySpec
 from learner.pool import Pool
 from learner.sampler import OFFLINE, ONLINE, SOURCES
+from learner.selection import Selection
 from learner.team import ALONE, Team
 
 _NOWHERE, _ELSEWHERE = -1, -2
 # From where a table says that an entry is; where episodes of very different lengths lie together it is searched.
 _STEPS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What an algorithm makes of an episode's n frames.
-
-    drawable bool[n]; weights float32[n], factors of the frames' losses; advantages float32[n], NaN where unknown
-    and +∞ where good by decree.
-    """
-
-    drawable: npt.NDArray[np.bool_]
-    weights: Floats
-    advantages: Floats
-
-    @classmethod
-    def of(
-        cls, drawable: npt.NDArray[np.bool_], *, weights: Floats | None = None, advantages: Floats | None = None
-    ) -> Selection:
-        """A selection with weight 1 and unknown advantages, where nothing else is said."""
-        return cls(
-            drawable,
-            np.ones(len(drawable), np.float32) if weights is None else weights,
-            np.full(len(drawable), np.nan, np.float32) if advantages is None else advantages,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +149,7 @@ class ReplayBuffer:
             facts = np.zeros(len(frames), FACTS)
             first = facts[: len(chosen)]  # in the order of what may be drawn: a sample looks at one row of them
             first["skip"] = chosen - np.arange(len(chosen))
-            first["left"] = runs_left(frames)[chosen]
+            first["left"] = runs_left(frames, selection.breaks)[chosen]
             first["weight"] = selection.weights[chosen]
             first["advantage"] = selection.advantages[chosen]
             begin = self._store.add(frames.states, frames.actions, facts)

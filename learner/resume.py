@@ -11,11 +11,19 @@ from infra.settings import LearnerSettings
 from learner.checkpoint import Checkpoint
 from learner.core import TrainingCore
 from learner.episodes import EpisodeRecord
-from learner.errors import BadPayload, InvalidArtifact, JournalMissing, OtherAlgorithm, PayloadGone
+from learner.errors import (
+    BadPayload,
+    CheckpointMissing,
+    InvalidArtifact,
+    JournalMissing,
+    OtherAlgorithm,
+    PayloadGone,
+)
 from learner.frames import Room
-from learner.journal import Journal, path_to
+from learner.journal import Journal, Segment, path_to
 from learner.payloads import PayloadFetcher
 from learner.rerun import rerun, with_settings
+from learner.set_aside import SetAside
 from learner.team import ALONE, Team
 from schemas.events import PolicyVersion
 
@@ -28,52 +36,108 @@ class Resumed:
 
     core: TrainingCore
     at: PolicyVersion
-    set_aside: list[EpisodeRecord] = field(default_factory=list)
+    set_aside: SetAside = field(default_factory=SetAside)
     lost: list[EpisodeRecord] = field(default_factory=list)
 
 
-def resume(
-    settings: LearnerSettings,
-    checkpoint: Checkpoint,
-    published: dict[int, PolicyVersion],
-    journal: Journal,
-    payloads: PayloadFetcher,
-    *,
-    room: Room | None = None,
-    team: Team = ALONE,
-) -> Resumed:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What a line is gone along with.
+
+    past: announcements of the version to go on from and its ancestors, by number. room: where frames will lie.
+    """
+
+    settings: LearnerSettings
+    past: dict[int, PolicyVersion]
+    journal: Journal
+    payloads: PayloadFetcher
+    room: Room | None = None
+    team: Team = ALONE
+
+
+def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
     """The core of the newest version, or of the checkpoint's if the way from there to the newest cannot be gone.
 
     Raises:
         OtherAlgorithm: the line was trained with another algorithm than the settings name.
         Stopped: a stop was asked for.
     """
-    if (trained_with := checkpoint.announcement.algorithm) != settings.algorithm:
-        raise OtherAlgorithm(
-            f"the line {settings.policy!r} is trained with {trained_with}, not with {settings.algorithm}: set "
-            f"SOP_LEARNER__ALGORITHM back, or train a new line on the same episodes: "
-            f"sop backfill --policy NEW --algorithm {settings.algorithm}"
-        )
-    resumed = restore(settings, checkpoint, payloads, room, team)
-    newest = published[max(published)]
-    if newest.version == resumed.at.version or resumed.lost:
+    _require_same_algorithm(way.settings, checkpoint.announcement)
+    resumed = restore(way.settings, checkpoint, way.payloads, way.room, way.team)
+    newest = max(way.past)
+    if newest == resumed.at.version or resumed.lost:
         return resumed
     try:
-        for segment in path_to(newest.version, published, journal, after=resumed.at.version):
-            resumed.core = rerun(resumed.core, segment, payloads)
-            digest = sha256_hex(resumed.core.artifact())
-            if digest != segment.sha256:
-                raise JournalMissing(f"version {segment.version} comes out as {digest}: is this another machine?")
-            resumed.at = published[segment.version]
-            resumed.set_aside += [d.record for entry in segment.entries for d in entry.set_aside]
-            _log.info("version_trained_again", version=segment.version, sha256=digest)
+        for segment in path_to(newest, way.past, way.journal, after=resumed.at.version):
+            _train_again(way, segment, resumed)
     except (JournalMissing, PayloadGone, InvalidArtifact) as error:
         _log.error("going_on_from_an_older_version", version=checkpoint.announcement.version, reason=str(error))
         resumed.core.close()
-        return restore(settings, checkpoint, payloads, room, team)
-    if resumed.core.settings != settings or resumed.core.team != team:
-        resumed.core = with_settings(resumed.core, settings, payloads, team)
+        return restore(way.settings, checkpoint, way.payloads, way.room, way.team)
+    if resumed.core.settings != way.settings or resumed.core.team != way.team:
+        resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
     return resumed
+
+
+def from_the_beginning(way: Way, missing: CheckpointMissing) -> Resumed:
+    """The core of the newest version where no checkpoint of it or an ancestor is left: trained from the journal.
+
+    As `sop replay` does it: this process alone does the work of all ranks, whatever the team.
+
+    Raises:
+        OtherAlgorithm: the line was trained with another algorithm than the settings name.
+        CheckpointMissing: that way cannot be gone either.
+        Stopped: a stop was asked for.
+    """
+    newest = way.past[max(way.past)]
+    _require_same_algorithm(way.settings, newest)
+    _log.warning(
+        "training_again_from_the_beginning",
+        version=newest.version,
+        updates=newest.learner_step,
+        reason=str(missing),
+    )
+    resumed: Resumed | None = None
+    way.payloads.whole = True
+    try:
+        for segment in path_to(newest.version, way.past, way.journal):
+            resumed = _train_again(way, segment, resumed)
+        if resumed is None:
+            raise missing
+        way.payloads.whole = False
+        core = resumed.core
+        resumed.core = with_settings(core, way.settings, way.payloads, way.team)
+    except (JournalMissing, PayloadGone, InvalidArtifact) as error:
+        raise CheckpointMissing(f"{missing}; nor can it be trained again from the journal: {error}") from error
+    return resumed
+
+
+def _train_again(way: Way, segment: Segment, resumed: Resumed | None) -> Resumed:
+    """The next version, or the first: its hash must be the one that was announced."""
+    core = rerun(resumed.core if resumed is not None else None, segment, way.payloads, way.room)
+    if resumed is None:
+        resumed = Resumed(core, way.past[segment.version])
+    resumed.core = core
+    digest = sha256_hex(core.artifact())
+    if digest != segment.sha256:
+        raise JournalMissing(f"version {segment.version} comes out as {digest}: is this another machine?")
+    resumed.at = way.past[segment.version]
+    for entry in segment.entries:
+        for decision in entry.set_aside:
+            resumed.set_aside.put(decision.record)
+        for decision in entry.admitted:
+            resumed.set_aside.discard(decision.record.episode_id)
+    _log.info("version_trained_again", version=segment.version, sha256=digest)
+    return resumed
+
+
+def _require_same_algorithm(settings: LearnerSettings, version: PolicyVersion) -> None:
+    if version.algorithm != settings.algorithm:
+        raise OtherAlgorithm(
+            f"the line {settings.policy!r} is trained with {version.algorithm}, not with {settings.algorithm}: "
+            f"set SOP_LEARNER__ALGORITHM back, or train a new line on the same episodes: "
+            f"sop backfill --policy NEW --algorithm {settings.algorithm}"
+        )
 
 
 def restore(
@@ -86,7 +150,7 @@ def restore(
     """The core of a checkpoint, its buffer filled again; `room` is where the frames will lie."""
     core = TrainingCore.restore(settings, checkpoint.core, checkpoint.tensors, room=room, team=team)
     payloads.cameras = core.spec.cameras
-    resumed = Resumed(core, checkpoint.announcement, list(checkpoint.set_aside))
+    resumed = Resumed(core, checkpoint.announcement, checkpoint.set_aside.copy())
     for record, episode in payloads.take_all(core.episodes.held()):
         if isinstance(episode, BadPayload):
             _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))

@@ -62,11 +62,12 @@ class GroupLosses:
 class Drawn:
     """What one update drew: losses by task and source, and `shares` float64[tasks], the online share drawn with.
 
-    A task without any data has the share NaN.
+    A task without any data has the share NaN. skipped: the gradient was absurd, and nothing was learned.
     """
 
     losses: GroupLosses
     shares: npt.NDArray[np.float64]
+    skipped: bool = False
 
 
 class Sampler(Protocol):

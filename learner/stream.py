@@ -75,7 +75,7 @@ class EventStream(Generic[E]):
 
     @property
     def positions(self) -> dict[int, int]:
-        """Next offset by partition, of those where anything was read."""
+        """Next offset by partition, of those where anything was read, or whose end was reached."""
         return {partition: offset for partition, offset in self._positions.items() if offset != BEGINNING}
 
     def seek(self, positions: Mapping[int, int] | None = None) -> None:
@@ -95,7 +95,12 @@ class EventStream(Generic[E]):
             self._patience.pause(FIRST_PAUSE)
             self._assign()  # what the failed call had taken is read again
             return []
-        return list(self._decode(messages))
+        received = list(self._decode(messages))
+        # Behind the last record lie its transaction's marks. Once retention has taken them, too, the offset after
+        # the last record is none that Kafka would read from.
+        for (_, partition), end in self._reader.ends.items():
+            self._positions[partition] = max(self._positions[partition], end)
+        return received
 
     def read_to_end(self) -> list[Received[E]]:
         """Everything from the beginning to what is the end now; waits while Kafka does not answer."""

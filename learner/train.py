@@ -22,7 +22,7 @@ from learner.patience import Stopped
 from learner.ranks import follow
 from learner.rerun import train_base
 from learner.team import Team, assemble
-from schemas.events import EpisodeSource, Heartbeat
+from schemas.events import Heartbeat
 from schemas.topics import ROBOT_STATUS
 
 _IDLE_SECONDS = 0.2
@@ -92,9 +92,11 @@ def _lead(settings: Settings, stop: threading.Event, health: Health, clock: Cloc
 def begin_line(line: Line) -> None:
     """Wait for demonstrations, until there are enough of one kind."""
     gathered = Gathered(line.room)
+    line.intake.demonstrations_only = True
     gather_demonstrations(line, gathered, line.settings.pretrain_episodes)
     while not line.start(gathered):
         gather_demonstrations(line, gathered, 1)
+    line.intake.take_up_rest()
 
 
 def publish_base(line: Line) -> None:
@@ -112,10 +114,8 @@ def gather_demonstrations(line: Line, gathered: Gathered, count: int) -> None:
     _log.info("learner_waits", demonstrations=count)
     while taken < count:
         line.intake.poll(_IDLE_SECONDS)
-        waiting = [s for s in line.intake.waiting.values() if s.record.source is EpisodeSource.DEMONSTRATION]
-        if taken + len(waiting) < count:
-            continue
-        taken += gathered.take(line.intake, waiting)
+        if taken + len(line.intake.waiting) >= count:
+            taken += gathered.take(line.intake, line.intake.waiting.values())
 
 
 def follow_fleet(line: Line) -> None:

@@ -57,6 +57,7 @@ class TrainingProgress(Event):
     offsets: tuple[Position, ...]
     simulated_seconds: float | None = None
     mixing: tuple[TaskMixing, ...] = ()
+    updates_skipped: Int64 = 0
 
 
 class EpisodeDraws(Frozen):

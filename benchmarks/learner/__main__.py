@@ -35,7 +35,8 @@ from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.policies.base import PolicySpec
 from learner.policies.chunked_network import ChunkedNetwork
-from learner.replay import Batch, ReplayBuffer, Selection
+from learner.replay import Batch, ReplayBuffer
+from learner.selection import Selection
 from schemas.events import EpisodeSource
 
 TARGET = 0.8

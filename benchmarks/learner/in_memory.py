@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from learner.episodes import Episode, runs_left
 from learner.policies.base import PolicySpec
-from learner.replay import Batch, Selection
+from learner.replay import Batch
 from learner.sampler import OFFLINE, ONLINE, SOURCES
+from learner.selection import Selection
 
 
 class InMemory:

@@ -21,7 +21,8 @@ from infra.video_groups import cut_segment
 from learner.episodes import Episode, read_payload
 from learner.frames import Room
 from learner.policies.base import PolicySpec
-from learner.replay import ReplayBuffer, Selection
+from learner.replay import ReplayBuffer
+from learner.selection import Selection
 from learner.tracks import Track
 from schemas.events import Feature
 from schemas.frames import H264

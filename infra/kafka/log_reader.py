@@ -78,6 +78,11 @@ class LogReader:
         self._ends = {}
         self._consumer.assign([TopicPartition(*partition, offset) for partition, offset in offsets.items()])
 
+    @property
+    def ends(self) -> dict[Partition, int]:
+        """Where the partitions end whose end was reached since `assign`, control records included."""
+        return dict(self._ends)
+
     def consume(self, count: int, timeout: float) -> list[Message]:
         """At most `count` records, waiting at most `timeout` seconds for the first.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from learner.episodes import Frames
 from learner.policies.base import Floats
@@ -37,8 +36,6 @@ def n_step_advantages(frames: Frames, values: Floats, *, horizon: int, steps: in
     return advantages
 
 
-def threshold(advantages: npt.NDArray[np.floating], positive_share: float) -> float:
-    """ε such that about `positive_share` of the advantages lie above it; −∞ when there are none."""
-    if len(advantages) == 0:
-        return float("-inf")
-    return float(np.quantile(advantages, 1.0 - positive_share, method="lower"))  # one of them, nothing in between
+def rank_of(positive_share: float, count: int) -> int:
+    """Place among `count` sorted advantages of the ε above which about `positive_share` of them lie, from 0."""
+    return int((count - 1) * (1.0 - positive_share))  # that of one of them, nothing in between

@@ -10,16 +10,21 @@ from learner.episodes import Episode, EpisodeRecord
 from learner.frames import Room
 from learner.policies.artifact import Arrays
 from learner.policies.base import Floats, PolicySpec
-from learner.replay import Batch, Selection
+from learner.replay import Batch
+from learner.selection import Selection
 from learner.team import Team
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Outcome of one update: the loss that was descended, and each sample's own, float32[B]."""
+    """Outcome of one update: the loss that was descended, and each sample's own, float32[B].
+
+    skipped: the gradient was no number, or absurd, and was not followed.
+    """
 
     loss: float
     losses: Floats
+    skipped: bool = False
 
 
 class Algorithm(Protocol):

@@ -6,7 +6,7 @@ import numpy as np
 
 from learner.algorithms.gradient import GradientAlgorithm
 from learner.episodes import Episode
-from learner.replay import Selection
+from learner.selection import Selection
 from schemas.events import EpisodeSource
 
 NAME = "bc"

@@ -68,9 +68,9 @@ class Descent:
             return self._learning_rate
         return self._learning_rate * (1.0 - 0.9 * min(self._updates / self._decay_over, 1.0))
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Descend `loss` by one update."""
-        self.follow(torch.autograd.grad(loss, self._parameters))
+    def step(self, loss: torch.Tensor) -> bool:
+        """Descend `loss` by one update; whether that was done, see `follow`."""
+        return self.follow(torch.autograd.grad(loss, self._parameters))
 
     def chance(self, rank: int) -> torch.Generator:
         """Where one of several ranks has its chance from in this update; nothing of it need be kept."""
@@ -89,8 +89,8 @@ class Descent:
         cuts = np.split(gradient, np.cumsum([p.numel() for p in self._parameters])[:-1])
         return [torch.from_numpy(cut).view(p.shape) for cut, p in zip(cuts, self._parameters, strict=True)]
 
-    def follow(self, gradients: Sequence[torch.Tensor]) -> None:
-        """One update along these gradients, one for each parameter.
+    def follow(self, gradients: Sequence[torch.Tensor]) -> bool:
+        """One update along these gradients, one for each parameter; whether it was done.
 
         One that is no number, or longer than any sensible sample makes it, is not followed: a single reading of
         1e30 would make every weight NaN, one of 1e15 would fill Adam's memory for thousands of updates. Whoever
@@ -101,7 +101,7 @@ class Descent:
         if not squared < _ABSURD_NORM**2:  # true of NaN as well
             self.skipped += 1
             _log.warning("update_skipped", gradient_norm=math.sqrt(squared), skipped=self.skipped)
-            return
+            return False
         rate = self.learning_rate
         self._updates += 1
         step_size = rate / (1.0 - _BETA1**self._updates)
@@ -114,6 +114,7 @@ class Descent:
                 square.mul_(_BETA2).addcmul_(gradient, gradient, value=1.0 - _BETA2)
                 parameter.addcdiv_(mean, square.sqrt().div_(root).add_(_EPSILON), value=-step_size)
                 average.lerp_(parameter, 1.0 - self._keep)
+        return True
 
     def averages(self) -> Arrays:
         """The averaged weights by name, copied."""

@@ -48,8 +48,8 @@ class GradientAlgorithm:
         losses = self.losses(batch, self._descent.random)
         weights = torch.from_numpy(batch.weights)
         loss = (losses * weights).sum() / weights.sum()
-        self._descent.step(loss)
-        return Metrics(loss=float(loss.detach()), losses=losses.detach().numpy())
+        followed = self._descent.step(loss)
+        return Metrics(loss=float(loss.detach()), losses=losses.detach().numpy(), skipped=not followed)
 
     def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
         """Loss of each sample, float32[B], differentiable."""
@@ -84,8 +84,8 @@ class GradientAlgorithm:
             parts.append(np.concatenate((gradient, np.array(sums, np.float32))))
         total = self.team.add(parts)
         weight = total[-2]
-        self._descent.follow(self._descent.unflattened(total[:-2] / weight))
-        return Metrics(loss=float(total[-1] / weight), losses=losses)
+        followed = self._descent.follow(self._descent.unflattened(total[:-2] / weight))
+        return Metrics(loss=float(total[-1] / weight), losses=losses, skipped=not followed)
 
     def weights(self) -> Arrays:
         """The averaged weights."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from learner.algorithms.gradient import GradientAlgorithm
 from learner.episodes import Episode, Frames
 from learner.policies.base import TrainablePolicy
-from learner.replay import Selection
+from learner.selection import Selection
 from schemas.events import EpisodeEnd, EpisodeSource
 
 NAME = "hg-dagger"
@@ -25,7 +25,7 @@ class Options:
 
     autonomous_weight: of frames under the policy's control in episodes that ended in success; 0 leaves them out.
     takeover_steps: so many steps before a human took over led there. takeover_weight: factor of their weight, as
-    in Sirius (arXiv 2211.08416), which gives them none.
+    in Sirius (arXiv 2211.08416), which gives them none; chunks of earlier steps end before them.
     failed_weight: of human steps in episodes that failed; 0 leaves out corrections that mended nothing, as failed
     demonstrations are left out.
     """
@@ -56,12 +56,18 @@ class HgDagger(GradientAlgorithm):
         if record.source is EpisodeSource.DEMONSTRATION:
             return Selection.of(np.full(len(frames), record.success is not False))
         weights = frames.human.astype(np.float32)
+        breaks = None
         if record.success is False:
             weights *= self._options.failed_weight
         if record.end is EpisodeEnd.TERMINATED and record.success:
             weights[~frames.human] = self._options.autonomous_weight
-            weights[before_takeover(frames, self._options.takeover_steps)] *= self._options.takeover_weight
-        return Selection.of(weights > 0, weights=weights)
+            if self._options.takeover_weight != 1.0:
+                lowered = before_takeover(frames, self._options.takeover_steps)
+                weights[lowered] *= self._options.takeover_weight
+                # Nor are they targets of the steps before them, whose weight is full.
+                breaks = np.zeros(len(frames), np.bool_)
+                breaks[:-1] = lowered[1:] & ~lowered[:-1]
+        return Selection.of(weights > 0, weights=weights, breaks=breaks)
 
 
 def before_takeover(frames: Frames, steps: int) -> npt.NDArray[np.bool_]:

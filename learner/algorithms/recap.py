@@ -15,8 +15,9 @@ import numpy.typing as npt
 import structlog
 import torch
 
-from learner.algorithms.advantage import n_step_advantages, threshold
+from learner.algorithms.advantage import n_step_advantages, rank_of
 from learner.algorithms.gradient import GradientAlgorithm
+from learner.algorithms.ranked import Ranked
 from learner.algorithms.returns import horizons, last_reward, monte_carlo_returns, outcome
 from learner.algorithms.value import ValueFunction
 from learner.episodes import Episode, EpisodeRecord
@@ -24,7 +25,8 @@ from learner.errors import InvalidArtifact
 from learner.frames import Column, Room
 from learner.policies.artifact import Arrays
 from learner.policies.base import NEGATIVE, POSITIVE, UNCONDITIONED, Floats, TrainablePolicy
-from learner.replay import Batch, Selection
+from learner.replay import Batch
+from learner.selection import Selection
 from schemas.events import EpisodeSource
 
 NAME = "recap"
@@ -69,6 +71,7 @@ class Recap(GradientAlgorithm):
         self._value = ValueFunction(policy.spec, seed=seed)
         self._horizons = np.zeros(len(policy.spec.tasks), np.int64)
         self._known: list[dict[str, Floats]] = [{} for _ in policy.spec.tasks]
+        self._ranked = [Ranked() for _ in policy.spec.tasks]
         self._thresholds: npt.NDArray[np.float64] | None = None
 
     def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
@@ -128,17 +131,16 @@ class Recap(GradientAlgorithm):
         failed = record.source is EpisodeSource.DEMONSTRATION and record.success is False
         known = advantages[~np.isnan(advantages) & ~frames.human]
         self.forget(record.episode_id)
-        if len(known):
-            self._known[task][record.episode_id] = known
-            self._thresholds = None
+        self._know(task, record.episode_id, known)
         if not failed:
             advantages[frames.human] = np.inf
         return Selection.of(np.ones(len(frames), np.bool_), advantages=advantages)
 
     def forget(self, episode_id: str) -> None:
         """Its steps no longer count for the threshold."""
-        for known in self._known:
-            if known.pop(episode_id, None) is not None:
+        for known, ranked in zip(self._known, self._ranked, strict=True):
+            if (gone := known.pop(episode_id, None)) is not None:
+                ranked.remove(gone)
                 self._thresholds = None
 
     def thresholds(self) -> npt.NDArray[np.float64]:
@@ -167,9 +169,7 @@ class Recap(GradientAlgorithm):
     def hear_of(self, record: EpisodeRecord, known: bytes) -> None:
         """Take their advantages into the threshold."""
         self.forget(record.episode_id)
-        if known:
-            self._known[self.spec.task_index(record.task)][record.episode_id] = np.frombuffer(known, np.float32)
-            self._thresholds = None
+        self._know(self.spec.task_index(record.task), record.episode_id, np.frombuffer(known, np.float32))
 
     def state(self) -> Arrays:
         """Everything that decides the updates to come, the frozen value function included."""
@@ -196,10 +196,16 @@ class Recap(GradientAlgorithm):
             ending=None if success is None else last_reward(success, self._options.failure_penalty),
         )
 
+    def _know(self, task: int, episode_id: str, advantages: Floats) -> None:
+        if len(advantages):
+            self._known[task][episode_id] = advantages
+            self._ranked[task].add(advantages)
+            self._thresholds = None
+
     def _threshold(self, task: int) -> float:
         options = self._options
         if options.threshold_steps is not None:
             return options.threshold_steps / max(int(self._horizons[task]), 1)
-        known = self._known[task].values()
         share = options.positive_shares.get(self.spec.tasks[task], options.positive_share)
-        return threshold(np.concatenate(list(known)) if known else np.empty(0), share)
+        ranked = self._ranked[task]
+        return ranked.at(rank_of(share, len(ranked))) if len(ranked) else float("-inf")

@@ -146,8 +146,10 @@ def test_windows_of_fixed_mixing_or_of_another_length_begin_afresh() -> None:
 
 
 def test_settings_choose_the_mixing() -> None:
-    assert make_sampler(LearnerSettings(online_share=0.05), SPEC).online_shares().tolist() == [0.05] * 2
-    chosen = LearnerSettings(mixing="adaptive", online_share=0.05, adaptive_clip=(0.1, 0.9))
+    fixed = LearnerSettings(mixing="fixed", online_share=0.05)
+    assert make_sampler(fixed, SPEC).online_shares().tolist() == [0.05] * 2
+    chosen = LearnerSettings(online_share=0.05, adaptive_clip=(0.1, 0.9))
+    assert chosen.mixing == "adaptive", "the paper's, where nothing else is said"
     assert make_sampler(chosen, SPEC).online_shares().tolist() == [0.1] * 2
     with pytest.raises(ValueError, match="adaptive_clip"):
         LearnerSettings(adaptive_clip=(0.9, 0.1))

@@ -22,7 +22,8 @@ from learner.frames import Room
 from learner.kept import keep_all
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
-from learner.replay import Batch, ReplayBuffer, Selection
+from learner.replay import Batch, ReplayBuffer
+from learner.selection import Selection
 from learner.team import Team
 from learner.tracks import tracks_of
 from schemas.events import Feature

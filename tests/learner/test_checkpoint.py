@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from infra.errors import InfraError
-from learner.checkpoint import Checkpoint, choose
+from infra.object_store import ObjectStore
+from learner.checkpoint import Checkpoint, CheckpointStore, choose
 from learner.errors import CheckpointMissing, InvalidArtifact
-from learner.policies.artifact import pack_json
+from learner.patience import Patience
+from learner.policies.artifact import pack_json, unpack_json
+from learner.set_aside import SetAside
 from schemas.events import PolicyVersion, Position
 from tests.learner.synthetic import START, make_episode
 
@@ -31,7 +36,9 @@ def version(number: int, sha256: str = "") -> PolicyVersion:
 
 
 def checkpoint(number: int, sha256: str = "") -> Checkpoint:
-    return Checkpoint(version(number, sha256), {"step": number}, {"a": np.arange(3)}, (make_episode(1).record,))
+    aside = SetAside()
+    aside.put(make_episode(1).record)
+    return Checkpoint(version(number, sha256), {"step": number}, {"a": np.arange(3)}, aside)
 
 
 def published(*numbers: int) -> dict[int, PolicyVersion]:
@@ -43,7 +50,8 @@ def test_checkpoint_is_read_as_it_was_written() -> None:
     read = Checkpoint.unpack(written.pack())
     assert read.announcement == written.announcement
     assert read.core == written.core
-    assert read.set_aside == written.set_aside
+    assert list(read.set_aside) == list(written.set_aside)
+    assert len(read.set_aside) == 1
     assert read.positions == {2: 7}
     np.testing.assert_array_equal(read.tensors["a"], np.arange(3))
     assert read.pack() == written.pack()
@@ -53,6 +61,65 @@ def test_checkpoint_is_read_as_it_was_written() -> None:
 def test_bytes_that_are_no_checkpoint_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidArtifact):
         Checkpoint.unpack(data)
+
+
+def test_a_checkpoint_of_another_format_is_refused_with_what_to_do() -> None:
+    document, tensors = unpack_json(checkpoint(1).pack())
+    with pytest.raises(
+        InvalidArtifact, match=r"has format 1, this software reads 2: go on with .* or let this one"
+    ):
+        Checkpoint.unpack(pack_json(document | {"format": 1, "set_aside": []}, tensors))
+
+
+class Bucket(ObjectStore):
+    """Keys in memory. The real store is met in integration tests."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put(self, key: str, data: bytes) -> str:
+        self.objects[key] = data
+        return key
+
+    def get(self, key: str) -> bytes:
+        return self.objects[key]
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(key for key in self.objects if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        del self.objects[key]
+
+
+def stored(keep: int, *made: Checkpoint) -> tuple[CheckpointStore, Callable[[], list[tuple[int, str]]]]:
+    """A store with these, and what it holds: versions, and how their hashes begin."""
+    store = CheckpointStore(Bucket(), "default", Patience(threading.Event()), keep=keep)
+    for one in made:
+        store.save(one)
+
+    def held() -> list[tuple[int, str]]:
+        found = [one.announcement for one in store.newest_first()]
+        return sorted((one.version, one.sha256[-1]) for one in found)
+
+    return store, held
+
+
+def hashes(*numbers: int) -> dict[int, str]:
+    return {number: announced.sha256 for number, announced in published(*numbers).items()}
+
+
+@pytest.mark.parametrize("first", ["0", "f"])
+def test_what_was_never_announced_does_not_count_among_the_newest(first: str) -> None:
+    """A learner that had been taken over left a checkpoint of the same number, before or after ours by name."""
+    store, held = stored(1, checkpoint(2), checkpoint(3), checkpoint(3, sha256=first * 63 + "e"))
+    store.prune(hashes(1, 2, 3))
+    assert held() == [(3, "3")]
+
+
+def test_the_newest_and_what_is_needed_and_what_may_be_announced_yet_are_kept() -> None:
+    store, held = stored(2, *(checkpoint(number) for number in (1, 2, 4, 5, 6)), checkpoint(2, sha256="e" * 64))
+    store.prune(hashes(1, 2, 3, 4, 5), needed=[3])
+    assert held() == [(2, "2"), (4, "4"), (5, "5"), (6, "6")]
 
 
 def test_newest_published_version_is_continued() -> None:

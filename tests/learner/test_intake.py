@@ -2,31 +2,41 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pytest
 
 from infra.clock import ManualClock
 from learner.episodes import Episode
+from learner.errors import UnfitEpisode
 from learner.intake import Intake
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.stream import EventStream, Received
-from schemas.events import EpisodeMaterialized, Feature, Position
+from schemas.events import EpisodeMaterialized, EpisodeSource, Feature, Position
 from tests.learner.synthetic import ACTION, FEATURES, START, STATE, Synthetic, make_episode
 from tests.learner.test_payloads import Shelf
 
 
 @dataclass
 class Announcements(EventStream[EpisodeMaterialized]):
-    """A stream that holds what a test wrote. The real one is met in integration tests."""
+    """A stream that holds what a test wrote, all of it at each look. The real one is met in integration tests."""
 
     made: list[Synthetic]
+    sought: list[Mapping[int, int] | None] = field(default_factory=list)
+
+    def seek(self, positions: Mapping[int, int] | None = None) -> None:
+        self.sought.append(positions)
 
     def poll(self, timeout: float) -> list[Received[EpisodeMaterialized]]:
         del timeout
         self._positions = {0: len(self.made)}
         return [Received(item.event, 0, offset, START) for offset, item in enumerate(self.made)]
+
+
+def ids(intake: Intake) -> list[str]:
+    return [left.episode_id for left in intake.set_aside]
 
 
 def taken(made: Synthetic) -> tuple[Episode | None, Intake]:
@@ -54,18 +64,18 @@ def test_what_a_label_excludes_waits_no_longer_and_is_told_once_and_may_come_bac
     assert not intake.waiting
     assert intake.positions() == (Position(partition=0, offset=1),), "read again until it is decided"
     assert [seen.record.revision for seen in intake.leave_out()] == [2]
-    assert (intake.leave_out(), list(intake.set_aside)) == ([], [made.event.episode_id])
+    assert (intake.leave_out(), ids(intake)) == ([], [made.event.episode_id])
     stream.made.append(back)
     intake.poll(0.0)
     (seen,) = intake.waiting.values()
-    assert (seen.record.revision, intake.take(seen) is not None, intake.set_aside) == (3, True, {})
+    assert (seen.record.revision, intake.take(seen) is not None, ids(intake)) == (3, True, [])
     fetcher.close()
 
 
 def test_an_episode_as_announced_is_taken() -> None:
     episode, intake = taken(make_episode(1))
     assert episode is not None
-    assert not intake.set_aside
+    assert ids(intake) == []
 
 
 @pytest.mark.parametrize(
@@ -86,5 +96,59 @@ def test_an_episode_whose_announcement_is_not_true_of_its_payload_or_of_any_robo
     made = Synthetic(made.event.model_copy(update=change), made.payload)
     episode, intake = taken(made)
     assert episode is None
-    assert list(intake.set_aside) == [made.event.episode_id]
+    assert ids(intake) == [made.event.episode_id]
     assert not intake.waiting
+
+
+def refuse_wide(event: EpisodeMaterialized) -> None:
+    if event.features[0].shape != (STATE,):
+        raise UnfitEpisode("another kind of robot")
+
+
+def test_what_the_announcement_shows_to_be_of_no_use_is_set_aside_without_a_look_at_its_payload() -> None:
+    made = [make_episode(n, state=STATE + n % 2, robot=f"robot-{n}") for n in range(6)]
+    shelf = Shelf(made)
+    fetcher = PayloadFetcher(shelf, Patience(threading.Event()))
+    intake = Intake(Announcements(made), fetcher, ManualClock())
+    intake.require(refuse_wide)
+    assert len(intake.poll(0.0)) == 6, "whoever counts episodes sees all of them"
+    assert list(intake.waiting) == [item.event.episode_id for item in made[::2]]
+    assert ids(intake) == [item.event.episode_id for item in made[1::2]]
+    assert {record.episode_id for record in intake.records()} == {item.event.episode_id for item in made}
+    assert {record.robot_id for record in intake.records()} == {f"robot-{n}" for n in range(6)}
+    for seen in list(intake.waiting.values()):
+        assert intake.take(seen) is not None
+    fetcher.close()
+    assert set(shelf.asked) == {shelf.key(item.event.payload_uri) for item in made[::2]}
+    assert intake.positions() == (Position(partition=0, offset=6),), "nothing is kept for a later look"
+
+
+def test_what_waits_already_when_a_line_begins_is_looked_at_too() -> None:
+    made = [make_episode(1), make_episode(2, state=STATE + 1)]
+    fetcher = PayloadFetcher(Shelf(made), Patience(threading.Event()))
+    intake = Intake(Announcements(made), fetcher, ManualClock())
+    intake.poll(0.0)
+    intake.require(refuse_wide)
+    fetcher.close()
+    assert (list(intake.waiting), ids(intake)) == ([made[0].event.episode_id], [made[1].event.episode_id])
+
+
+def test_until_a_line_begins_of_all_but_demonstrations_a_position_is_kept_and_they_are_read_again() -> None:
+    fleet = [make_episode(n) for n in range(2, 5)]
+    made = [make_episode(1, source=EpisodeSource.DEMONSTRATION), *fleet]
+    stream, shelf = Announcements(made), Shelf(made)
+    fetcher = PayloadFetcher(shelf, Patience(threading.Event()))
+    intake = Intake(stream, fetcher, ManualClock())
+    intake.demonstrations_only = True
+    intake.poll(0.0)
+    intake.poll(0.0)
+    assert list(intake.waiting) == [made[0].event.episode_id]
+    intake.take(intake.waiting[made[0].event.episode_id])
+    assert intake.positions() == (Position(partition=0, offset=1),), "nothing that is passed over is lost"
+    intake.take_up_rest()
+    assert stream.sought == [{0: 1}]
+    intake.poll(0.0)
+    assert list(intake.waiting) == [item.event.episode_id for item in fleet]
+    intake.take_up_rest()
+    assert stream.sought == [{0: 1}], "once is enough"
+    fetcher.close()

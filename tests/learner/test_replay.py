@@ -9,7 +9,8 @@ from learner.episode_index import EpisodeIndex
 from learner.episodes import Episode, EpisodeRecord, Frames, runs_left
 from learner.errors import UnknownTask
 from learner.policies.base import PolicySpec
-from learner.replay import ReplayBuffer, Selection
+from learner.replay import ReplayBuffer
+from learner.selection import Selection
 from schemas.events import EpisodeSource
 from tests.learner.synthetic import ACTION, FEATURES, STATE, make_episode
 
@@ -46,16 +47,24 @@ def everything(episode: Episode) -> Selection:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=20), st.sets(st.integers(0, 19), max_size=4))
-def test_runs_end_where_control_changes_or_a_step_is_missing(human: list[bool], gaps: set[int]) -> None:
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=20),
+    st.sets(st.integers(0, 19), max_size=4),
+    st.sets(st.integers(0, 19), max_size=4),
+)
+def test_runs_end_where_control_changes_or_a_step_is_missing_or_an_algorithm_says_so(
+    human: list[bool], gaps: set[int], ended: set[int]
+) -> None:
     frames = marked(1, human, gaps=tuple(sorted(gaps))).frames
-    left = runs_left(frames)
+    breaks = np.isin(np.arange(len(human)), sorted(ended)) if ended else None
+    left = runs_left(frames, breaks)
     for start in range(len(frames)):
         count = 1
         while (
             start + count < len(frames)
             and frames.human[start + count] == frames.human[start]
             and frames.index[start + count] == frames.index[start] + count
+            and start + count - 1 not in ended
         ):
             count += 1
         assert left[start] == count

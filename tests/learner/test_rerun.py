@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings
+from learner import adaptive
 from learner.algorithms.base import Metrics
 from learner.cache import PayloadCache
 from learner.core import TrainingCore
@@ -29,22 +32,38 @@ from learner.policies.artifact import pack_json, unpack_json
 from learner.replay import Batch
 from learner.rerun import apply, begin, rerun, train_base
 from learner.team import ALONE, Team
-from schemas.events import EpisodeSource
+from schemas.events import EpisodeEnd, EpisodeSource
 from tests.learner.synthetic import FEATURES, START, Synthetic, make_episode
 from tests.learner.test_payloads import Shelf
 
 BASE = LearnerSettings(
     hidden=(8,), batch_size=8, pretrain_steps=5, mixing="adaptive", adaptive_window=7, recap_value_steps=5
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _shares_follow_the_losses_soon() -> Iterator[None]:
+    """These lives are short: with the usual cold start none of them would draw by its losses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptive, "MIN_SAMPLES", 4)
+        yield
+
+
 DEMONSTRATIONS = [
     make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=12)
     for n, task in ((0, "lift"), (1, "push"))
 ]
-# What a fleet may bring: two revisions of each of a few episodes.
+# What a fleet may bring: two revisions of each of a few episodes, which end in every way.
+ENDS: list[tuple[EpisodeEnd, bool | None]] = [
+    (EpisodeEnd.TERMINATED, True),
+    (EpisodeEnd.TERMINATED, False),
+    (EpisodeEnd.TRUNCATED, False),
+    (EpisodeEnd.TRUNCATED, None),
+]
 FLEET = [
-    make_episode(10 + n, steps=8 + revision, human=(2, 6), revision=revision)
+    make_episode(10 + n, steps=8 + revision, human=(2, 6), revision=revision, end=end, success=success)
     for revision in (1, 2)
-    for n in range(4)
+    for n, (end, success) in enumerate(ENDS)
 ]
 
 
@@ -198,6 +217,71 @@ def test_a_learner_killed_anywhere_goes_on_with_the_same_batches_losses_and_vers
     payloads.close()
     first = life.segments[killed_after].learner_step
     assert trace.steps == {step: bits for step, bits in life.trace.steps.items() if step > first}
+
+
+def until(segment: Segment, entries: int, learner_step: int) -> Segment:
+    """The begin of a version: so many decisions, and updates up to that step."""
+    return segment.model_copy(update={"entries": segment.entries[:entries], "learner_step": learner_step})
+
+
+@pytest.mark.parametrize("algorithm", ["hg-dagger", "recap"])
+def test_a_learner_killed_between_two_versions_goes_on_from_its_journal_or_from_a_snapshot_of_that_moment(
+    algorithm: str,
+) -> None:
+    config = BASE.model_copy(update={"algorithm": algorithm, "hg_autonomous_weight": 0.5, "buffer_steps": 45})
+
+    @settings(max_examples=15, deadline=None)
+    @given(PLANS, st.data())
+    def check(plan: list[list[tuple[int, list[int]]]], data: st.DataObject) -> None:
+        life = Life(config)
+        life.live(plan)
+        number = data.draw(st.integers(1, len(life.segments) - 1))
+        before, segment = life.segments[number - 1], life.segments[number]
+        decided = data.draw(st.integers(0, len(segment.entries)))
+        steps = [before.learner_step, *(entry.learner_step for entry in segment.entries), segment.learner_step]
+        killed_at = data.draw(st.integers(steps[decided], steps[decided + 1]))
+        payloads = fetcher()
+        killed = rerun(restored(config, life.snapshots[number - 1]), until(segment, decided, killed_at), payloads)
+        by_journal = restored(config, life.snapshots[number - 1])
+        by_snapshot = restored(config, pack_json(*killed.snapshot()))
+        for core, first in ((by_journal, before.learner_step), (by_snapshot, killed_at)):
+            trace = Trace()
+            trace.listen(core)
+            entries = segment.entries
+            if core is by_journal:
+                core = rerun(core, until(segment, decided, steps[decided]), payloads)  # noqa: PLW2901
+            rest = segment.model_copy(update={"entries": entries[decided:]})
+            assert sha256_hex(rerun(core, rest, payloads).artifact()) == segment.sha256
+            assert trace.steps == {
+                step: bits for step, bits in life.trace.steps.items() if first < step <= segment.learner_step
+            }
+        payloads.close()
+
+    check()
+
+
+class Killed(Exception):
+    """Where a test says so."""
+
+
+@pytest.mark.parametrize("algorithm", ["hg-dagger", "recap"])
+@pytest.mark.parametrize("updates", [1, 3, 5])
+def test_a_base_whose_training_was_interrupted_goes_on_with_the_same_bits(algorithm: str, updates: int) -> None:
+    config = BASE.model_copy(update={"algorithm": algorithm})
+    life = Life(config)
+    life.live([])
+    core = begin(config, Beginning(features=FEATURES, fps=10.0), [made.episode for made in DEMONSTRATIONS])
+
+    def update() -> None:
+        if core.learner_step == updates:
+            raise Killed
+        core.update(online=False)
+
+    with contextlib.suppress(Killed):
+        train_base(core, config, update)
+    again = restored(config, pack_json(*core.snapshot()))
+    train_base(again, config, lambda: again.update(online=False))
+    assert sha256_hex(again.artifact()) == life.segments[0].sha256
 
 
 class Slow(Shelf):

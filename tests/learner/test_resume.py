@@ -7,8 +7,9 @@ import pytest
 
 from infra.settings import LearnerSettings
 from learner.checkpoint import Checkpoint
-from learner.errors import OtherAlgorithm
-from learner.resume import resume
+from learner.errors import CheckpointMissing, OtherAlgorithm
+from learner.resume import Way, from_the_beginning, resume
+from learner.set_aside import SetAside
 from schemas.events import PolicyVersion
 
 TRAINED = PolicyVersion(
@@ -32,4 +33,6 @@ def test_a_line_is_not_trained_on_with_another_algorithm(algorithm: Any) -> None
     settings = LearnerSettings(policy="arm", algorithm=algorithm)
     nothing: Any = None  # it is refused before any of it is looked at
     with pytest.raises(OtherAlgorithm, match=f"with hg-dagger, not with {algorithm}.*sop backfill --policy NEW"):
-        resume(settings, Checkpoint(TRAINED, {}, {}, ()), {3: TRAINED}, nothing, nothing)
+        resume(Way(settings, {3: TRAINED}, nothing, nothing), Checkpoint(TRAINED, {}, {}, SetAside()))
+    with pytest.raises(OtherAlgorithm, match=f"with hg-dagger, not with {algorithm}"):
+        from_the_beginning(Way(settings, {3: TRAINED}, nothing, nothing), CheckpointMissing("none"))

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.algorithms.advantage import n_step_advantages, threshold
+from learner.algorithms.advantage import n_step_advantages, rank_of
 from learner.episodes import Frames
 
 EPISODES = st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.floats(-1.0, 0.0, width=32)), max_size=40)
@@ -67,11 +67,10 @@ def test_a_rescue_is_not_credited_to_the_policy() -> None:
 
 
 @given(st.sets(st.floats(-1.0, 1.0), min_size=1, max_size=200), st.floats(0.0, 1.0))
-def test_about_the_wanted_share_lies_above_the_threshold(advantages: set[float], share: float) -> None:
+def test_about_the_wanted_share_lies_above_the_advantage_of_that_rank(
+    advantages: set[float], share: float
+) -> None:
     values = np.array(sorted(advantages))
-    above = (values > threshold(values, share)).mean()
-    assert abs(above - share) <= 1.0 / len(values) + 1e-9
-
-
-def test_without_advantages_every_one_would_be_positive() -> None:
-    assert threshold(np.empty(0), 0.4) == float("-inf")
+    threshold = values[rank_of(share, len(values))]
+    assert abs((values > threshold).mean() - share) <= 1.0 / len(values) + 1e-9
+    assert threshold == np.quantile(values, 1.0 - share, method="lower")

@@ -16,7 +16,7 @@ from learner.algorithms.hg_dagger import HgDagger, Options, before_takeover
 from learner.episodes import Frames
 from learner.errors import InvalidArtifact
 from learner.policies.chunked_network import ChunkedNetwork
-from learner.replay import Batch
+from learner.replay import Batch, ReplayBuffer
 from schemas.events import EpisodeEnd, EpisodeSource
 from tests.learner.synthetic import ACTION, STATE, make_episode
 from tests.learner.test_replay import SPEC
@@ -71,6 +71,26 @@ def test_successful_autonomous_segments_count_if_asked_for_and_what_led_to_a_tak
     for changes in ({"success": False}, {"success": None}, {"end": EpisodeEnd.TRUNCATED}):
         other = replace(good.episode, record=good.record.model_copy(update=changes))
         assert np.flatnonzero(algorithm(options=options).select(other).drawable).tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(("weight", "reached"), [(0.0, 3), (0.25, 3), (1.0, 5)])
+def test_what_counts_less_before_a_takeover_is_no_target_of_the_steps_before_it(
+    weight: float, reached: int
+) -> None:
+    options = Options(autonomous_weight=0.5, takeover_steps=2, takeover_weight=weight)
+    episode = make_episode(1, steps=10, human=(5, 7), task="push").episode
+    buffer = ReplayBuffer(SPEC, batch_size=512)
+    buffer.add(episode, algorithm(options=options).select(episode))
+    drawn = buffer.sample(np.random.default_rng(0), np.ones(2))
+    places = {tuple(state): place for place, state in enumerate(episode.frames.states.tolist())}
+    for state, mask, told in zip(drawn.states.tolist(), drawn.mask, drawn.weights, strict=True):
+        place = places[tuple(state)]
+        if place < 3:
+            assert told == 0.5
+            assert int(mask.sum()) == min(reached - place, SPEC.chunk)
+        elif place >= 5:
+            assert int(mask.sum()) == min((7 if place < 7 else 10) - place, SPEC.chunk)
+    assert {place for place in places.values() if place < 3} <= {places[tuple(s)] for s in drawn.states.tolist()}
 
 
 def test_corrections_of_an_episode_that_failed_count_as_the_settings_say() -> None:

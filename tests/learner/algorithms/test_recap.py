@@ -132,6 +132,29 @@ def test_the_value_function_is_frozen_online_and_the_threshold_forgets_episodes(
         np.testing.assert_array_equal(weights, algorithm.state()[name])
 
 
+def test_the_threshold_is_the_quantile_of_what_is_held_whatever_came_and_went() -> None:
+    algorithm, held = prepared(), dict[str, np.ndarray]()
+    empty = np.empty(0, np.float32)
+    for number in range(70, 95):
+        episode = make_episode(number % 8 + 70, steps=30, human=(3, 5), success=number % 3 > 0).episode
+        selection = algorithm.select(episode)
+        held.pop(episode.record.episode_id, empty)
+        held[episode.record.episode_id] = selection.advantages[~np.isposinf(selection.advantages)]
+        if number % 4 == 0:
+            gone = next(iter(held))
+            del held[gone]
+            algorithm.forget(gone)
+        values = np.concatenate(list(held.values()))
+        assert algorithm.thresholds()[1] == np.quantile(values, 0.6, method="lower")
+        assert algorithm.thresholds()[0] == -np.inf, "no step of the other task is known"
+    shuffled = prepared()
+    for episode_id in sorted(held, key=lambda name: name[::-1]):
+        place = next(n for n in range(70, 78) if make_episode(n).record.episode_id == episode_id)
+        record = make_episode(place).record
+        shuffled.hear_of(record, held[episode_id].tobytes())
+    assert shuffled.thresholds()[1] == algorithm.thresholds()[1]
+
+
 class Listener(ChunkedNetwork):
     """Remembers what it was told."""
 

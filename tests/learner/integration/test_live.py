@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from infra.object_store import sha256_hex
 from learner.policies import load_policy
 from schemas.events import EpisodeSource, PolicyVersion
 from tests.learner.integration.site import Site, terminate, wait_for
-from tests.learner.synthetic import STATE, Synthetic, make_episode
+from tests.learner.synthetic import STATE, Synthetic, make_episode, make_payload
+from tests.learner.test_board import curves
 
 pytestmark = pytest.mark.slow
 
@@ -37,18 +39,19 @@ def test_learner_stops_when_told_while_it_waits_for_demonstrations(site: Site) -
 
 
 def test_learner_killed_at_any_time_goes_on_without_gap_or_double_and_samples_no_evaluation(
-    own_site: Site,
+    own_site: Site, tmp_path: Path
 ) -> None:
     site = own_site
     evaluations = [make_episode(n, source=EpisodeSource.EVALUATION, human=(0, 12)) for n in range(100, 110)]
-    missing, altered = make_episode(200), make_episode(201)
+    missing, altered, absurd = make_episode(200), make_episode(201), scaled(make_episode(202), 1e9)
+    others = [make_episode(n, state=STATE + 1) for n in range(203, 206)]
     site.put(DEMONSTRATIONS)
     site.put(evaluations)
-    site.put([missing], payload=False)
-    site.put([altered])
+    site.put([missing, *others], payload=False)
+    site.put([altered, absurd])
     site.store.put(site.store.key(altered.event.payload_uri), b"altered")
     chance = random.Random(1)
-    settings = {"PRETRAIN_EPISODES": "2"}
+    settings = {"PRETRAIN_EPISODES": "2", "TENSORBOARD": str(tmp_path / "curves")}
     for round_ in range(4):
         with site.learner("live", settings):
             before = len(site.versions("live"))
@@ -70,9 +73,30 @@ def test_learner_killed_at_any_time_goes_on_without_gap_or_double_and_samples_no
     told = site.progress("live")
     admitted = {admission.episode_id for event in told for admission in event.admitted}
     assert admitted == {item.event.episode_id for item in (*DEMONSTRATIONS, *online(10, 25))}
-    assert site.log("live").count("episode_set_aside") >= 2
+    log = site.log("live")
+    assert log.count("hashes to") >= 1
+    assert log.count("standard deviations") >= 1
+    assert log.count("feature 'state' is") >= 3
+    assert "update_skipped" not in log
+    assert sum(event.updates_skipped for event in told) == 0
+    shares = {share for event in told for task in event.mixing for share in task.online_shares}
+    assert len(shares) > 10, "by default mixing is adaptive"
     assert all(group.draws > 0 for event in told for group in event.groups)
     assert len(site.store.list("checkpoints/live/")) == 3
+    points = curves(tmp_path / "curves" / "live")["loss"]
+    steps = [step for step, _ in points]
+    assert steps == list(range(5, steps[-1] + 1, 5)), "each report is shown once, whatever was killed"
+    assert steps[-1] >= 780
+
+
+def scaled(made: Synthetic, factor: float) -> Synthetic:
+    """An episode whose states are so many times too large, as it is announced."""
+    frames = made.episode.frames
+    actors = ["HUMAN" if acted else "POLICY" for acted in frames.human]
+    payload = make_payload(frames.states * np.float32(factor), frames.actions, actors)
+    digest = sha256_hex(payload)
+    uri = made.event.payload_uri.replace(made.event.payload_sha256, digest)
+    return Synthetic(made.event.model_copy(update={"payload_sha256": digest, "payload_uri": uri}), payload)
 
 
 def caught_up(site: Site, policy: str) -> list[PolicyVersion]:

@@ -9,6 +9,7 @@ import pytest
 from infra.policies import rollout
 from infra.policies.log import RolloutLog
 from infra.policies.rollout import Change
+from learner.reproduce import replay
 from learner.restoring import past_of
 from tests.learner.integration.site import Site, terminate, wait_for
 from tests.learner.integration.test_live import DEMONSTRATIONS, STOP_SECONDS, online
@@ -52,3 +53,29 @@ def test_after_a_rollback_the_learner_goes_on_from_the_restored_version_though_i
     assert first_after.parent_version == 1
     assert first_after.learner_step == published[1].learner_step + 20
     assert site.log(line).count("learner_rolls_back") == 1, "a rollback is obeyed once"
+
+
+def test_a_version_whose_checkpoint_is_gone_is_trained_again_from_the_lines_beginning(site: Site) -> None:
+    log = RolloutLog(site.settings)
+    line = "beyond"
+    site.put(DEMONSTRATIONS)
+    with site.learner(line, SETTINGS):
+        site.wait_for_version(line, 1)
+        for first in (650, 655, 660):
+            before = site.versions(line)[-1].version
+            site.put(online(first, 2))
+            site.wait_for_version(line, before + 1)
+    given_up = site.versions(line)[-1].version
+    assert all(int(key.split("-")[-2]) > 2 for key in site.store.list(f"checkpoints/{line}/"))
+    log.change(line, rollout.rollback(line, 2), BY)
+    with site.learner(line, SETTINGS) as process:
+        site.put(online(670, 3))
+        versions = site.wait_for_version(line, given_up + 2)
+        assert terminate(process, within=STOP_SECONDS) == 0
+    assert "training_again_from_the_beginning" in site.log(line)
+    published = {version.version: version for version in versions}
+    past = sorted(past_of(published, max(published)))
+    assert past[:2] == [1, 2]
+    assert past[2] > given_up
+    assert published[past[2]].learner_step == published[2].learner_step + 20
+    assert replay(site.settings, line, max(published)).equal
