@@ -87,8 +87,11 @@ class Outbox(Protocol):
     def errors(self) -> tuple[str, ...]:
         """What is wrong with recording or delivery now, in words."""
 
+    def drain(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until everything is acknowledged."""
+
     def close(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds until everything is acknowledged, then let go.
+        """As `drain`, then let go.
 
         Raises:
             Undelivered: something is not; it is kept, and the text says how much.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -111,7 +111,8 @@ class RobotClient:
         self._status = threading.Lock()
         self._simulated_seconds: float | None = None
         self._waiting = False
-        self._closed = threading.Event()
+        self._closing = False
+        self._beats_end = threading.Event()
         self._beats: threading.Thread | None = None
         if heartbeat_interval is not None:
             self._beats = threading.Thread(
@@ -280,13 +281,13 @@ class RobotClient:
         Raises:
             Undelivered: events were not acknowledged in time; they are kept, and the text says how many.
         """
-        if self._closed.is_set():
+        if self._closing:
             return
+        self._closing = True
         try:
             if self._episode is not None:
                 self._episode.__exit__(None, None, None)
         finally:
-            self._closed.set()
             self._shut(self._close_timeout if timeout is None else timeout)
 
     def __enter__(self) -> Self:
@@ -298,18 +299,23 @@ class RobotClient:
         self.close()
 
     def _shut(self, timeout: float) -> None:
-        closers: list[Callable[[], object]] = [self._recorder.close, *(inbox.close for inbox in self._inboxes)]
-        if self._beats is not None:
-            closers.append(self._beats.join)
-        closers.append(lambda: self.heartbeat(waiting=False))
+        until = self._clock.monotonic() + timeout
         try:
-            for close in closers:
-                close()
+            self._recorder.close()
+            for inbox in self._inboxes:
+                inbox.close()
+            self._outbox.drain(timeout)  # heartbeats go on meanwhile, and the last one tells what is left
         finally:
+            self._beats_end.set()
             try:
-                self._outbox.close(timeout)
+                if self._beats is not None:
+                    self._beats.join()
+                self.heartbeat(waiting=False)
             finally:
-                self._data_dir.release()
+                try:
+                    self._outbox.close(max(0.0, until - self._clock.monotonic()))
+                finally:
+                    self._data_dir.release()
 
     def _episode_ended(self, episode: Episode) -> None:
         self._episode = None
@@ -318,7 +324,7 @@ class RobotClient:
 
     def _beat(self, interval: float) -> None:
         trouble = ""
-        while not self._closed.wait(interval):
+        while not self._beats_end.wait(interval):
             try:
                 with self._status:
                     self._report()

@@ -142,6 +142,9 @@ class WireOutbox:
         """What Kafka refused last."""
         return (f"Kafka refused an event: {self._wire.error}",) if self._wire.error else ()
 
+    def drain(self, timeout: float) -> None:
+        """The wire is flushed by its owner."""
+
     def close(self, timeout: float) -> None:
         """The wire outlives its robots."""
 

@@ -114,17 +114,21 @@ class SpoolOutbox:
             found.append(f"what the spool put aside cannot be listed: {error}")
         return tuple(found)
 
-    def close(self, timeout: float) -> None:
-        """Wait for Kafka, then let go; see `Outbox`."""
+    def drain(self, timeout: float) -> None:
+        """Wait for Kafka; see `Outbox`."""
         until = time.monotonic() + timeout
         while self.depth() and time.monotonic() < until:
             time.sleep(0.01)
+
+    def close(self, timeout: float) -> None:
+        """Wait for Kafka, then let go; see `Outbox`."""
+        self.drain(timeout)
         self._publisher.stop()
         depth = self.depth()
         self._store.close()
         if depth:
             why = f" ({'; '.join(self._publisher.errors())})" if self._publisher.errors() else ""
             raise Undelivered(
-                f"{depth} events were not acknowledged by Kafka within {timeout:.0f} s{why}; they "
+                f"{depth} events were not acknowledged by Kafka in time{why}; they "
                 f"are kept in {self._directory.path} and sent when the robot's client is started again"
             )

@@ -40,6 +40,7 @@ class MemoryOutbox:
         self.capacity = capacity
         self.items: list[Item] = []
         self.offered: list[Item] = []
+        self.drained_for: float | None = None
         self.closed_with: float | None = None
 
     def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
@@ -70,6 +71,9 @@ class MemoryOutbox:
 
     def errors(self) -> tuple[str, ...]:
         return ()
+
+    def drain(self, timeout: float) -> None:
+        self.drained_for = timeout
 
     def close(self, timeout: float) -> None:
         self.closed_with = timeout

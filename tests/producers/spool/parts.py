@@ -76,6 +76,9 @@ class StoreOutbox:
     def errors(self) -> tuple[str, ...]:
         return ()
 
+    def drain(self, timeout: float) -> None:
+        raise AssertionError("nothing is published here")
+
     def close(self, timeout: float) -> None:
         self.store.close()
 
