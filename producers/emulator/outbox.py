@@ -117,6 +117,9 @@ class WireOutbox:
             self._taken_at.pop()
             raise
 
+    def settle(self) -> None:
+        """Nothing is kept that would tell."""
+
     def offer(self, entry: Item) -> None:
         """Send it, unless the fleet is to end."""
         with contextlib.suppress(SpoolFull):

@@ -20,6 +20,7 @@ from producers.errors import SpoolFull
 from producers.outbox import Item
 from producers.policy_feed import Heard
 from producers.robot import RobotClient
+from producers.tail import Tail
 from schemas.codec import decode, encode, event_type, latest
 from schemas.events import Event, Feature, PolicyRollout, PolicyVersion, RobotEvent, SignedEvent
 from schemas.topics import ROBOT_STEPS, ROBOT_TOPICS
@@ -53,6 +54,12 @@ class MemoryOutbox:
         if len(self.items) >= self.capacity and entry.topic == ROBOT_STEPS:
             raise SpoolFull("full")
         self.items.append(entry)
+
+    def settle(self) -> Tail:
+        tail = Tail()
+        for entry in self.items:
+            tail.note(as_event(entry), entry.traceparent)
+        return tail
 
     def offer(self, entry: Item) -> None:
         self.offered.append(entry)

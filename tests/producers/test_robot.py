@@ -271,7 +271,7 @@ def test_every_boot_begins_a_higher_epoch_and_counts_from_zero(tmp_path: Path) -
     for box in (first, second):
         with robot(tmp_path, box, clock) as (client, _):
             started(client)
-    assert second.robot_events()[0].boot_epoch == first.robot_events()[0].boot_epoch + 1
+    assert second.robot_events()[0].boot_epoch > first.robot_events()[0].boot_epoch
     assert second.robot_events()[0].sequence == 0
 
 
