@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up what they need; see infra/local/bootstrap.py.
 PYTHON ?= python3
 
-.PHONY: setup demo test chaos test-chaos lint bench-materializer bench-live bench-robot bench-learner \
+.PHONY: setup demo test test-soak chaos test-chaos lint bench-materializer bench-live bench-robot bench-learner \
 	bench-cameras docs-analytics bench-analytics bench-console paper lock clean
 
 setup:
@@ -14,12 +14,16 @@ demo: setup
 test: setup
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --durations 15
 
+# What takes minutes and is left out of `make test`: a broker away for a minute under a robot, every mutation.
+test-soak: setup
+	@.venv/bin/python -m pytest -m soak --durations 5
+
 # A hundred seeds of faults against real servers: about an hour on two cores. CHAOS="--seeds 7..7" repeats one.
 CHAOS ?= --seeds 1..100 --jobs 2
 chaos: setup
 	@.venv/bin/python -m tests.chaos $(CHAOS) --report .sop/chaos.json
 
-# The fault harness's own tests, which are part of `make test`: a seed, and mutations that must be caught.
+# The fault harness's own tests: a seed, and mutations that must be caught. A part of them is in `make test`.
 test-chaos: setup
 	@.venv/bin/python -m pytest -m chaos tests/chaos
 

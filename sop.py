@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import structlog
 import typer
@@ -29,12 +29,15 @@ from infra.lifecycle import stop_on_signals
 from infra.local.cli import app as stack_app
 from infra.policies.cli import keys_app, policies_app
 from infra.policies.errors import KeyUnusable
-from infra.settings import Settings
+from infra.settings import LearnerSettings, Settings
 from infra.telemetry import configure_logging
 from infra.terminal import fail
 from learner.errors import OtherAlgorithm
 from producers.emulator.cli import fleet_emulator
 from schemas.errors import SchemaError
+
+if TYPE_CHECKING:
+    from learner.chosen import Choice  # loads what few commands need
 
 app = typer.Typer(
     name="sop",
@@ -129,51 +132,79 @@ def backfill(
     ] = False,
 ) -> None:
     """Train a new policy line on episodes of the past; the live line is not touched."""
-    from consumers.audit.present import moment  # noqa: PLC0415
     from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
     from learner import backfill as past  # noqa: PLC0415
-    from learner.chosen import Choice, Offsets, choose_episodes  # noqa: PLC0415
-    from learner.errors import LearnerError, LineExists  # noqa: PLC0415
+    from learner.chosen import find_episodes, read_episodes  # noqa: PLC0415
+    from learner.errors import LearnerError, LineExists, OtherChoice  # noqa: PLC0415
     from learner.patience import Patience, Stopped  # noqa: PLC0415
-    from learner.present import bar, reading, show_chosen  # noqa: PLC0415
+    from learner.present import bar, reading, show_chosen, show_lost  # noqa: PLC0415
+    from learner.unfinished import Begun, Unfinished  # noqa: PLC0415
 
     settings = _settings()
     if policy == settings.learner.policy:
         fail(f"{policy} is the live line; a backfill needs a name of its own (--policy)", code=2)
     if (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
         fail(f"a backfill is one process, and torchrun started {ranks}: run `sop backfill` without it", code=2)
-    changes = {"policy": policy, "algorithm": algorithm, "pretrain_episodes": 1, "simulated_interval": None}
+    if relabel_threshold is not None and algorithm != "recap":
+        fail(f"--relabel-threshold is of RECAP, and {algorithm} has no threshold", code=2)
+    changes: dict[str, object] = {"policy": policy, "algorithm": algorithm}
     changes |= {} if steps is None else {"pretrain_steps": steps}
-    changes |= {} if relabel_threshold is None else {"recap_positive_share": relabel_threshold}
     try:
-        learner = type(settings.learner).model_validate(settings.learner.model_dump() | changes)
-        places = [Offsets.parse(text) if text else None for text in (since, until)]
-        times = [
-            moment(text, SystemClock().now()) if text and place is None else None
-            for text, place in zip((since, until), places, strict=True)
-        ]
+        learner = _new_line(settings.learner, changes, relabel_threshold)
+        choice, words = _choice(where, since, until)
     except ValidationError as error:
         first = error.errors()[0]
         fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
     except ValueError as error:
         fail(str(error), code=2)
-    choice = Choice(where, times[0], times[1], places[0] or Offsets(), places[1] or Offsets())
     settings, stop = settings.model_copy(update={"learner": learner}), stop_on_signals()
     _ready(settings, ["Kafka", "schema registry", "object store"], stop)
     try:
-        with reading(Console(stderr=True)) as told:
-            chosen = choose_episodes(settings, choice, Patience(stop), told)
-        show_chosen(chosen, Console())
+        begun = Unfinished(settings, Patience(stop)).read()
+        if begun is not None and begun.words == words:
+            choice = begun.choice
+        found = find_episodes(settings, choice, Patience(stop))
+        show_chosen(found, Console())
         if not dry_run:
-            with bar(Console(stderr=True), learner.pretrain_steps) as advance:
-                done = past.backfill(settings, chosen, stop, advance)
+            with reading(Console(stderr=True)) as read:
+                chosen = read_episodes(settings, found, Patience(stop), read)
+            show_lost(chosen.lost, Console(stderr=True))
+            call = Begun.of(words, choice, chosen.episodes)
+            with bar(Console(stderr=True)) as told:
+                done = past.backfill(settings, chosen.episodes, stop, told, call=call)
             typer.echo(f"{policy} version {done.version}: {done.sha256}")
     except Stopped:
         fail("stopped; the same command goes on")
-    except (LineExists, SettingInvalid) as error:
+    except (LineExists, OtherChoice, SettingInvalid) as error:
         fail(str(error), code=2)
     except (InfraError, LearnerError, SchemaError, ClickHouseError) as error:
         fail(str(error).splitlines()[0])
+
+
+def _new_line(
+    learner: LearnerSettings, changes: dict[str, object], relabel_threshold: float | None
+) -> LearnerSettings:
+    """The learner's settings for a new line. Raise ValidationError if they are none."""
+    changes = changes | {"pretrain_episodes": 1, "simulated_interval": None}
+    if relabel_threshold is not None:  # settings that would hide it are the live line's
+        changes |= {"recap_positive_share": relabel_threshold}
+        changes |= {"recap_positive_shares": {}, "recap_threshold_steps": None}
+    return LearnerSettings.model_validate(learner.model_dump() | changes)
+
+
+def _choice(where: str | None, since: str | None, until: str | None) -> tuple[Choice, str]:
+    """What --where, --from and --to mean now, and the words themselves. Raise ValueError if they mean nothing."""
+    from consumers.audit.present import moment  # noqa: PLC0415
+    from learner.chosen import Choice, Offsets  # noqa: PLC0415
+
+    places = [Offsets.parse(text) if text else None for text in (since, until)]
+    times = [
+        moment(text, SystemClock().now()) if text and place is None else None
+        for text, place in zip((since, until), places, strict=True)
+    ]
+    given = ("--where", where), ("--from", since), ("--to", until)
+    words = " ".join(f"{name} {text}" for name, text in given if text)
+    return Choice(where, times[0], times[1], places[0] or Offsets(), places[1] or Offsets()), words
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """A robot of the fleet: records episodes, runs the fleet's policy.  Run: python -m examples.one_robot [DIR]"""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ FEATURES = tuple(Feature(name=name, shape=(7,), names=JOINTS) for name in ("stat
 
 def run(data_dir: Path) -> None:
     """Two episodes; in the second half of each an operator corrects. Put sensors and motors where the dots are."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as Ctrl-C: it may raise anywhere, also inside step()
     policy: Policy | None = None
     with RobotClient(load_settings(), "arm-1", data_dir) as client:  # SOP_* variables, or .sop/stack.env
         inbox = client.follow("default", kind=RobotKind(FEATURES, fps=30.0))

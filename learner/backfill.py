@@ -7,18 +7,24 @@ are not touched. Announcements are in memory, frames on disk (`learner.replay`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import overload
 
 from infra.clock import SystemClock
 from infra.health import Health
 from infra.registry import Registry
 from infra.settings import Settings
+from learner.chosen import Choice
+from learner.episodes import Episode
 from learner.errors import LineExists, NothingChosen
+from learner.frames import Room
 from learner.gathering import Gathered
+from learner.intake import Seen
 from learner.line import Line
 from learner.patience import Patience
 from learner.rerun import train_base
 from learner.stream import EventStream, Received
+from learner.unfinished import Begun, Unfinished
 from schemas.events import EpisodeMaterialized, PolicyVersion
 from schemas.topics import POLICY_VERSIONS
 
@@ -43,41 +49,89 @@ class Listed:
         return found
 
 
+Told = Callable[[str, int, int | None], None]
+"""Is told what is being done, how much of it is done, and how much there is; None when nobody knows."""
+
+
+class _Watched(Gathered):
+    """Gathered episodes, with a word whenever one is read back."""
+
+    def __init__(self, room: Room, told: Callable[[int], None]) -> None:
+        super().__init__(room)
+        self._told = told
+
+    def episodes(self, chosen: Sequence[Seen]) -> Sequence[Episode]:
+        """Their episodes, each read from the disk when it is asked for."""
+        return _Counted(super().episodes(chosen), self._told)
+
+
+class _Counted(Sequence[Episode]):
+    def __init__(self, episodes: Sequence[Episode], told: Callable[[int], None]) -> None:
+        self._episodes, self._told, self._read = episodes, told, 0
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    @overload
+    def __getitem__(self, place: int) -> Episode: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Episode]: ...
+
+    def __getitem__(self, place: int | slice) -> Episode | Sequence[Episode]:
+        found = self._episodes[place]
+        self._read += 1
+        self._told(self._read)
+        return found
+
+
 def backfill(
     settings: Settings,
     chosen: list[Received[EpisodeMaterialized]],
     stop: threading.Event,
-    advance: Callable[[int], None] = lambda _steps: None,
+    told: Told = lambda _what, _done, _all: None,
     *,
+    call: Begun | None = None,
     save_every: float = 30.0,
 ) -> PolicyVersion:
     """Train a new line's first version on these episodes; `settings.learner` says how, and its name.
 
     If it is interrupted, the same call goes on with the same episodes, which the journal has, from where it was at
-    most `save_every` seconds earlier.
+    most `save_every` seconds earlier. A call with other episodes does not.
 
     Args:
         settings: `learner.pretrain_steps` updates are taken.
         chosen: what `learner.chosen.choose_episodes` found.
         stop: ends it.
-        advance: called after each update with the number of all.
+        told: hears how far it is: "fetching" and "admitting" episodes, "training" updates.
+        call: how these episodes came to be chosen; by default nothing but they themselves.
         save_every: seconds between two snapshots.
 
     Raises:
         LineExists: the line has versions: a backfill never adds to one.
+        OtherChoice: it was begun with other episodes, by another call.
         NothingChosen: there is nothing in these episodes to learn from.
         Stopped: a stop was asked for.
     """
     learner = settings.learner
     require_new(settings, Patience(stop))
+    if not chosen:
+        raise NothingChosen("no episode was chosen")
+    unfinished = Unfinished(settings, Patience(stop))
+    unfinished.begin(call or Begun.of(None, Choice(), chosen))
+    told("beginning", 0, None)
     with Line(settings, stop, SystemClock(), Health(), announcements=Listed(chosen)) as line:
         line.take_over()
         line.catch_up()
         if not line.started:
             line.intake.poll(0.0)
-            gathered = Gathered(line.room)
-            gathered.take(line.intake, line.intake.waiting.values())
+            gathered = _Watched(line.room, lambda read: told("admitting", read, None))
+            waiting = list(line.intake.waiting.values())
+            for number, seen in enumerate(waiting, 1):
+                gathered.take(line.intake, [seen])
+                told("fetching", number, len(waiting))
             if not line.start(gathered):
+                unfinished.remove()
                 raise NothingChosen(f"{len(gathered)} episodes, and none that {learner.algorithm} learns from")
 
         line.go_on_halfway()
@@ -86,7 +140,7 @@ def backfill(
         def update() -> None:
             nonlocal saved_at
             line.update(online=False)
-            advance(line.core.learner_step)
+            told("training", line.core.learner_step, learner.pretrain_steps)
             if line.clock.monotonic() - saved_at >= save_every:
                 line.halfway.save(line.core)
                 saved_at = line.clock.monotonic()
@@ -94,6 +148,7 @@ def backfill(
         train_base(line.core, learner, update)
         line.publish()
         line.halfway.remove()
+        unfinished.remove()
         if line.newest is None:
             raise RuntimeError("a line that has published has a newest version")
         return line.newest

@@ -1,23 +1,25 @@
 """Which episodes of the past a backfill is made from.
 
 Those of the training stream, by the time of their arrival or by the offsets of their announcements, or those that
-a predicate over the view `episodes` names; of each the newest revision. What the topic no longer holds is taken
-from ClickHouse and S3: a payload's own metadata repeat its announcement, and the row says where that lay.
+a predicate over the view `episodes` names; of each the newest revision that topic or index know. What the topic no
+longer holds is taken from ClickHouse and S3: a payload's own metadata repeat its announcement, and the row says
+where that lay. An index that lags hides nothing that the topic still holds; only a predicate speaks of its rows.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 from pydantic import ValidationError
 
 from infra.clickhouse.client import connect
@@ -31,6 +33,8 @@ from learner.patience import Patience
 from learner.stream import EventStream, Received
 from schemas.events import EpisodeMaterialized, EpisodeSource
 from schemas.topics import TRAINING_EPISODES
+
+_log = structlog.get_logger(__name__)
 
 _METADATA = b"sop.episode"
 NOWHERE = -1
@@ -91,13 +95,52 @@ class Choice:
         return (first is None or offset >= first) and (past is None or offset < past)
 
 
-def choose_episodes(
-    settings: Settings,
-    choice: Choice,
-    patience: Patience,
-    told: Callable[[int, int], None] = lambda _done, _all: None,
-) -> list[Received[EpisodeMaterialized]]:
-    """The newest revision of each episode that is chosen, in the order of their arrival.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What ClickHouse knows of an episode, and where its announcement lay."""
+
+    episode_id: str
+    revision: int
+    payload_uri: str
+    payload_sha256: str
+    payload_bytes: int
+    task: str
+    step_count: int
+    excluded: bool
+    appended_at: datetime
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was chosen, in the order of arrival: announcements, or rows where the topic holds none any more.
+
+    newer: of how many the topic holds a newer revision than the row that the predicate named. It is taken, and
+    whether the predicate holds of it too nobody knows. unseen: how many episodes the topic holds and the index
+    does not yet: a predicate says nothing of them.
+    """
+
+    episodes: tuple[Received[EpisodeMaterialized] | Row, ...]
+    newer: int = 0
+    unseen: int = 0
+
+    def sizes(self) -> list[tuple[str, int, int]]:
+        """Task, control steps and bytes of each episode."""
+        known = [item.event if isinstance(item, Received) else item for item in self.episodes]
+        return [(one.task, one.step_count, one.payload_bytes) for one in known]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What can be trained on; `lost` are ids of episodes that cannot be read from S3 as ClickHouse has them."""
+
+    episodes: list[Received[EpisodeMaterialized]]
+    lost: tuple[str, ...] = ()
+
+
+def find_episodes(settings: Settings, choice: Choice, patience: Patience) -> Found:
+    """The newest revision of each episode that is chosen; no payload is read.
 
     Never evaluations, nor what a label excludes.
 
@@ -105,37 +148,96 @@ def choose_episodes(
         settings: where the servers are.
         choice: which ones.
         patience: waits for the servers.
-        told: called with how many were looked at, and of how many.
 
     Raises:
-        SettingMissing: a predicate needs ClickHouse's reading user.
+        SettingMissing: ClickHouse is asked (for a predicate, or for what the topic lost), and has no reading user.
         clickhouse_connect.driver.exceptions.ClickHouseError: the predicate is none.
-        BadPayload: an episode that the topic no longer holds cannot be read from S3 as ClickHouse has it.
         Stopped: a stop was asked for.
     """
     held, whole = _held(settings, patience)
-    if choice.where is None and whole:
-        found: Iterable[Received[EpisodeMaterialized]] = (
-            item for item in held.values() if choice.takes(item.event.appended_at, item.partition, item.offset)
-        )
-    else:
-        rows = [
-            row
-            for row in _rows(settings, choice.where or "true")
-            if choice.takes(row.appended_at, row.partition, row.offset)
-        ]
-        found = _announced(settings, rows, held, patience, told)
-    chosen = [
-        item for item in found if item.event.source is not EpisodeSource.EVALUATION and not item.event.excluded
-    ]
-    return sorted(chosen, key=lambda item: (item.event.appended_at, item.event.episode_id))
+    rows = {} if choice.where is None and whole else _rows(settings, choice.where or "true")
+    newer = unseen = 0
+    found: dict[str, Received[EpisodeMaterialized] | Row] = {}
+    for episode_id in rows if choice.where is not None else {**held, **rows}:
+        row, announced = rows.get(episode_id), held.get(episode_id)
+        if row is None or (announced is not None and announced.event.revision >= row.revision):
+            item = found[episode_id] = held[episode_id]
+            newer += choice.where is not None and row is not None and item.event.revision > row.revision
+        else:
+            found[episode_id] = row
+    if choice.where is not None and held:
+        useful = {episode_id for episode_id, item in held.items() if not _is_useless(item.event)}
+        unseen = len(useful - _indexed(settings, held))
+    episodes = [item for item in found.values() if _is_chosen(item, choice)]
+    return Found(tuple(sorted(episodes, key=_by_arrival)), newer, unseen)
 
 
-Held = Mapping[tuple[str, int], Received[EpisodeMaterialized]]
+def read_episodes(
+    settings: Settings,
+    found: Found,
+    patience: Patience,
+    told: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Chosen:
+    """Their announcements: the topic's, or what the payloads say, which the training will find on this disk.
+
+    Args:
+        settings: where the servers are.
+        found: what `find_episodes` found.
+        patience: waits for the servers.
+        told: called with how many were looked at, and of how many.
+
+    Raises:
+        Stopped: a stop was asked for.
+    """
+    store, bound = ObjectStore(settings.s3), settings.cache.max_bytes
+    cache = PayloadCache(settings.cache.directory, bound) if bound else None
+    lost: list[str] = []
+
+    def look(item: Received[EpisodeMaterialized] | Row) -> Received[EpisodeMaterialized] | BadPayload:
+        if isinstance(item, Received):
+            return item
+        try:
+            return _stored(store, cache, item, patience)
+        except BadPayload as error:
+            _log.error("episode_lost", episode_id=item.episode_id, reason=str(error))
+            lost.append(item.episode_id)
+            return error
+
+    read: list[Received[EpisodeMaterialized]] = []
+    with ThreadPoolExecutor(_READERS, "payloads") as readers:
+        told(0, len(found.episodes))
+        for begin in range(0, len(found.episodes), _AT_ONCE):
+            looked = readers.map(look, found.episodes[begin : begin + _AT_ONCE])
+            read.extend(item for item in looked if isinstance(item, Received) and not _is_useless(item.event))
+            told(min(begin + _AT_ONCE, len(found.episodes)), len(found.episodes))
+    return Chosen(read, tuple(sorted(lost)))
+
+
+def choose_episodes(settings: Settings, choice: Choice, patience: Patience) -> list[Received[EpisodeMaterialized]]:
+    """Both, for those who need no numbers: what can be trained on. Raises what they raise."""
+    return read_episodes(settings, find_episodes(settings, choice, patience), patience).episodes
+
+
+def _is_chosen(item: Received[EpisodeMaterialized] | Row, choice: Choice) -> bool:
+    if isinstance(item, Row):
+        return not item.excluded and choice.takes(item.appended_at, item.partition, item.offset)
+    return not _is_useless(item.event) and choice.takes(item.event.appended_at, item.partition, item.offset)
+
+
+def _is_useless(event: EpisodeMaterialized) -> bool:
+    return event.source is EpisodeSource.EVALUATION or event.excluded
+
+
+def _by_arrival(item: Received[EpisodeMaterialized] | Row) -> tuple[datetime, str]:
+    known = item.event if isinstance(item, Received) else item
+    return known.appended_at, known.episode_id
+
+
+Held = Mapping[str, Received[EpisodeMaterialized]]
 
 
 def _held(settings: Settings, patience: Patience) -> tuple[Held, bool]:
-    """Newest revisions that the topic holds, by episode and revision; and whether retention has taken none."""
+    """Newest revisions that the topic holds, by episode; and whether retention has taken none."""
     registry = Registry(settings.registry)
     stream = EventStream(settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, patience)
     try:
@@ -147,53 +249,44 @@ def _held(settings: Settings, patience: Patience) -> tuple[Held, bool]:
         whole = stream.begins_at_its_beginning()
     finally:
         stream.close()
-    return {(item.event.episode_id, item.event.revision): item for item in newest.values()}, whole
+    return newest, whole
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What ClickHouse knows of an episode, and where its announcement lay."""
-
-    episode_id: str
-    revision: int
-    payload_uri: str
-    payload_sha256: str
-    appended_at: datetime
-    partition: int
-    offset: int
-
-
-def _rows(settings: Settings, where: str) -> Iterator[_Row]:
+def _rows(settings: Settings, where: str) -> dict[str, Row]:
+    """Rows of which the predicate holds, by episode."""
     columns = (
-        "toString(episode_id), revision, payload_uri, payload_sha256, appended_at, stream_partition, stream_offset"
+        "toString(episode_id), revision, payload_uri, payload_sha256, payload_bytes, task, step_count, excluded, "
+        "appended_at, stream_partition, stream_offset"
     )
     sql = f"SELECT {columns} FROM episodes WHERE source != 'EVALUATION' AND ({where}\n)"  # noqa: S608
-    found = connect(settings.clickhouse, analyst=True).query(sql).result_rows
-    for episode_id, revision, uri, sha256, at, partition, offset in found:
+    found = {}
+    for one, revision, uri, sha256, size, task, steps, excluded, at, partition, offset in _ask(settings, sql):
         text = sha256.decode() if isinstance(sha256, bytes) else str(sha256)
         arrived = at if at.tzinfo else at.replace(tzinfo=UTC)
-        yield _Row(str(episode_id), int(revision), str(uri), text, arrived, int(partition), int(offset))
+        place = int(partition), int(offset)
+        facts = int(size), str(task), int(steps), bool(excluded)
+        found[str(one)] = Row(str(one), int(revision), str(uri), text, *facts, arrived, *place)
+    return found
 
 
-def _announced(
-    settings: Settings, rows: list[_Row], held: Held, patience: Patience, told: Callable[[int, int], None]
-) -> Iterator[Received[EpisodeMaterialized]]:
-    """Their announcements: the topic's, or what the payloads say, which the training will find on this disk."""
-    store, bound = ObjectStore(settings.s3), settings.cache.max_bytes
-    cache = PayloadCache(settings.cache.directory, bound) if bound else None
+def _indexed(settings: Settings, held: Held) -> set[str]:
+    """Episodes that the index has in any revision, of those that the topic holds."""
+    earliest = min(item.event.appended_at for item in held.values())
+    sql = "SELECT toString(episode_id) FROM episodes WHERE appended_at >= {earliest:DateTime64(6, 'UTC')}"
+    return {str(row[0]) for row in _ask(settings, sql, earliest=earliest)}
 
-    def look(row: _Row) -> Received[EpisodeMaterialized]:
-        return held.get((row.episode_id, row.revision)) or _stored(store, cache, row, patience)
 
-    with ThreadPoolExecutor(_READERS, "payloads") as readers:
-        told(0, len(rows))
-        for begin in range(0, len(rows), _AT_ONCE):
-            yield from readers.map(look, itertools.islice(rows, begin, begin + _AT_ONCE))
-            told(min(begin + _AT_ONCE, len(rows)), len(rows))
+def _ask(settings: Settings, sql: str, **parameters: object) -> Sequence[Sequence[Any]]:
+    client = connect(settings.clickhouse, analyst=True)
+    try:
+        rows: Sequence[Sequence[Any]] = client.query(sql, parameters=parameters).result_rows
+        return rows
+    finally:
+        client.close()
 
 
 def _stored(
-    store: ObjectStore, cache: PayloadCache | None, row: _Row, patience: Patience
+    store: ObjectStore, cache: PayloadCache | None, row: Row, patience: Patience
 ) -> Received[EpisodeMaterialized]:
     """The announcement that a payload's own metadata repeat."""
     try:

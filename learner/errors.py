@@ -6,6 +6,7 @@ LearnerError
 ├── BadPayload          an episode's payload is missing, altered, or not what its announcement says
 ├── UnfitEpisode        an episode of another robot kind, rate or task than the policy's
 ├── LineExists          a backfill was to add to a line that has versions
+├── OtherChoice         an unfinished backfill was begun with other episodes
 ├── NothingChosen       a backfill has no episode to learn from
 ├── PayloadGone         what a version was trained on is no longer there
 ├── JournalMissing      how a version came about was not written down
@@ -74,6 +75,10 @@ class PayloadGone(LearnerError, InfraError):
 
 class LineExists(LearnerError, InfraError):
     """A backfill was to add to a line that has versions. Wrong use: it makes a new one."""
+
+
+class OtherChoice(LearnerError, InfraError):
+    """An unfinished backfill was begun with other episodes. Wrong use: the text says how to go on."""
 
 
 class NothingChosen(LearnerError, InfraError):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from learner.chosen import Found
 from learner.reproduce import TOLERANCE, Replayed
-from learner.stream import Received
-from schemas.events import EpisodeMaterialized
 
 
 @contextmanager
@@ -64,22 +63,39 @@ def reading(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def bar(console: Console, updates: int) -> Iterator[Callable[[int], None]]:
-    """Updates of all that there will be, and how long it takes yet; yields what is told how many were made."""
-    columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+def bar(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
+    """What is done, how far it is, how long it takes yet; yields what is told of it (`learner.backfill.Told`)."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=updates)
-        yield lambda done: progress.update(task, completed=done)
+
+        def told(what: str, done: int, total: int | None) -> None:
+            if not progress.tasks or progress.tasks[-1].description != what:
+                for earlier in progress.tasks:
+                    progress.update(earlier.id, visible=False)
+                progress.add_task(what, total=total)
+            progress.update(progress.tasks[-1].id, completed=done)
+
+        yield told
 
 
-def show_chosen(chosen: list[Received[EpisodeMaterialized]], console: Console) -> None:
-    """How many episodes, steps and bytes, by task."""
-    table = Table("task", "episodes", "steps", "bytes", title="chosen")
-    for task in sorted({item.event.task for item in chosen}):
-        mine = [item.event for item in chosen if item.event.task == task]
-        numbers = len(mine), sum(e.step_count for e in mine), sum(e.payload_bytes for e in mine)
-        table.add_row(task, *map(str, numbers))
-    events = [item.event for item in chosen]
-    numbers = len(events), sum(e.step_count for e in events), sum(e.payload_bytes for e in events)
-    table.add_row("all", *map(str, numbers))
+def show_chosen(found: Found, console: Console) -> None:
+    """How many episodes, steps and bytes, by task; and what topic and index do not agree on."""
+    table, sizes = Table("task", "episodes", "steps", "bytes", title="chosen"), found.sizes()
+    for name in [*sorted({task for task, _, _ in sizes}), None]:
+        mine = [size for size in sizes if name in {None, size[0]}]
+        numbers = len(mine), sum(steps for _, steps, _ in mine), sum(size for _, _, size in mine)
+        table.add_row(name or "all", *map(str, numbers))
     console.print(table)
+    for count, what in (
+        (found.newer, "have a newer revision than ClickHouse knows: it is taken, whatever --where says of it"),
+        (found.unseen, "are in Kafka and not in ClickHouse yet: --where says nothing of them"),
+    ):
+        if count:
+            console.print(f"note: {count} episodes {what}", highlight=False, soft_wrap=True)
+
+
+def show_lost(lost: Sequence[str], console: Console) -> None:
+    """How many episodes cannot be read, and one of them."""
+    if lost:
+        text = f"lost: {len(lost)} episodes cannot be read from the object store as ClickHouse has them"
+        console.print(f"{text}, one is {lost[0]}; the log says why", highlight=False, soft_wrap=True)

@@ -34,14 +34,13 @@ class OffsetEstimate:
         """One event: unix seconds by the robot's clock, by the broker's, and monotonic seconds."""
         error = latency / 2 + _RESOLUTION
         found = ClockOffset(appended_at + _RESOLUTION / 2 - (sent_at + latency / 2), error)
-        # Samples that cannot be true together: one of the clocks was set. The newest tells how it is now.
-        while self._samples and abs(self._samples[-1][1].seconds - found.seconds) > (
-            self._samples[-1][1].error + found.error
-        ):
-            self._samples.pop()
         # What is older and worse will never be the best again.
         while self._samples and self._samples[-1][1].error >= found.error:
             self._samples.pop()
+        # Samples that cannot be true together: one of the clocks was set. The newest tells how it is now, and
+        # those before one that contradicts it are as old.
+        while any(abs(one.seconds - found.seconds) > one.error + found.error for _, one in self._samples):
+            self._samples.popleft()
         self._samples.append((now, found))
         while now - self._samples[0][0] > _KEPT_SECONDS:
             self._samples.popleft()

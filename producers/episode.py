@@ -11,9 +11,11 @@ import uuid_utils
 from numpy.typing import ArrayLike
 
 from infra.telemetry import new_traceparent
-from producers.errors import EpisodeClosed
+from producers.errors import EpisodeClosed, SpoolFull, SpoolUnusable
 from producers.event_log import EventLog
+from producers.frames.directory import Footage
 from producers.frames.recorder import FrameRecorder
+from producers.tail import OpenEpisode
 from producers.vectors import ACTION, STATE, Layout
 from schemas.events import (
     Actor,
@@ -35,9 +37,10 @@ _MOST_TEXT = 65_536
 
 
 class Episode:
-    """One open episode; made by `RobotClient.episode`.
+    """One open episode; made by `RobotClient.episode`, which says when it is begun.
 
-    Leaving its `with` block without `end` makes it TRUNCATED, leaving it by an exception ABORTED.
+    Leaving its `with` block without `end` makes it TRUNCATED, leaving it by an exception ABORTED. A signal's
+    handler may raise anywhere: what was recorded stays, and is counted before the next event.
 
     Attributes:
         episode_id: UUIDv7.
@@ -67,6 +70,8 @@ class Episode:
         self._recorder = recorder
         self._told = 0
         self._intervention: InterventionRecording | None = None
+        self._entering: InterventionRecording | None = None
+        self._ending: tuple[EpisodeEnded, Footage] | None = None
         # Kept, not worked out: each step asks.
         self._usual_actor = Actor.HUMAN if start.source is EpisodeSource.DEMONSTRATION else Actor.POLICY
         self._actor = self._usual_actor
@@ -137,6 +142,7 @@ class Episode:
         if images:
             self._recorder.offer(self.step_count, images)
         self.step_count += 1
+        self._log.unsure = False
 
     def intervention(self, *, operator: str, reason: str) -> InterventionRecording:
         """A human takes over for the length of a `with` block; steps inside are the human's.
@@ -182,19 +188,36 @@ class Episode:
         how = EpisodeEnd.TRUNCATED if truncated else EpisodeEnd.TERMINATED
         self._end(how, success, packed, simulated_at)
 
+    def settle(self) -> None:
+        """Go on from what is recorded, where an exception of a signal's broke a call off in the middle.
+
+        Raises:
+            SpoolFull, SpoolUnusable: not now; to be asked again before anything is recorded.
+        """
+        tail = self._log.settle()
+        try:
+            if tail is not None:
+                self._adopt(tail.episode)
+        except (SpoolFull, SpoolUnusable):
+            self._log.unsure = True
+            raise
+        self._log.unsure = False
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        if self._log.unsure:
+            self.settle()
         if self.ended is None:
             self._end(EpisodeEnd.TRUNCATED if kind is None else EpisodeEnd.ABORTED, None, None, None)
 
     def _end(self, how: EpisodeEnd, success: bool | None, final: bytes | None, simulated_at: float | None) -> None:
         self._require_open()
         if self._intervention is not None:
-            self._intervention.close()
+            self._give_back(self._intervention)
         footage = self._recorder.finish()
         for body in footage.events[self._told :]:
             self._write_boundary(body)
@@ -210,10 +233,28 @@ class Episode:
             frame_count=footage.frame_count,
             frames_dropped=footage.dropped,
         )
+        self._ending = ended, footage
         self._write_boundary(ended)
+        self._conclude(ended, footage)
+        self._log.unsure = False
+
+    def _conclude(self, ended: EpisodeEnded, footage: Footage) -> None:
+        """The end is recorded; as often as need be."""
         self._recorder.ended(footage)
         self.ended = ended
         self._on_end(self)
+
+    def _adopt(self, found: OpenEpisode | None) -> None:
+        """Count what is recorded, no more and no less."""
+        if found is None or found.episode_id != self.episode_id:
+            if self._ending is not None:
+                self._conclude(*self._ending)
+            return
+        self.step_count, self.intervention_count = found.step_count, found.intervention_count
+        if found.intervention is None:
+            self._intervention, self._actor = None, self._usual_actor
+        elif self._intervention is None and self._entering is not None:
+            self._give_back(self._entering)  # whoever took over was told that it failed
 
     def _write_boundary(self, body: EpisodeStarted | EpisodeEnded | FramesRecorded) -> EpisodeBoundary:
         return self._log.write(
@@ -225,6 +266,8 @@ class Episode:
         )
 
     def _require_open(self) -> None:
+        if self._log.unsure:
+            self.settle()
         if self.ended is not None:
             raise EpisodeClosed(f"episode {self.episode_id} ended {self.ended.end}; open the next one")
 
@@ -248,14 +291,23 @@ class Episode:
             raise ValueError(f"{self._intervention.operator} has taken over already; interventions do not nest")
         if (length := len(recording.operator) + len(recording.reason)) > _MOST_TEXT:
             raise ValueError(f"operator and reason are a few words, not {length} characters")
+        recording.first_step = self.step_count
+        self._entering = recording
         self._write_edge(recording, InterventionPhase.BEGIN, None)
         self._intervention, self._actor = recording, Actor.HUMAN
         self.intervention_count += 1
+        self._log.unsure = False
 
     def _finish(self, recording: InterventionRecording) -> None:
+        if self._log.unsure:
+            self.settle()
         if self._intervention is recording:
-            self._write_edge(recording, InterventionPhase.END, self.step_count - 1)
-            self._intervention, self._actor = None, self._usual_actor
+            self._give_back(recording)
+
+    def _give_back(self, recording: InterventionRecording) -> None:
+        self._write_edge(recording, InterventionPhase.END, self.step_count - 1)
+        self._intervention, self._actor = None, self._usual_actor
+        self._log.unsure = False
 
 
 class InterventionRecording:
@@ -283,7 +335,6 @@ class InterventionRecording:
             EpisodeClosed: the episode has ended.
             SpoolFull, SpoolUnusable: nothing was recorded, and the policy stays in control.
         """
-        self.first_step = self._episode.step_count
         self._episode._begin(self)
         return self
 

@@ -2,6 +2,7 @@
 
 RobotClientError
 ├── DataDirBusy       another process records with this data directory: stop it, or take another directory
+├── ClientClosed      the client was closed: make a new one
 ├── EpisodeOpen       an episode is open: end it first
 ├── EpisodeClosed     the episode is over: open the next one
 ├── SpoolFull         no room for more events: wait until the network has taken some, nothing was recorded
@@ -20,6 +21,10 @@ class RobotClientError(Exception):
 
 class DataDirBusy(RobotClientError):
     """Another process holds this data directory; two would share boot epochs."""
+
+
+class ClientClosed(RobotClientError):
+    """The client was closed, or is its parent process's; nothing was recorded."""
 
 
 class EpisodeOpen(RobotClientError):

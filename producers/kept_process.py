@@ -57,7 +57,7 @@ class KeptProcess:
                 process.wait(_END_PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._thread.join()
+        self._thread.join(_END_PATIENCE)
 
     def _keep(self) -> None:
         pause = _FIRST_PAUSE

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from producers.clock_offset import ClockOffset
+from producers.tail import Tail
 from schemas.codec import AvroSchema, encode, latest
 from schemas.events import Event
 from schemas.topics import (
@@ -64,9 +65,19 @@ class Outbox(Protocol):
     def append(self, entry: Item) -> object:
         """Take responsibility for an event. Steps may be refused beyond the reserve, others only by the disk.
 
+        After any other exception than these two (a signal's handler may raise at any instruction) nobody knows
+        whether the event was taken: `settle` comes before the next one.
+
         Raises:
             SpoolFull: the event was not taken.
             SpoolUnusable: the event was not taken, and none will be before somebody acts.
+        """
+
+    def settle(self) -> Tail | None:
+        """What of this boot was taken, counted anew; None where that cannot be known.
+
+        Raises:
+            SpoolUnusable: not now, and nothing may be appended before.
         """
 
     def offer(self, entry: Item) -> None:
@@ -87,8 +98,11 @@ class Outbox(Protocol):
     def errors(self) -> tuple[str, ...]:
         """What is wrong with recording or delivery now, in words."""
 
+    def drain(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until everything is acknowledged."""
+
     def close(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds until everything is acknowledged, then let go.
+        """As `drain`, then let go.
 
         Raises:
             Undelivered: something is not; it is kept, and the text says how much.

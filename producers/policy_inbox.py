@@ -132,10 +132,14 @@ class PolicyInbox:
         except OSError as error:
             _log.error("policy_active_not_saved", version=file.version, error=str(error))
 
-    def close(self) -> None:
-        """Stop following; files stay. Waits for a request under way, which has its own bound."""
+    def close(self, timeout: float | None = None) -> None:
+        """Stop following; files stay.
+
+        Args:
+            timeout: seconds to wait for a request under way, which has its own bound; None: until it is over.
+        """
         self._closed.set()
-        self._thread.join()
+        self._thread.join(timeout)
 
     def __enter__(self) -> Self:
         return self

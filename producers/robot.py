@@ -12,9 +12,10 @@ into Kafka whenever that is there.
 from __future__ import annotations
 
 import math
+import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -27,30 +28,32 @@ from infra.settings import Settings
 from infra.telemetry import new_traceparent
 from producers.boot import DataDir
 from producers.episode import Episode
-from producers.errors import EpisodeOpen
+from producers.errors import ClientClosed, EpisodeOpen
 from producers.event_log import EventLog
 from producers.frames.directory import FrameDirectory
 from producers.frames.recorder import FrameRecorder
+from producers.heartbeats import Heartbeats, told
 from producers.outbox import MOST_BYTES, Outbox, item
 from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
 from producers.policy_fit import RobotKind
 from producers.policy_inbox import PolicyInbox
 from producers.policy_store import PolicyFile, PolicyStore
 from producers.spool.outbox import SpoolOutbox
+from producers.spool.recovery import closing_events
 from producers.vectors import Layout
 from schemas.events import EpisodeSource, EpisodeStarted, Feature, Heartbeat, PolicyActivated
 from schemas.topics import POLICY_ACTIVATIONS, ROBOT_STATUS, ROBOT_STEPS
 
 # Of a step's body beside its vectors: ids, numbers, time.
 _STEP_OVERHEAD = 256
-# Heartbeats are short.
-_ERRORS, _ERROR_LENGTH = 8, 250
 
 _log = structlog.get_logger(__name__)
 
 
 class RobotClient:
     """One robot's connection to the fleet, for one thread; a context manager that closes itself.
+
+    A handler of SIGINT or SIGTERM that raises stops it well, wherever it strikes: what was recorded is counted.
 
     Attributes:
         robot_id: name of the robot, and the key of everything it sends.
@@ -82,6 +85,7 @@ class RobotClient:
         Raises:
             ValueError: not a robot_id.
             DataDirBusy: another process records with this directory.
+            SpoolFull: the disk is full, so that nothing can begin.
             SpoolUnusable: what earlier boots recorded cannot be opened.
         """
         if not re.fullmatch(r"[\w.-]{1,100}", robot_id, re.ASCII):
@@ -91,7 +95,9 @@ class RobotClient:
         self._clock = clock or SystemClock()
         self._close_timeout = close_timeout
         self._data_dir = DataDir(data_dir)
+        self._process = os.getpid()
         try:
+            self._data_dir.give_room()
             self.boot_epoch = self._data_dir.next_boot_epoch(self._clock)
             self._outbox = outbox or SpoolOutbox(
                 settings, self._data_dir.path / "spool", robot_id, self.boot_epoch, self._clock
@@ -99,6 +105,8 @@ class RobotClient:
         except BaseException:
             self._data_dir.release()
             raise
+        if outbox is None:
+            self._data_dir.keep_room()
         self._recorder = FrameRecorder(
             FrameDirectory(self._data_dir.path / "spool" / "frames"), settings.robot, robot_id, settings.s3.bucket
         )
@@ -111,13 +119,8 @@ class RobotClient:
         self._status = threading.Lock()
         self._simulated_seconds: float | None = None
         self._waiting = False
-        self._closed = threading.Event()
-        self._beats: threading.Thread | None = None
-        if heartbeat_interval is not None:
-            self._beats = threading.Thread(
-                target=self._beat, args=(heartbeat_interval,), name="heartbeat", daemon=True
-            )
-            self._beats.start()
+        self._closing = False
+        self._beats = None if heartbeat_interval is None else Heartbeats(self._beat, heartbeat_interval)
 
     @property
     def active_policy(self) -> PolicyFile | None:
@@ -150,12 +153,15 @@ class RobotClient:
             max_steps: room is kept for so many.
 
         Raises:
+            ClientClosed: the client was closed.
             EpisodeOpen: the episode before has not ended.
             ValueError: the features or fps make no sense, or steps or texts are larger than a record of Kafka's.
             SpoolFull: there is no room for `max_steps` steps; wait until Kafka has taken some.
             SpoolUnusable: the spool's files cannot be written.
             CamerasUnavailable: there are cameras, and no encoder for them.
         """
+        self._require_usable()
+        self._settle()
         if self._episode is not None:
             raise EpisodeOpen(f"episode {self._episode.episode_id} is open; end it before the next one begins")
         if not task:
@@ -187,6 +193,7 @@ class RobotClient:
         )
         version = active.version if active is not None and active.policy == policy else 0
         self._episode = Episode(self._log, start, version, self._episode_ended, self._recorder, frame_room)
+        self._log.unsure = False
         return self._episode
 
     def follow(self, policy: str, *, kind: RobotKind | None = None, feed: PolicyFeed | None = None) -> PolicyInbox:
@@ -200,10 +207,12 @@ class RobotClient:
             feed: where policies come from; by default Kafka and the object store.
 
         Raises:
+            ClientClosed: the client was closed.
             KeyUnusable: a public key of the settings is none.
             SettingInvalid: Kafka's client cannot work with its settings.
             OSError: the folder for the line's policies cannot be made.
         """
+        self._require_usable()
         settings = self._settings.policies
         with ExitStack() as undo:
             if feed is None:
@@ -226,7 +235,7 @@ class RobotClient:
         """Announce that this policy drives the robot from now on; load it before (`file.read()`).
 
         Raises:
-            EpisodeOpen: policies change between episodes only.
+            ClientClosed, EpisodeOpen: policies change between episodes only.
             SpoolFull, SpoolUnusable: not recorded, and the policy before stays active.
         """
         self.require_no_episode()
@@ -238,9 +247,10 @@ class RobotClient:
             sha256=file.announcement.sha256,
             activated_at=self._clock.now(),
         )
-        self._outbox.append(
+        self._log.append(
             item(POLICY_ACTIVATIONS, self.robot_id, event, self._traceparent, event.activated_at.timestamp())
         )
+        self._log.unsure = False
         self._active = file
         for inbox in self._inboxes:
             if inbox.policy == file.policy:
@@ -250,11 +260,12 @@ class RobotClient:
     def errors(self) -> tuple[str, ...]:
         """What is wrong now, in words, as heartbeats tell it; empty when all is well."""
         inboxes = (error for inbox in self._inboxes for error in inbox.errors())
-        found = (*self._outbox.errors(), *self._recorder.errors(), *inboxes)
-        return tuple(error[:_ERROR_LENGTH] for error in found)[:_ERRORS]
+        return told(inboxes, self._outbox.errors(), self._recorder.errors())
 
     def require_no_episode(self) -> None:
-        """Raises EpisodeOpen while an episode is open: policies change between episodes only."""
+        """Raises EpisodeOpen while an episode is open: policies change between episodes only; or ClientClosed."""
+        self._require_usable()
+        self._settle()
         if self._episode is not None:
             raise EpisodeOpen(f"episode {self._episode.episode_id} is open; policies change between episodes only")
 
@@ -274,19 +285,22 @@ class RobotClient:
     def close(self, timeout: float | None = None) -> None:
         """End an open episode as TRUNCATED, deliver everything, let go of the directory. Once is enough.
 
+        An exception meanwhile (Ctrl-C) ends the waiting. In a process that was forked it does nothing.
+
         Args:
             timeout: seconds to wait for Kafka; by default the constructor's.
 
         Raises:
             Undelivered: events were not acknowledged in time; they are kept, and the text says how many.
         """
-        if self._closed.is_set():
+        if self._closing or os.getpid() != self._process:
             return
+        self._closing = True
         try:
+            self._settle()
             if self._episode is not None:
                 self._episode.__exit__(None, None, None)
         finally:
-            self._closed.set()
             self._shut(self._close_timeout if timeout is None else timeout)
 
     def __enter__(self) -> Self:
@@ -298,35 +312,65 @@ class RobotClient:
         self.close()
 
     def _shut(self, timeout: float) -> None:
-        closers: list[Callable[[], object]] = [self._recorder.close, *(inbox.close for inbox in self._inboxes)]
-        if self._beats is not None:
-            closers.append(self._beats.join)
-        closers.append(lambda: self.heartbeat(waiting=False))
+        until = self._clock.monotonic() + timeout
+
+        def left() -> float:
+            return max(0.0, until - self._clock.monotonic())
+
         try:
-            for close in closers:
-                close()
+            for inbox in self._inboxes:
+                inbox.close(0.0)  # all at once, and waited for below
+            self._recorder.close()
+            self._outbox.drain(left())  # heartbeats go on meanwhile, and the last one tells what is left
+            for inbox in self._inboxes:
+                inbox.close(left())
+        except BaseException:
+            until = self._clock.monotonic()  # whoever interrupts waits no longer
+            raise
         finally:
             try:
-                self._outbox.close(timeout)
+                if self._beats is not None:
+                    self._beats.close()
+                self.heartbeat(waiting=False)
             finally:
-                self._data_dir.release()
+                try:
+                    self._outbox.close(left())
+                finally:
+                    self._data_dir.release()
+
+    def _require_usable(self) -> None:
+        if os.getpid() != self._process:
+            raise ClientClosed(
+                f"this is process {os.getpid()}, and the client is that of {self._process}, which forked it: "
+                f"record there, or start processes before the client is made"
+            )
+        if self._closing:
+            raise ClientClosed(f"the client of {self.robot_id} was closed; make a new one")
+
+    def _settle(self) -> None:
+        """Go on from what is recorded, where an exception of a signal's broke a call off in the middle."""
+        if not self._log.unsure:
+            return
+        if self._episode is not None:
+            self._episode.settle()
+            return
+        tail = self._log.settle()
+        if tail is not None and tail.episode is not None:
+            # Its beginning is recorded, and nobody was given it.
+            now, trace = self._clock.unix(), tail.episode.traceparent.encode()
+            for topic, event in closing_events(tail, self.robot_id, self.boot_epoch, now):
+                self._log.append(item(topic, self.robot_id, event, trace, now))
+                self._log.next_sequence = event.sequence + 1
+        self._log.unsure = False
 
     def _episode_ended(self, episode: Episode) -> None:
-        self._episode = None
-        if episode.start.source is EpisodeSource.ONLINE:
-            self._online_episodes_ended += 1
+        if self._episode is episode:
+            online = episode.start.source is EpisodeSource.ONLINE
+            self._episode, self._online_episodes_ended = None, self._online_episodes_ended + online
 
-    def _beat(self, interval: float) -> None:
-        trouble = ""
-        while not self._closed.wait(interval):
-            try:
-                with self._status:
-                    self._report()
-                trouble = ""
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next one may be told
-                if trouble != repr(error):
-                    trouble = repr(error)
-                    _log.exception("heartbeat_not_sent")
+    def _beat(self) -> None:
+        with self._status:
+            self._report()
 
     def _report(self) -> None:
         active, offset = self._active, self._outbox.clock_offset()

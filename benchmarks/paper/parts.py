@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import subprocess
 import time
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.program import Base, Program, Run
@@ -29,8 +33,29 @@ _JUDGED = """
     GROUP BY policy_version, task ORDER BY policy_version, task"""
 _ONLINE = """
     SELECT count(), countIf(success = 1), countIf(success = 1 AND autonomous), sum(step_count),
-           sum(human_step_count), sum(intervention_count)
+           sum(human_step_count), sum(intervention_count), sumIf(human_step_count, ifNull(success, 1) = 1)
     FROM episode_outcomes WHERE source = 'ONLINE' AND policy = {policy:String}"""
+_DRAWN = """
+    SELECT min(share), avg(share), max(share) FROM (
+        SELECT arrayJoin(tupleElement(arrayJoin(mixing), 'online_shares')) AS share
+        FROM training_progress WHERE policy = {policy:String} AND learner_step > {after:Int64})
+    WHERE share > 0"""
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def code_version() -> str:
+    """Commit of the code that runs, with a + if its files differ from it; outside of git the package's version."""
+    try:
+        found = _git("rev-parse", "--short=12", "HEAD")
+        return found + ("+" if _git("status", "--porcelain", "--", "*.py", "*.sql") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return metadata.version("sop")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(_ROOT), *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def start(site: Site, robot: str, fleet: FleetSettings, arguments: list[str], module: str = "") -> None:
@@ -103,7 +128,10 @@ def count_online(site: Site, fleet: FleetSettings) -> Online:
 
     def found() -> Online:
         row = site.ask(_ONLINE, policy=fleet.policy)[0]
-        return Online(**{name: int(value) for name, value in zip(Online.model_fields, row, strict=True)})
+        shares = site.ask(_DRAWN, policy=fleet.policy, after=fleet.pretrain_steps)[0]
+        low, mean, high = (round(float(share), 4) if math.isfinite(share) else 0.0 for share in shares)
+        counts: dict[str, object] = dict(zip(Online.model_fields, map(int, row), strict=False))
+        return Online.model_validate(counts | {"online_share": (low, mean, high)})
 
     def arrived() -> bool:
         client = connect(site.settings.clickhouse, analyst=True)
@@ -129,11 +157,15 @@ def result_of(
     steps: int,
     hashes: tuple[str, str],
     online: Online | None = None,
+    outcomes: dict[str, tuple[int, int]] | None = None,
 ) -> Result:
     site.meter.look()
     return Result(
         name=unit.name,
         digest=program.digest(unit),
+        code=code_version(),
+        learner=program.learner_settings(unit).model_dump(mode="json"),
+        guidance=program.settings(unit).judged_guidance,
         seed=unit.seed if isinstance(unit, Run) else unit.extra_seed,
         robots=unit.robots if isinstance(unit, Run) else 0,
         base_sha256=hashes[0],
@@ -141,6 +173,7 @@ def result_of(
         demonstration_steps=steps,
         judged=judged,
         online=online,
+        outcomes=outcomes,
         wall_seconds=round(time.monotonic() - began, 1),
         cpu_seconds=site.meter.seconds(),
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",

@@ -120,7 +120,8 @@ def _average(points: stats.Curve) -> float:
 
 
 def _effort(program: Program, done: Results, rule: str) -> str:
-    header = ["robots", "episodes", "solved alone", "with help", "human steps", "takeovers", "gradient steps"]
+    header = ["robots", "episodes", "solved alone", "with help", "human steps", "trained on", "takeovers"]
+    header += ["gradient steps", "online share drawn"]
     rows = []
     for robots in program.fleets:
         runs = [program.fleet_run(robots, rule, seed) for seed in program.seeds]
@@ -129,7 +130,7 @@ def _effort(program: Program, done: Results, rule: str) -> str:
         if not online:
             continue
         n, episodes = len(online), sum(one.episodes for one in online)
-        updates = program.fleet.updates_per_interval * program.fleet.intervals
+        shares = [one.online_share for one in online]
         rows.append(
             [
                 str(robots),
@@ -138,8 +139,11 @@ def _effort(program: Program, done: Results, rule: str) -> str:
                 f"{sum(one.successes for one in online) / episodes:.0%}",
                 f"{sum(one.human_steps for one in online) / n:.0f} "
                 f"({sum(one.human_steps for one in online) / sum(one.steps for one in online):.0%})",
+                f"{sum(one.labelled_steps for one in online) / n:.0f}",
                 f"{sum(one.interventions for one in online) / n:.0f}",
-                str(updates),
+                str(program.online_updates),
+                f"{sum(mean for _, mean, _ in shares) / n:.2f} "
+                f"({min(low for low, _, _ in shares):.2f} to {max(high for _, _, high in shares):.2f})",
             ]
         )
     return "What a run consists of (means over seeds):\n\n" + _table(header, rows) + "\n"
@@ -180,12 +184,26 @@ def _methods(program: Program, done: Results) -> str:
             )
     note = f"""{max(program.fleets)} robots, {program.fleet.minutes / 60:g} h each, with the rule that a human
 could follow. The last version alone on the fixed set; resets are not in the hours. Off line, the fleet runs
-half of the
-time with one version, then the other half with what was trained on the first, with as many gradient steps in all.
-RECAP's base has seen {program.rollouts:g} more minutes, in which the base played alone: its value function is
-frozen afterwards and must know failures."""
+half of the time with one version, then the other half with what was trained on the first, with as many gradient
+steps in all. SOP's arms draw with its adaptive sampler, which is a part of SOP; off line a fixed
+{program.fleet.online_share:.0%} of each batch is data of the fleet (how the paper's offline methods mix it does
+not say). RECAP's base has seen {program.rollouts:g} more minutes, in which the base played alone: its value
+function is frozen afterwards and must know failures. RECAP's policies play with a guidance of
+β = {program.fleet.guidance:g} at work and are judged with β = {program.fleet.judged_guidance:g} (the paper: 1.0,
+and 1.5 to 2.5).
+{_seen(program, done)}"""
     header = ["method", "seeds", "success", "episodes/h", "successes/h"]
     return f"## Table 2: methods\n\n{note}\n\n{_table(header, rows) if rows else 'Nothing to show yet.'}\n"
+
+
+def _seen(program: Program, done: Results) -> str:
+    result = done.get(replace(program.base, algorithm=RECAP))
+    if result is None or result.outcomes is None:
+        return ""
+    good, bad = (sum(pair[kind] for pair in result.outcomes.values()) for kind in (0, 1))
+    without = [task for task, (_, failed) in result.outcomes.items() if not failed]
+    missing = f" (none in {', '.join(without)})" if without else ""
+    return f"It was fitted on {good} successes and {bad} failures{missing}."
 
 
 def _episodes_an_hour(program: Program, judged: Judged) -> float:
@@ -224,24 +242,33 @@ def _matched(program: Program, done: Results) -> str:
         return f"Offline against online data: {len(found)} of {len(extra)} offline seeds run.\n"
     before = done[program.base]
     more = stats.mean([float(r.demonstration_steps - before.demonstration_steps) for r in found])
-    labelled = stats.mean([float(r.online.human_steps) for r in online if r.online is not None])
+    labelled = stats.mean([float(r.online.labelled_steps) for r in online if r.online is not None])
+    human = stats.mean([float(r.online.human_steps) for r in online if r.online is not None])
+    updates = f"{program.fleet.pretrain_steps + program.online_updates}"
     rows = [
+        ["base", "0", f"{program.fleet.pretrain_steps}", f"{100 * before.last.success:.1f} %", "1"],
         [
             "offline: demonstrations",
-            _steps(more),
+            _number(more),
+            updates,
             _percent(stats.mean([r.last.success for r in found])),
             str(len(found)),
         ],
         [
             "online: SOP's corrections",
-            _steps(labelled),
+            _number(labelled),
+            updates,
             _percent(stats.mean([r.last.success for r in online])),
             str(len(online)),
         ],
     ]
-    first = ["base", "0", f"{100 * before.last.success:.1f} %", "1"]
-    header = ["data beyond the base's", "labelled steps", "success", "seeds"]
-    return "Offline against online data, at matched labelled steps:\n\n" + _table(header, [first, *rows]) + "\n"
+    header = ["data beyond the base's", "labelled steps trained on", "gradient steps in all", "success", "seeds"]
+    note = f"""Offline against online data, at matched labelled steps and gradient steps. Labelled steps are those
+that are trained on: of {human.value:.0f} human steps of a run {labelled.value:.0f} are in episodes that did not
+fail.
+The offline arm is trained in one piece, its learning rate falling over all steps; the online one begins with the
+base, and its rate stays at {program.fleet.learning_rate:g} afterwards."""
+    return f"{note}\n\n{_table(header, rows)}\n"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -259,10 +286,6 @@ def _points(mean: stats.Mean) -> str:
 
 def _number(mean: stats.Mean) -> str:
     return f"{mean.value:.0f}" + ("" if math.isnan(mean.half) else f" ± {mean.half:.0f}")
-
-
-def _steps(mean: stats.Mean) -> str:
-    return f"{mean.value:.0f}"
 
 
 def _interval(found: stats.Interval, never: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from benchmarks.paper.program import Program, Unit
 from infra.files import write_atomically
@@ -32,7 +32,12 @@ class Judged(_Record):
 
 
 class Online(_Record):
-    """What the fleet did while it ran; `alone`: successes without help. Steps are control steps."""
+    """What the fleet did while it ran; steps are control steps.
+
+    alone: successes without help. labelled_steps: those of `human_steps` in episodes that did not fail, which
+    HG-DAgger trains on. online_share: of online data in what the learner drew after the base, lowest, mean and
+    highest over tasks and gradient steps; of tasks that have some.
+    """
 
     episodes: int
     successes: int
@@ -40,17 +45,24 @@ class Online(_Record):
     steps: int
     human_steps: int
     interventions: int
+    labelled_steps: int
+    online_share: tuple[float, float, float]
 
 
 class Result(_Record):
     """One unit.
 
-    digest: of the settings. base_sha256, last_sha256: artifacts of the first and the last version.
-    demonstration_steps: that the first version was trained on. cpu_seconds: by kind of process.
+    digest: of the settings. code: the commit that ran it. learner: all settings that it was trained with.
+    guidance: β that it was judged with. base_sha256, last_sha256: artifacts of the first and the last version.
+    demonstration_steps: that the first version was trained on. outcomes: successes and failures by task that
+    RECAP's value function was fitted on. cpu_seconds: by kind of process.
     """
 
     name: str
     digest: str
+    code: str
+    learner: dict[str, JsonValue]
+    guidance: float
     seed: int
     robots: int
     base_sha256: str
@@ -58,6 +70,7 @@ class Result(_Record):
     demonstration_steps: int
     judged: list[Judged]
     online: Online | None = None
+    outcomes: dict[str, tuple[int, int]] | None = None
     wall_seconds: float
     cpu_seconds: dict[str, float]
     machine: str

@@ -21,7 +21,7 @@ def play(program: Program, run: Run, work: Path) -> Result:
     """
     began, home, fleet = time.monotonic(), work / f"run-{run.name}", program.settings(run)
     copy(base_home(work, program, run.base), home)
-    with running(home, fleet.learner_environment(run.robots, run.seed)) as site:
+    with running(home, program.learner(run)) as site:
         site.crew.start_worker("learn")
         play_online(site, fleet, run.robots, run.seed)
         site.crew.stop_worker("learn")

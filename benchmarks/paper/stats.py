@@ -1,24 +1,29 @@
-"""Means with their intervals, and the time at which success reaches a threshold. Pure."""
+"""Means with their intervals, and the time at which success reaches a threshold. Pure.
+
+No interval here comes from resampling: percentiles of a bootstrap cover the truth in 43 % of cases with two seeds,
+in 81 % with five, in 91 % with ten.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
-# Student's t at 97.5 %, for 1 to 30 degrees of freedom.
-_T = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-_DRAWS = 4000
+LEVEL = 0.95
+"""Of all intervals that are shown."""
+
 NEVER = math.inf
 """Time of what did not happen in the time that was looked at."""
+
+# Minutes between those at which a curve's band is looked at; bounds are rounded away from the estimate.
+_GRID = 0.1
 
 Curve = Sequence[tuple[float, float]]
 """Minute and success, from minute 0 on."""
@@ -26,20 +31,19 @@ Curve = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean of n values; `half` is half of its 95 % interval (Student's t), NaN for a single one."""
+    """Mean of n values; `half` is half of its interval (Student's t), NaN for a single one."""
 
     value: float
     half: float
     n: int
 
 
-def mean(values: Sequence[float]) -> Mean:
+def mean(values: Sequence[float], level: float = LEVEL) -> Mean:
     """Over seeds. Raises statistics.StatisticsError for none."""
     n, value = len(values), statistics.fmean(values)
     if n == 1:
         return Mean(value, math.nan, 1)
-    t = _T[n - 2] if n - 2 < len(_T) else 1.96
-    return Mean(value, t * statistics.stdev(values) / math.sqrt(n), n)
+    return Mean(value, _quantile(n, level) * statistics.stdev(values) / math.sqrt(n), n)
 
 
 def time_to(curve: Curve, threshold: float) -> float:
@@ -62,51 +66,71 @@ def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with the 2.5 and 97.5 % quantiles of its bootstrap; NEVER and NaN are possible."""
+    """An estimate and its bounds; NEVER is possible for all three, and bounds of one seed are NaN."""
 
     value: float
     low: float
     high: float
 
 
-def bootstrap(seeds: Sequence[int], estimate: Callable[[Sequence[int]], float]) -> Interval:
-    """Resample seeds with replacement (4,000 times, always the same draws); an estimate of NaN is not counted.
+def time_to_threshold(curves: Mapping[int, Curve], threshold: float, level: float = LEVEL) -> Interval:
+    """When the mean over seeds reaches it.
 
-    Bounds are NaN for a single seed.
+    The bounds turn Student's test around (as Fieller's do): `low` is the first minute at which the threshold is
+    not above the mean's interval of that minute, `high` the one after which it is below all of them. So of normal
+    values they cover the time at which the true mean crosses the threshold with at least `level`, from two seeds
+    on, and `high` is NEVER while the data do not show that it is reached.
     """
-    if len(seeds) == 1:
-        return Interval(estimate(seeds), math.nan, math.nan)
-    random = np.random.default_rng(0)
-    drawn = [estimate([seeds[i] for i in random.integers(len(seeds), size=len(seeds))]) for _ in range(_DRAWS)]
-    known = sorted(value for value in drawn if not math.isnan(value))
-    if not known:
-        return Interval(estimate(seeds), math.nan, math.nan)
-    low, high = known[int(0.025 * (len(known) - 1))], known[math.ceil(0.975 * (len(known) - 1))]
-    return Interval(estimate(seeds), low, high)
+    value = time_to(mean_curve(list(curves.values())), threshold)
+    if len(curves) == 1:
+        return Interval(value, math.nan, math.nan)
+    grid, low, high = _band(list(curves.values()), level)
+    reached, short = np.flatnonzero(high >= threshold), np.flatnonzero(low < threshold)
+    first = float(grid[max(reached[0] - 1, 0)]) if len(reached) else NEVER
+    if len(short) == 0:
+        return Interval(value, first, float(grid[0]))
+    return Interval(value, first, NEVER if short[-1] == len(grid) - 1 else float(grid[short[-1] + 1]))
 
 
-def time_to_threshold(curves: Mapping[int, Curve], threshold: float) -> Interval:
-    """When the mean over seeds reaches it."""
-    return bootstrap(list(curves), lambda seeds: time_to(mean_curve([curves[s] for s in seeds]), threshold))
+def speed_up(
+    slow: Mapping[int, Curve], fast: Mapping[int, Curve], threshold: float, level: float = LEVEL
+) -> Interval:
+    """How many times sooner the mean of `fast` reaches it, over the seeds that both have.
 
-
-def speed_up(slow: Mapping[int, Curve], fast: Mapping[int, Curve], threshold: float) -> Interval:
-    """How many times sooner the mean of `fast` reaches it; the same seeds are drawn for both.
-
-    NEVER where only `slow` never does, 0 where only `fast` never does, NaN where neither does.
+    NEVER where only `slow` never does, 0 where only `fast` never does, NaN where neither does. The bounds are
+    quotients of those of both times, each at half of the error (Bonferroni): `level` or more, and wide.
     """
-
-    def estimate(seeds: Sequence[int]) -> float:
-        late = time_to(mean_curve([slow[s] for s in seeds]), threshold)
-        soon = time_to(mean_curve([fast[s] for s in seeds]), threshold)
-        if late == NEVER and soon == NEVER:
-            return math.nan
-        return 0.0 if soon == NEVER else NEVER if late == NEVER else late / soon if soon else math.nan
-
     common = sorted(set(slow) & set(fast))
-    return bootstrap(common, estimate) if common else Interval(math.nan, math.nan, math.nan)
+    if not common:
+        return Interval(math.nan, math.nan, math.nan)
+    each = 1.0 - (1.0 - level) / 2.0
+    late, soon = (time_to_threshold({s: of[s] for s in common}, threshold, each) for of in (slow, fast))
+    value = math.nan if late.value == soon.value == NEVER else _quotient(late.value, soon.value, math.nan)
+    if len(common) == 1:
+        return Interval(value, math.nan, math.nan)
+    return Interval(value, _quotient(late.low, soon.high, 0.0), _quotient(late.high, soon.low, NEVER))
 
 
-def minutes(curves: Sequence[Curve]) -> npt.NDArray[np.float64]:
-    """Minutes of the points, float64[points]."""
-    return np.array([minute for minute, _ in curves[0]])
+def _quotient(late: float, soon: float, unknown: float) -> float:
+    """Of two times; `unknown` where it is 0/0 or ∞/∞."""
+    if (late == NEVER and soon == NEVER) or (late == 0 and soon == 0):
+        return unknown
+    return NEVER if soon == 0 else late / soon
+
+
+def _band(
+    curves: Sequence[Curve], level: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Minutes, the curves' own among them, and the bounds of the mean's interval at each: float64[minutes]."""
+    minutes = np.array([minute for minute, _ in curves[0]])
+    grid = np.unique(np.concatenate([minutes, np.arange(minutes[0], minutes[-1], _GRID)]))
+    values = np.array([np.interp(grid, minutes, [success for _, success in curve]) for curve in curves])
+    middle = values.mean(axis=0)
+    half = _quantile(len(curves), level) * values.std(axis=0, ddof=1) / math.sqrt(len(curves))
+    return grid, middle - half, middle + half
+
+
+@cache
+def _quantile(n: int, level: float) -> float:
+    """Student's t with n − 1 degrees of freedom, beyond which half of the error lies."""
+    return float(student.ppf((1.0 + level) / 2.0, n - 1))

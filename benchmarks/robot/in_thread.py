@@ -35,7 +35,7 @@ class PublisherThread:
 
     def errors(self) -> tuple[str, ...]:
         """What is wrong."""
-        return (self._status.error,) if self._status.error else ()
+        return self._status.errors
 
     def offer(self, entry: Item) -> None:
         """Heartbeats are not measured here."""

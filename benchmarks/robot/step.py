@@ -102,9 +102,8 @@ def recording(
     robot = settings.robot.model_copy(update={"drain_rate": rate})
     fitted = settings.model_copy(update={"robot": robot})
     home = Path(tempfile.mkdtemp(dir=folder))
-    epoch = time.time_ns() // 1_000_000 + 60_000
-    (home / "boot_epoch").write_text(f"{epoch - 1}\n")  # so that the client takes the same as its outbox
-    outbox = SpoolOutbox(fitted, home / "spool", "bench", epoch, SystemClock(), publish=publish)
+    # The client takes an epoch of its own; the outbox's is for the next boot, which there is none of.
+    outbox = SpoolOutbox(fitted, home / "spool", "bench", 1, SystemClock(), publish=publish)
     with RobotClient(fitted, "bench", home, outbox=outbox, close_timeout=120.0) as client:
         episode = client.episode(
             task="bench", instruction="Measure.", features=FEATURES, fps=HZ, max_steps=backlog + 100_000

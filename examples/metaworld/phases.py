@@ -18,7 +18,7 @@ from examples.metaworld.settings import FleetSettings
 from examples.metaworld.tasks import Task
 from examples.metaworld.world import UNDISTURBED, Disturbance, World
 from infra.clock import Clock
-from learner.policies import Policy, load_policy
+from learner.policies import Inference, Policy, load_policy
 from producers.policy_inbox import PolicyInbox
 from producers.policy_store import PolicyFile
 from producers.policy_swap import swap
@@ -64,6 +64,14 @@ class Berth:
         return range(self.index, count, self.robots)
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A version, to be asked at work and to be judged; they differ in guidance only."""
+
+    at_work: Policy
+    judged: Policy
+
+
 class SimulatedRobot:
     """One robot: its worlds, its policy, and where it tells what it does."""
 
@@ -88,7 +96,7 @@ class SimulatedRobot:
         self._stop = stop
         self._patience = settings.patience
         self._worlds: dict[tuple[str, int, Disturbance], tuple[World, Expert]] = {}
-        self._policy: Policy | None = None
+        self._policy: _Loaded | None = None
 
     def run(self, phase: Phase) -> None:
         """Do one part of the work.
@@ -120,7 +128,7 @@ class SimulatedRobot:
             RobotClientError: an event could not be recorded.
             InvalidArtifact: the file is no policy of ours.
         """
-        policy = load_policy(file.read())
+        policy = self._load(file.read())
         self._client.activate(file)
         self._policy = policy
         self._ledger.write(entries.Activated(at=self._clock.now(), version=file.version))
@@ -143,7 +151,7 @@ class SimulatedRobot:
         for number in self._berth.share(self._settings.evaluation_episodes):
             task = self._settings.tasks[number // each]
             world, _ = self._world(task, self._settings.evaluation_seed, self._settings.disturbance)
-            pilot = Autonomous(self._require_policy(), task.name)
+            pilot = Autonomous(self._require_policy().judged, task.name)
             self._episode(world, number % each, pilot, EpisodeSource.EVALUATION, None)
 
     def _go_online(self) -> None:
@@ -153,7 +161,7 @@ class SimulatedRobot:
         while interval <= settings.intervals:
             task = settings.tasks[(berth.index + played) % len(settings.tasks)]
             world, expert = self._world(task, 10_000 * berth.seed + berth.index, settings.disturbance)
-            pilot = Supervised(world, expert, self._require_policy(), settings.rule)
+            pilot = Supervised(world, expert, self._require_policy().at_work, settings.rule)
             seconds = self._online_episode(world, played, pilot, seconds)
             played += 1
             self._client.heartbeat(simulated_seconds=seconds)
@@ -190,8 +198,7 @@ class SimulatedRobot:
             ended = None if began is None else began + outcome.steps * self._settings.step_seconds
             episode.end(
                 success=outcome.success,
-                terminated=outcome.success,
-                truncated=not outcome.success,
+                terminated=True,  # by the task, or by the supervisor, who gives up and so judges it to have failed
                 final_state=outcome.final_state,
                 simulated_at=ended,
             )
@@ -241,12 +248,17 @@ class SimulatedRobot:
 
     def _swap(self) -> None:
         """Run what the inbox holds; what cannot be loaded is refused there, and told."""
-        policy = swap(self._client, self._inbox, load_policy)
+        policy = swap(self._client, self._inbox, self._load)
         if policy is not None and (active := self._client.active_policy) is not None:
             self._policy = policy
             self._ledger.write(entries.Activated(at=self._clock.now(), version=active.version))
 
-    def _require_policy(self) -> Policy:
+    def _load(self, data: bytes) -> _Loaded:
+        """Raise InvalidArtifact if the bytes are no policy of ours."""
+        at_work = load_policy(data, Inference(guidance=self._settings.guidance))
+        return _Loaded(at_work, load_policy(data, Inference(guidance=self._settings.judged_guidance)))
+
+    def _require_policy(self) -> _Loaded:
         if self._policy is None:
             raise NoPolicy("no policy was activated")
         return self._policy

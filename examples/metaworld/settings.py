@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -27,7 +28,11 @@ class FleetSettings:
     minutes, interval_minutes: how long the fleet runs, and how often the learner publishes.
     updates_per_interval: gradient steps between two versions, however many robots there are.
     evaluations_per_task, evaluation_seed: episodes of the fixed set, disturbed as in deployment.
+    mixing: of online and offline data, `adaptive` (SOP's) or `fixed` at `online_share`.
+    adaptive_alpha: boosts the losses of online data in the adaptive one.
     failed_weight: of corrections in episodes that failed (`learner.algorithms.hg_dagger`).
+    guidance, judged_guidance: RECAP's β at work and on the fixed set, 1 being none; arXiv 2511.14759 has 1.0 in
+        rollouts, 1.5 to 2.5 in evaluation. Policies that are not told their advantage do not heed it.
     patience: wall seconds that robots and learner wait for one another.
     """
 
@@ -46,11 +51,15 @@ class FleetSettings:
     pretrain_steps: int = 1500
     updates_per_interval: int = 400
     batch_size: int = 128
+    mixing: Literal["adaptive", "fixed"] = "adaptive"
+    adaptive_alpha: float = 1.5
     online_share: float = 0.5
     ema_half_life: float = 150.0
     learning_rate: float = 1e-3
     chunk: int = 2
     failed_weight: float = 1.0
+    guidance: float = 1.0
+    judged_guidance: float = 1.0
     patience: float = 180.0
 
     def to_json(self) -> str:
@@ -88,6 +97,8 @@ class FleetSettings:
             "ALGORITHM": self.algorithm,
             "SEED": seed,
             "BATCH_SIZE": self.batch_size,
+            "MIXING": self.mixing,
+            "ADAPTIVE_ALPHA": self.adaptive_alpha,
             "ONLINE_SHARE": self.online_share,
             "EMA_HALF_LIFE": self.ema_half_life,
             "LEARNING_RATE": self.learning_rate,

@@ -18,7 +18,7 @@ class Task:
     instruction: what a language-conditioned policy would be told.
     success_radius: metres between object and goal at which Meta-World itself calls the episode a success.
     expert_steps: median length of the scripted expert's successful episodes under deployment disturbances.
-    max_steps: an episode that lasts longer is truncated.
+    max_steps: an episode that lasts longer is given up: its supervisor says that it failed.
     """
 
     name: str

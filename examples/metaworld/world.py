@@ -69,7 +69,7 @@ class StepResult(NamedTuple):
 
     state: float32[len(STATE_NAMES)], metres and shares of one.
     reward: 0 at success, else -1 (RECAP, arXiv 2511.14759; the failed end's penalty is the learner's).
-    done: the episode is over; without success it was truncated at the task's max_steps.
+    done: the episode is over; without success it was given up at the task's max_steps.
     success: object and goal are within the task's success radius.
     """
 

@@ -75,7 +75,10 @@ class Recap(GradientAlgorithm):
         self._thresholds: npt.NDArray[np.float64] | None = None
 
     def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
-        """Fit the value function to the returns of episodes whose outcome is known; it is frozen from then on."""
+        """Fit the value function to the returns of episodes whose outcome is known; it is frozen from then on.
+
+        Of tasks without a failure among them it learns how long a success takes, and no more: the log names them.
+        """
         tasks, options = self.spec.tasks, self._options
 
         def judged() -> Iterator[tuple[Episode, bool]]:
@@ -86,7 +89,7 @@ class Recap(GradientAlgorithm):
         self._horizons = horizons((episode for episode, _ in judged()), tasks)
         states = Column(room or Room(), np.float32, self.spec.state_size)
         places, returns = array("i"), array("f")
-        count = 0
+        outcomes = np.zeros((len(tasks), 2), np.int64)
         for episode, success in judged():
             task = tasks.index(episode.record.task)
             states.write(len(returns), episode.frames.states)
@@ -98,10 +101,18 @@ class Recap(GradientAlgorithm):
                 failure_penalty=options.failure_penalty,
             )
             returns.frombytes(told.tobytes())
-            count += 1
+            outcomes[task, int(success)] += 1
+        count = int(outcomes.sum())
         if not count:
             _log.warning("value_function_not_fitted", reason="no episode TERMINATED with known success")
             return
+        never_failed = [task for task, (failed, _) in zip(tasks, outcomes, strict=True) if not failed]
+        if never_failed:
+            _log.warning(
+                "value_function_sees_no_failure",
+                tasks=never_failed,
+                advice="begin the line with episodes that TERMINATED in failure, too (`sop backfill`)",
+            )
         loss = self._value.fit(
             states.rows[: len(returns)],
             np.frombuffer(places, np.int32),
@@ -109,7 +120,8 @@ class Recap(GradientAlgorithm):
             steps=options.value_steps,
         )
         states.close()
-        _log.info("value_function_fitted", episodes=count, cross_entropy=round(loss, 4))
+        failures = int(outcomes[:, 0].sum())
+        _log.info("value_function_fitted", episodes=count, failures=failures, cross_entropy=round(loss, 4))
 
     def select(self, episode: Episode) -> Selection:
         """Every frame, with its advantage: +∞ where a human acted, unless in a demonstration that failed."""

@@ -117,6 +117,9 @@ class WireOutbox:
             self._taken_at.pop()
             raise
 
+    def settle(self) -> None:
+        """Nothing is kept that would tell."""
+
     def offer(self, entry: Item) -> None:
         """Send it, unless the fleet is to end."""
         with contextlib.suppress(SpoolFull):
@@ -141,6 +144,9 @@ class WireOutbox:
     def errors(self) -> tuple[str, ...]:
         """What Kafka refused last."""
         return (f"Kafka refused an event: {self._wire.error}",) if self._wire.error else ()
+
+    def drain(self, timeout: float) -> None:
+        """The wire is flushed by its owner."""
 
     def close(self, timeout: float) -> None:
         """The wire outlives its robots."""

@@ -25,6 +25,8 @@ from producers.frames.messages import Kind, Splitter, Told, free
 
 # While an episode is open the robot is not made to wake anybody: the encoder looks by itself.
 _LOOK_EVERY = 0.005
+# Else it looks whether there still is a robot: its input does not end where another process has it, too.
+_ALIVE_EVERY = 1.0
 _NICE = 5
 _READ = 1 << 16
 
@@ -47,13 +49,16 @@ def main() -> None:
     splitter = Splitter()
     os.set_blocking(0, False)
     while True:
+        gone = os.getppid() != options["robot_pid"]  # asked first: what it handed over before is taken
         try:
             data = os.read(0, _READ)
         except BlockingIOError:
+            if gone:
+                break
             if encoding.open:
                 time.sleep(_LOOK_EVERY)
             else:
-                select.select([0], [], [])
+                select.select([0], [], [], _ALIVE_EVERY)
             continue
         if not data:
             break

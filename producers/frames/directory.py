@@ -20,7 +20,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from schemas.frames import INLINE_BYTES, SUFFIX, ranges_of, steps_of
 INLINE_EPISODE_BYTES = 4 * INLINE_BYTES
 """Bytes of stills that travel inside an episode's events; beyond, stills are objects like all others."""
 _SEGMENTS_PER_EVENT = 500
+# A change this long ago has a time of its own: no later one has the same.
+_SETTLED_NS = 10**9
 _EVENT_BYTES = 512 * 1024
 _COUNT = struct.Struct("<Q")
 _EPISODE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -219,6 +221,7 @@ class FrameDirectory:
     """The folders of all episodes below `path`, which need not exist."""
 
     path: Path
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def episode(self, episode_id: str) -> EpisodeFolder:
         """Folder of an episode."""
@@ -259,8 +262,24 @@ class FrameDirectory:
             self.episode(name).remove()
 
     def used_bytes(self) -> int:
-        """Bytes of all frames."""
-        return sum(self.episode(name).used_bytes() for name in self.episodes())
+        """Bytes of all frames. Cheap: what a folder holds is remembered until it gets or loses a file."""
+        names = self.episodes()
+        for gone in self._sizes.keys() - names:
+            self._sizes.pop(gone, None)
+        used = 0
+        for name in names:
+            folder = self.episode(name)
+            try:
+                changed = folder.path.stat().st_mtime_ns
+            except FileNotFoundError:
+                continue  # sent, and removed meanwhile
+            known = self._sizes.get(name)
+            if known is None or known[0] != changed:
+                known = (changed, folder.used_bytes())
+                if time.time_ns() - changed > _SETTLED_NS:
+                    self._sizes[name] = known
+            used += known[1]
+        return used
 
 
 def _parts(segments: Sequence[FrameSegment]) -> Iterator[list[FrameSegment]]:

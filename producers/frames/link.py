@@ -20,6 +20,7 @@ import structlog
 
 from producers.frames import messages
 from producers.kept_process import KeptProcess, hear
+from producers.owned import close, own
 
 _END_PATIENCE = 10.0
 
@@ -35,20 +36,20 @@ class Life:
 
     def __init__(self, process: subprocess.Popen[str], work: int, free: int) -> None:
         self.process = process
-        self._work: int | None = work
-        self._free = free
+        self._work: int | None = own(work)
+        self._free = own(free)
         os.set_blocking(work, False)
         os.set_blocking(free, False)
         self._splitter = messages.Splitter()
 
     def __del__(self) -> None:
         self.hang_up()
-        os.close(self._free)
+        close(self._free)
 
     def hang_up(self) -> None:
         """End of its input; for the thread that sends."""
         if self._work is not None:
-            os.close(self._work)
+            close(self._work)
             self._work = None
 
     def send(self, data: bytes) -> bool:
@@ -87,6 +88,7 @@ class EncoderProcess:
             "segment_steps": segment_steps,
             "min_free": min_free,
             "memory": self._descriptor,
+            "robot_pid": os.getpid(),
         }
         self.life: Life | None = None
         self._error: str | None = None

@@ -105,9 +105,9 @@ class FrameRecorder:
         return Footage() if self._recording is None else self._recording.finish(self._settings.frames_patience)
 
     def ended(self, footage: Footage) -> None:
-        """The episode's end is recorded."""
-        self.dropped += footage.dropped
-        self._recording = None
+        """The episode's end is recorded; said again, nothing happens."""
+        if self._recording is not None:
+            self.dropped, self._recording = self.dropped + footage.dropped, None
 
     def abandon(self) -> None:
         """The episode that was begun has no beginning in the spool."""

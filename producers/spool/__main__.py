@@ -65,7 +65,7 @@ def main() -> None:
                 frames=FrameUploads(directory.frames, lambda: _objects(begin.s3), SystemClock()),
             )
         except SettingInvalid as error:
-            _tell(Status(directory.acknowledged(), error=str(error)))
+            _tell(Status(directory.acknowledged(), errors=(str(error),)))
             sys.exit(2)
         watch = _watch(begin)
         _publish(publisher, offers, over, begin.robot_pid, watch)

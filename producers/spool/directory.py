@@ -10,13 +10,14 @@ frames/                 what cameras saw (`producers.frames.directory`)
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -24,6 +25,9 @@ import structlog
 from infra.files import sync_folder, write_atomically
 from producers.frames.directory import FrameDirectory
 from producers.spool.segment import Row
+
+# The newest files: one is appended to, and the next lies ready.
+_APPENDED_TO = 2
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +37,7 @@ class SpoolDirectory:
     """Names and files below `path`, which is made when it is missing."""
 
     path: Path
+    _sizes: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -42,7 +47,7 @@ class SpoolDirectory:
         """Holds room for the episode that is open, and nothing else."""
         return self.path / "reserve"
 
-    @property
+    @functools.cached_property
     def frames(self) -> FrameDirectory:
         """What cameras saw."""
         return FrameDirectory(self.path / "frames")
@@ -148,15 +153,22 @@ class SpoolDirectory:
         return sorted((self.path / "quarantine").glob("event-*"))
 
     def used_bytes(self) -> int:
-        """Bytes of all files, without the reserve."""
-        used = self.frames.used_bytes()
+        """Bytes of all files, without the reserve. Cheap: sizes of files that nobody appends to are remembered."""
         with os.scandir(self.path) as entries:
-            for entry in entries:
-                if entry.name.startswith("segment-"):
-                    try:
-                        used += entry.stat().st_size
-                    except FileNotFoundError:
-                        continue  # sent, and deleted meanwhile
+            names = sorted(entry.name for entry in entries if entry.name.startswith("segment-"))
+        for gone in self._sizes.keys() - names:
+            self._sizes.pop(gone, None)
+        used = self.frames.used_bytes()
+        for number, name in enumerate(names, _APPENDED_TO - len(names)):
+            size = self._sizes.get(name)
+            if size is None:
+                try:
+                    size = (self.path / name).stat().st_size
+                except FileNotFoundError:
+                    continue  # sent, and deleted meanwhile
+                if number < 0:
+                    self._sizes[name] = size
+            used += size
         return used
 
     def free_bytes(self) -> int:

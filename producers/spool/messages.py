@@ -67,11 +67,11 @@ def read_status(line: str) -> Status:
     """As `status_line` wrote it.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError, TypeError, KeyError: it is none.
     """
     fields = json.loads(line)
-    offset = fields.pop("clock_offset")
-    return Status(**fields, clock_offset=None if offset is None else ClockOffset(**offset))
+    offset, errors = fields.pop("clock_offset"), tuple(fields.pop("errors"))
+    return Status(**fields, errors=errors, clock_offset=None if offset is None else ClockOffset(**offset))
 
 
 def _plain(value: Any) -> Any:

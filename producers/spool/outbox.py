@@ -19,6 +19,7 @@ from producers.spool.directory import SpoolDirectory
 from producers.spool.process import PublisherProcess
 from producers.spool.publisher import Status
 from producers.spool.store import SpoolStore
+from producers.tail import Tail
 
 _log = structlog.get_logger(__name__)
 
@@ -72,6 +73,10 @@ class SpoolOutbox:
         """Keep room; see `Outbox`."""
         return self._store.room.reserve(steps, step_bytes, frame_bytes)
 
+    def settle(self) -> Tail:
+        """Count anew; see `Outbox`."""
+        return self._store.settle()
+
     def offer(self, entry: Item) -> None:
         """Send without looking back; see `Outbox`."""
         self._publisher.offer(entry)
@@ -109,22 +114,27 @@ class SpoolOutbox:
         try:
             if aside := self._directory.aside():
                 found.append(f"{len(aside)} events larger than Kafka takes were not sent: see {aside[0].parent}")
-            found += [f"a damaged spool file is in quarantine: {path}" for path in self._directory.quarantined()]
+            if damaged := self._directory.quarantined():
+                found.append(f"{len(damaged)} damaged spool files are in quarantine: see {damaged[0].parent}")
         except OSError as error:
             found.append(f"what the spool put aside cannot be listed: {error}")
         return tuple(found)
 
-    def close(self, timeout: float) -> None:
-        """Wait for Kafka, then let go; see `Outbox`."""
+    def drain(self, timeout: float) -> None:
+        """Wait for Kafka; see `Outbox`."""
         until = time.monotonic() + timeout
         while self.depth() and time.monotonic() < until:
             time.sleep(0.01)
+
+    def close(self, timeout: float) -> None:
+        """Wait for Kafka, then let go; see `Outbox`."""
+        self.drain(timeout)
         self._publisher.stop()
         depth = self.depth()
         self._store.close()
         if depth:
             why = f" ({'; '.join(self._publisher.errors())})" if self._publisher.errors() else ""
             raise Undelivered(
-                f"{depth} events were not acknowledged by Kafka within {timeout:.0f} s{why}; they "
+                f"{depth} events were not acknowledged by Kafka in time{why}; they "
                 f"are kept in {self._directory.path} and sent when the robot's client is started again"
             )

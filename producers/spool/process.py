@@ -18,6 +18,7 @@ import structlog
 from infra.settings import Settings
 from producers.kept_process import KeptProcess, hear
 from producers.outbox import Item
+from producers.owned import disown, own
 from producers.spool.directory import SpoolDirectory
 from producers.spool.messages import Begin, Offer, read_status
 from producers.spool.publisher import Status
@@ -52,7 +53,8 @@ class PublisherProcess:
 
     def errors(self) -> tuple[str, ...]:
         """What is wrong with it, or with what it does."""
-        return tuple(error for error in (self._kept.trouble, self._status.error, self._status.clone) if error)
+        status = self._status
+        return tuple(error for error in (self._kept.trouble, *status.errors, status.clone) if error)
 
     def offer(self, entry: Item) -> None:
         """Have a heartbeat sent; dropped when the publisher is not there or does not listen."""
@@ -77,6 +79,7 @@ class PublisherProcess:
             [sys.executable, "-m", "producers.spool"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert process.stdin is not None  # noqa: S101
+        own(process.stdin.fileno())
         try:
             with contextlib.suppress(OSError):  # one that is gone already says so by its exit code
                 process.stdin.write(self._begin.line())
@@ -99,7 +102,7 @@ class PublisherProcess:
     def _hear(self, line: str) -> None:
         try:
             self._status = read_status(line)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             _log.warning("publisher_not_understood", line=line[:200])
             return
         self._kept.trouble = None
@@ -112,5 +115,6 @@ class PublisherProcess:
 
     def _hang_up(self, process: subprocess.Popen[str]) -> None:
         if process.stdin is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
+                disown(process.stdin.fileno())
                 process.stdin.close()

@@ -29,6 +29,8 @@ from schemas.codec import frame
 IN_FLIGHT_EVENTS = 5_000
 IN_FLIGHT_BYTES = 16 * 2**20
 _BATCH = 500
+# Every so many events one tells the clock's offset.
+_SAMPLED = 50
 # Heartbeats on their way at once; more of them, hours later, would tell nobody anything.
 _OFFERED = 10
 # Seconds before what Kafka refused is tried again.
@@ -79,7 +81,7 @@ class Status:
 
     acknowledged: int
     oldest_at: float | None = None
-    error: str | None = None
+    errors: tuple[str, ...] = ()
     clock_offset: ClockOffset | None = None
     clone: str | None = None
     """That another client has this robot's name, in words; the publisher's process adds it."""
@@ -120,6 +122,7 @@ class Publisher:
         self._pause = _FIRST_PAUSE
         self._next_sync = 0.0
         self._offset = OffsetEstimate()
+        self._sent = 0
 
     def status(self, trouble: str = "") -> Status:
         """As of now; `trouble` is what keeps the spool from being read."""
@@ -129,8 +132,8 @@ class Publisher:
         error = f"Kafka refuses events, they are tried again: {self._refused}" if self._refused else None
         away = f"Kafka: {self._sender.trouble}" if self._sender.trouble else None
         others = (self._stuck, self._ids.error(), self._frames.error())
-        wrong = "; ".join(filter(None, (trouble, error or away, *others)))
-        return Status(self._in_flight.acknowledged, oldest, wrong or None, self._offset.best())
+        wrong = tuple(filter(None, (trouble, error or away, *others)))
+        return Status(self._in_flight.acknowledged, oldest, wrong, self._offset.best())
 
     def turn(self) -> None:
         """One round: to the disk, on to Kafka, reports, and what may go. Waits at most some 20 ms for the network.
@@ -211,8 +214,9 @@ class Publisher:
                 self._unsent.pop()
                 continue
             schema_id = self._ids.find(row.kind)
-            if schema_id is None or not self._send(row, schema_id, sampled=allowed % 50 == 0):
+            if schema_id is None or not self._send(row, schema_id, sampled=self._sent % _SAMPLED == 0):
                 return
+            self._sent += 1
             if self._refused is None:
                 self._unsent.pop()
             else:

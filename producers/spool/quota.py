@@ -14,6 +14,8 @@ from producers.spool.segment import header_frame
 
 # W3C's traceparent.
 _TRACE = 55
+# Steps beyond an episode's `max_steps` that one look at the disk allows: ten seconds at 50 Hz.
+_GRANTED = 500
 # Starts, ends and interventions: some hundred.
 _EDGES = 256 * 1024
 _HEADER = len(header_frame({}, tuple(NEWEST_KINDS.values()))) + 1024
@@ -35,7 +37,9 @@ class Room:
     directory: SpoolDirectory
     settings: RobotSettings
     left: int = 0
-    """Steps that room is still kept for."""
+    """Steps that room is still kept for, or was seen."""
+    step: int = 1
+    """Bytes that a step of the episode takes."""
 
     def reserve(self, events: int, body: int, frame_bytes: int = 0) -> int:
         """Keep room for so many steps with bodies of so many bytes, and for what comes between them.
@@ -47,23 +51,31 @@ class Room:
             SpoolFull: there is none.
             SpoolUnusable: nobody can say.
         """
-        self.left = 0
+        self.left, self.step = 0, event_bytes(body)
         need = events * event_bytes(body) + _EDGES
         need += (need // self.settings.segment_bytes + 2) * _HEADER
         used, free = self._measured(kept=True)
         where = self.directory.path
         together = need + frame_bytes
+        if together > self.settings.max_spool_bytes:
+            raise SpoolFull(
+                f"no room for {events} steps, ever: max_steps={events} of these features need {_mb(together)}, "
+                f"{_mb(frame_bytes)} of it for frames, and {where} may hold "
+                f"{_mb(self.settings.max_spool_bytes)}. Give client.episode() a max_steps nearer to the episode's "
+                f"length, or raise SOP_ROBOT__MAX_SPOOL_BYTES"
+            )
         if used + together > self.settings.max_spool_bytes:
             raise SpoolFull(
                 f"no room for {events} steps: {where} holds {_mb(used)} of at most "
                 f"{_mb(self.settings.max_spool_bytes)}, and {_mb(together)} are needed. Wait until Kafka has "
-                f"taken some (see the heartbeat's spool_depth), or raise SOP_ROBOT__MAX_SPOOL_BYTES"
+                f"taken some (see the heartbeat's spool_depth), lower max_steps, or raise "
+                f"SOP_ROBOT__MAX_SPOOL_BYTES"
             )
         if free - together < self.settings.min_free_bytes:
             raise SpoolFull(
                 f"no room for {events} steps: the disk of {where} has {_mb(free)} left, {_mb(together)} are "
                 f"needed and {_mb(self.settings.min_free_bytes)} stay free. Free some, or lower "
-                f"SOP_ROBOT__MIN_FREE_BYTES"
+                f"max_steps or SOP_ROBOT__MIN_FREE_BYTES"
             )
         try:
             self._truncate(need)
@@ -83,7 +95,7 @@ class Room:
         if self.left > 0:
             self.left -= 1
         else:
-            self._require_room()
+            self.left = self._steps_with_room() - 1
 
     def give_up_reserve(self) -> bool:
         """The disk is full: give the room that was kept to the spool; False if that was done."""
@@ -118,13 +130,16 @@ class Room:
         except OSError as error:
             raise SpoolUnusable(f"the spool {self.directory.path} cannot be measured: {error}") from error
 
-    def _require_room(self) -> None:
+    def _steps_with_room(self) -> int:
+        """Steps that fit without another look, 1 at least."""
         used, free = self._measured()
         if used > self.settings.max_spool_bytes or free < self.settings.min_free_bytes:
             raise SpoolFull(
                 f"the step is beyond the room that was kept, and the spool is full ({_mb(used)} held, {_mb(free)} "
                 f"free on its disk); it was not recorded"
             )
+        room = min(self.settings.max_spool_bytes - used, free - self.settings.min_free_bytes)
+        return max(1, min(_GRANTED, room // self.step))
 
     def _kept(self) -> int:
         """Bytes that the reserve takes."""

@@ -98,7 +98,8 @@ class SpoolReading:
         self.acknowledged = directory.acknowledged()
         self._directory = directory
         self._frontier = Frontier(directory)
-        self._cursor = self.acknowledged
+        # What Kafka has is passed over; not what repeats a position, as in spools of older clients.
+        self._skip = self._cursor = self.acknowledged
         self._number = 0
         self._reader: SegmentReader | None = None
         self._finished: list[tuple[int, int]] = []
@@ -130,7 +131,7 @@ class SpoolReading:
             assert reader is not None  # noqa: S101
             upto = min(self._frontier.upto(self._number), reader.size)
             while found := reader.read(limit, upto):
-                if rows := [row for row in found if row.position > self._cursor]:
+                if rows := [row for row in found if row.position > self._skip]:
                     self._cursor = rows[-1].position
                     return rows
             if self._number >= self._frontier.number:
@@ -156,7 +157,8 @@ class SpoolReading:
     def rewind(self) -> None:
         """Read again from the first event that Kafka has not acknowledged."""
         self._let_go()
-        self._cursor, self._number, self._finished = self.acknowledged, 0, []
+        self._skip = self._cursor = self.acknowledged
+        self._number, self._finished = 0, []
         self._damaged.clear()  # what was saved of them is saved once more
 
     def acknowledge(self, position: int) -> None:

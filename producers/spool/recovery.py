@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from producers.frames.directory import Footage
 from producers.spool.segment import Kind, Row
+from producers.tail import Tail
 from schemas.codec import AvroSchema, decode, event_type
 from schemas.events import (
     EpisodeBoundary,
     EpisodeEnd,
     EpisodeEnded,
-    EpisodeStarted,
-    Event,
     Intervention,
     InterventionPhase,
     RobotEvent,
@@ -25,80 +23,17 @@ from schemas.events import (
 from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS
 
 
-@dataclass
-class OpenEpisode:
-    """An episode that has begun and not ended; `intervention` is its open one's BEGIN."""
-
-    episode_id: str
-    traceparent: str
-    first_sequence: int
-    step_count: int = 0
-    intervention_count: int = 0
-    intervention: dict[str, Any] | None = None
-
-
-@dataclass
-class Tail:
-    """Where a boot's events have come to."""
-
-    next_sequence: int = 0
-    episode: OpenEpisode | None = None
-
-    @classmethod
-    def from_json(cls, text: str) -> Tail:
-        """As `to_json` wrote it."""
-        fields = json.loads(text)
-        episode = fields["episode"]
-        return cls(fields["next_sequence"], None if episode is None else OpenEpisode(**episode))
-
-    def to_json(self) -> str:
-        """As text, for the first event of the next file."""
-        return json.dumps(asdict(self))
-
-    def note(self, event: Event, traceparent: bytes) -> None:
-        """An event was recorded."""
-        if not isinstance(event, RobotEvent):
-            return
-        self.next_sequence = event.sequence + 1
-        episode = self.episode
-        if isinstance(event, Step):
-            if episode is not None:
-                episode.step_count = event.index + 1
-        elif isinstance(event, Intervention):
-            if episode is not None:
-                self._note_edge(episode, event)
-        elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeStarted):
-            self.episode = OpenEpisode(event.episode_id, traceparent.decode(), event.sequence)
-        elif isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeEnded):
-            self.episode = None
-
-    def note_steps(self, count: int) -> None:
-        """So many more steps were recorded."""
-        self.next_sequence += count
-        if self.episode is not None:
-            self.episode.step_count += count
-
-    def _note_edge(self, episode: OpenEpisode, event: Intervention) -> None:
-        if event.phase is InterventionPhase.BEGIN:
-            episode.intervention_count += 1
-            episode.intervention = {
-                "intervention_id": event.intervention_id,
-                "operator": event.operator,
-                "reason": event.reason,
-                "first_step": event.first_step,
-            }
-        else:
-            episode.intervention = None
-
-
-def tail_of(carry: str | None, rows: list[Row]) -> Tail:
+def tail_of(carry: str | None, rows: Sequence[Row]) -> Tail:
     """Where a boot had come to, by its last file.
 
     Raises:
         UndecodableEvent: an event is not what its schema says.
     """
     tail = Tail() if carry is None else Tail.from_json(carry)
-    for row in rows:
+    steps = [row.kind.record == Step.record for row in rows] + [False]
+    for number, row in enumerate(rows):
+        if steps[number] and steps[number + 1]:
+            continue  # of steps in a row the last one tells all
         tail.note(decode(event_type(row.kind.record), row.body, writer_schema(row.kind)), row.traceparent)
     return tail
 
@@ -111,7 +46,7 @@ def writer_schema(kind: Kind) -> AvroSchema:
 
 def closing_events(
     tail: Tail, robot_id: str, boot_epoch: int, broke_off_at: float, footage: Footage | None = None
-) -> list[tuple[str, Event]]:
+) -> list[tuple[str, RobotEvent]]:
     """What ends the open episode as ABORTED, by topic, in order; none when nothing is open.
 
     What its cameras left on disk is told first; if some of it was told before the crash, readers find it twice.
@@ -128,7 +63,7 @@ def closing_events(
         "boot_epoch": boot_epoch,
         "captured_at": datetime.fromtimestamp(broke_off_at, UTC),
     }
-    events: list[tuple[str, Event]] = []
+    events: list[tuple[str, RobotEvent]] = []
     sequence = tail.next_sequence
     if episode.intervention is not None:
         edge = Intervention(

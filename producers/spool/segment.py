@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.files import sync_folder
+from producers.owned import close, own
 from producers.spool.framing import Stored, find, pack, unpack
 
 DRAFT = "draft"
@@ -61,7 +62,7 @@ class SegmentWriter:
     def __init__(self, path: Path, descriptor: int, begin: int) -> None:
         self.path = path
         self.appended = 0
-        self._descriptor = descriptor
+        self._descriptor = own(descriptor)
         self._begin = begin
         self._torn = False
 
@@ -103,9 +104,28 @@ class SegmentWriter:
             raise
         self.appended += len(data)
 
+    def recount(self) -> tuple[str | None, list[Row]]:
+        """What was open when the file began, and its events; what is unfinished behind them is cut off.
+
+        For whoever appended and was interrupted: the file alone says what of it was done.
+
+        Raises:
+            OSError, SegmentDamaged: nobody can say; nothing was cut off.
+        """
+        reader = SegmentReader(self.path)
+        try:
+            rows = reader.read_all()
+            self.appended = reader.offset - self._begin if rows else 0
+        finally:
+            reader.close()
+        self._cut()
+        return reader.carry, rows
+
     def close(self) -> None:
-        """Let go."""
-        os.close(self._descriptor)
+        """Let go; nothing can be appended any more."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            close(descriptor)
 
     def _cut(self) -> None:
         os.ftruncate(self._descriptor, self._begin + self.appended)

@@ -6,7 +6,9 @@ thread beside it. Who appends is one thread.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import queue
 import threading
 
 import structlog
@@ -18,8 +20,9 @@ from producers.spool.directory import SpoolDirectory
 from producers.spool.framing import pack
 from producers.spool.kinds import NEWEST_KINDS
 from producers.spool.quota import Room
-from producers.spool.recovery import Tail, closing_events, tail_of
+from producers.spool.recovery import closing_events, tail_of
 from producers.spool.segment import Row, SegmentDamaged, SegmentReader, SegmentWriter, carry_frame
+from producers.tail import Tail
 from schemas.errors import UndecodableEvent
 from schemas.topics import ROBOT_STEPS
 
@@ -40,6 +43,7 @@ class SpoolStore:
         recovered: episodes of earlier boots that were ended as ABORTED.
 
     Raises:
+        SpoolFull: the disk has no room to begin.
         SpoolUnusable: the folder cannot be written, or somebody else holds its files.
     """
 
@@ -53,7 +57,8 @@ class SpoolStore:
         self._next: SegmentWriter | None = None
         self._old: list[SegmentWriter] = []
         self._closed = False
-        self._work = threading.Condition()
+        # What wakes the helper takes no lock that an exception of a signal's could leave taken.
+        self._work: queue.SimpleQueue[None] = queue.SimpleQueue()
         try:
             with directory.exclusive(_PUBLISHER_PATIENCE):
                 self._number = max(directory.numbers(), default=0)
@@ -65,6 +70,11 @@ class SpoolStore:
             self._meta = {"robot_id": robot_id, "boot_epoch": str(boot_epoch)}
             self._segment = self._create(self._meta)
         except OSError as error:
+            if error.errno in _FULL:
+                raise SpoolFull(
+                    f"the spool {directory.path} cannot be opened: {error}. Free some MiB on its disk, outside of "
+                    f"it: what it holds is sent once it is open"
+                ) from error
             raise SpoolUnusable(
                 f"the spool {directory.path} cannot be opened: {error}. If another program has it open, close "
                 f"that; else mend the disk"
@@ -73,7 +83,7 @@ class SpoolStore:
         self._helper.start()
 
     def append(self, entry: Item) -> int:
-        """Record an event; its position.
+        """Record an event; its position. After any other exception than these two, `settle` comes before the next.
 
         Only steps are counted against the room that was kept: an end, or a human taking over, is refused by a disk
         that is full and by nothing else.
@@ -101,11 +111,37 @@ class SpoolStore:
             self._known_tail().note(event, traceparent)
         return position
 
+    def settle(self) -> Tail:
+        """What this boot has recorded, counted anew in its newest file.
+
+        A signal's handler may raise between any two instructions, so also between a write and its count.
+
+        Raises:
+            SpoolUnusable: the file cannot be read; nothing may be appended before it can.
+        """
+        try:
+            following = self._next
+            if following is self._segment:
+                following = self._next = None
+            carry, rows = following.recount() if following is not None else (None, [])
+            if following is not None and rows:
+                self._go_on_with(following)
+            else:
+                carry, rows = self._segment.recount()
+            self._tail, self._steps = tail_of(carry, rows), 0
+        except (OSError, SegmentDamaged, UndecodableEvent) as error:
+            raise SpoolUnusable(
+                f"the spool {self.directory.path} cannot be read: {error}; what a signal interrupted is "
+                f"not known, and nothing is recorded. Start the robot's client again"
+            ) from error
+        if rows:
+            self.last = rows[-1].position
+        return self._tail
+
     def close(self) -> None:
         """Let go of the files."""
-        with self._work:
-            self._closed = True
-            self._work.notify()
+        self._closed = True
+        self._work.put(None)
         self._helper.join()
         self._old.append(self._segment)
         if self._next is not None:
@@ -134,10 +170,12 @@ class SpoolStore:
             self._segment.append(frame)
             return
         following.append(carry_frame(self._known_tail().to_json()) + frame)
-        with self._work:
-            self._old.append(self._segment)
-            self._segment, self._next = following, None
-            self._work.notify()
+        self._go_on_with(following)
+
+    def _go_on_with(self, following: SegmentWriter) -> None:
+        self._old.append(self._segment)
+        self._segment, self._next = following, None
+        self._work.put(None)
 
     def _known_tail(self) -> Tail:
         """With the steps that were only counted, because it is a control loop that records them."""
@@ -151,10 +189,8 @@ class SpoolStore:
 
     def _help(self) -> None:
         """Have the next file ready, and let go of the one before."""
-        while True:
-            with self._work:
-                if self._closed:
-                    return
+        while not self._closed:
+            patience = None
             try:
                 if self._next is None:
                     self._next = self._create(self._meta)
@@ -162,11 +198,9 @@ class SpoolStore:
             except OSError as error:
                 # The file that is open goes on growing instead.
                 _log.warning("spool_next_file_failed", path=str(self.directory.path), error=str(error))
-            with self._work:
-                if not self._closed and (self._next is not None and not self._old):
-                    self._work.wait()
-                elif not self._closed:
-                    self._work.wait(1.0)
+                patience = 1.0
+            with contextlib.suppress(queue.Empty):
+                self._work.get(timeout=patience)
 
     def _close_old(self) -> None:
         while self._old:

@@ -20,6 +20,7 @@ from producers.errors import SpoolFull
 from producers.outbox import Item
 from producers.policy_feed import Heard
 from producers.robot import RobotClient
+from producers.tail import Tail
 from schemas.codec import decode, encode, event_type, latest
 from schemas.events import Event, Feature, PolicyRollout, PolicyVersion, RobotEvent, SignedEvent
 from schemas.topics import ROBOT_STEPS, ROBOT_TOPICS
@@ -40,6 +41,7 @@ class MemoryOutbox:
         self.capacity = capacity
         self.items: list[Item] = []
         self.offered: list[Item] = []
+        self.drained_for: float | None = None
         self.closed_with: float | None = None
 
     def reserve(self, steps: int, step_bytes: int, frame_bytes: int = 0) -> int:
@@ -52,6 +54,12 @@ class MemoryOutbox:
         if len(self.items) >= self.capacity and entry.topic == ROBOT_STEPS:
             raise SpoolFull("full")
         self.items.append(entry)
+
+    def settle(self) -> Tail:
+        tail = Tail()
+        for entry in self.items:
+            tail.note(as_event(entry), entry.traceparent)
+        return tail
 
     def offer(self, entry: Item) -> None:
         self.offered.append(entry)
@@ -70,6 +78,9 @@ class MemoryOutbox:
 
     def errors(self) -> tuple[str, ...]:
         return ()
+
+    def drain(self, timeout: float) -> None:
+        self.drained_for = timeout
 
     def close(self, timeout: float) -> None:
         self.closed_with = timeout

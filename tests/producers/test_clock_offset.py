@@ -38,3 +38,21 @@ def test_a_sample_is_forgotten_after_some_minutes() -> None:
     best = estimate.best()
     assert best is not None
     assert best.error > 0.4
+
+
+def test_a_small_change_of_the_clock_is_seen_by_the_first_good_sample_whatever_lies_between() -> None:
+    estimate, now = OffsetEstimate(), 0.0
+
+    def sample(offset: float, latency: float) -> None:
+        nonlocal now
+        now += 1.0
+        estimate.sample(sent_at=now, latency=latency, appended_at=now + latency / 2 + offset, now=now)
+
+    for _ in range(10):
+        sample(0.0, 0.003)
+    sample(0.0, 0.100)  # worse, and contradicts nothing
+    for _ in range(3):
+        sample(0.025, 0.004)
+        best = estimate.best()
+        assert best is not None
+        assert abs(best.seconds - 0.025) <= best.error <= 0.01

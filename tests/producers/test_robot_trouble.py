@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,17 @@ import pytest
 from infra.clock import ManualClock
 from infra.policies.errors import KeyUnusable
 from infra.settings import PolicySettings, RobotSettings, Settings
-from producers.errors import SpoolUnusable, Undelivered
-from producers.outbox import MOST_BYTES, Item
+from producers.boot import DataDir
+from producers.errors import ClientClosed, SpoolFull, SpoolUnusable, Undelivered
+from producers.outbox import MOST_BYTES
+from producers.policy_feed import Heard
+from producers.policy_store import PolicyFile
 from producers.robot import RobotClient
 from producers.spool.outbox import SpoolOutbox
-from producers.spool.publisher import Status
 from schemas.events import Feature, Heartbeat
 from schemas.topics import ROBOT_EPISODES, ROBOT_STEPS
-from tests.producers.fakes import MemoryOutbox, ScriptedFeed, as_event, robot, started
+from tests.producers.fakes import MemoryOutbox, ScriptedFeed, announcement, as_event, robot, sent, started
+from tests.producers.spool.parts import NoPublisher
 
 # Bound of each wait; reached only by a failing test.
 PATIENCE = 30.0
@@ -71,25 +77,6 @@ def test_a_takeover_whose_end_might_not_fit_does_not_begin(tmp_path: Path) -> No
             episode.intervention(operator="ada", reason="x" * 70_000).begin()
         step(episode)
     assert box.topics() == [ROBOT_EPISODES, ROBOT_STEPS, ROBOT_EPISODES]
-
-
-class NoPublisher:
-    """Beside a spool of which nobody hears."""
-
-    def __init__(self, *_: object) -> None:
-        self.offered: list[Item] = []
-
-    def status(self) -> Status:
-        return Status(0)
-
-    def errors(self) -> tuple[str, ...]:
-        return ()
-
-    def offer(self, entry: Item) -> None:
-        self.offered.append(entry)
-
-    def stop(self) -> None:
-        """Nothing to stop."""
 
 
 @pytest.mark.parametrize("what", ["scandir", "statvfs"])
@@ -159,3 +146,94 @@ def test_a_key_that_is_none_leaves_no_connection_behind(tmp_path: Path, monkeypa
         with pytest.raises(KeyUnusable):
             client.follow("line", feed=given)
         assert not given.closed, "it is its maker's"
+
+
+def test_a_closed_client_records_and_follows_nothing_and_says_so(tmp_path: Path) -> None:
+    with robot(tmp_path) as (client, box):
+        with started(client) as episode:
+            step(episode)
+        count = len(box.items)
+    file = PolicyFile(sent(announcement(1, b"policy")).event, tmp_path / "policy")
+    for late in (
+        lambda: started(client),
+        lambda: client.follow("line", feed=ScriptedFeed()),
+        lambda: client.activate(file),
+        client.require_no_episode,
+    ):
+        with pytest.raises(ClientClosed, match="the client of robot-1 was closed; make a new one"):
+            late()
+    assert len(box.items) == count
+    client.close()
+
+
+def test_closing_waits_for_an_inbox_no_longer_than_it_was_told_to(tmp_path: Path) -> None:
+    answers = threading.Event()
+
+    class Silent(ScriptedFeed):
+        def poll(self, timeout: float) -> list[Heard]:
+            answers.wait(PATIENCE)
+            return []
+
+    box, feed = MemoryOutbox(), Silent()
+    client = RobotClient(Settings(), "arm", tmp_path, outbox=box, heartbeat_interval=None)
+    client.follow("line", feed=feed)
+    before = time.monotonic()
+    client.close(0.2)
+    assert time.monotonic() - before < PATIENCE, "it waited until the server answered"
+    assert not feed.closed
+    answers.set()
+    until = time.monotonic() + PATIENCE
+    while not feed.closed:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_ctrl_c_while_kafka_is_waited_for_ends_the_waiting(tmp_path: Path) -> None:
+    class Interrupted(MemoryOutbox):
+        def drain(self, timeout: float) -> None:
+            super().drain(timeout)
+            raise KeyboardInterrupt
+
+    box = Interrupted()
+    client = RobotClient(Settings(), "arm", tmp_path, outbox=box, heartbeat_interval=None)
+    with pytest.raises(KeyboardInterrupt):
+        client.close(1_000.0)
+    assert box.drained_for is not None
+    assert box.drained_for > 900.0
+    assert box.closed_with == 0.0
+    DataDir(tmp_path).release()
+
+
+def test_on_a_disk_without_room_for_the_spool_the_advice_is_to_free_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("producers.spool.segment._os_write", full)
+    with pytest.raises(SpoolFull, match=r"cannot be opened: .*No space left.* Free some MiB on its disk, outside"):
+        RobotClient(Settings(), "arm", tmp_path)
+    DataDir(tmp_path).release()
+
+
+def test_a_client_in_a_forked_process_records_nothing_and_leaves_the_parent_s_alone(tmp_path: Path) -> None:
+    settings = Settings(robot=RobotSettings(min_free_bytes=0))
+    outbox = SpoolOutbox(settings, tmp_path / "spool", "arm", 1, ManualClock(), publish=lambda *_: NoPublisher())
+    client = RobotClient(settings, "arm", tmp_path, outbox=outbox, heartbeat_interval=None, close_timeout=0.0)
+    episode = started(client)
+    step(episode)
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for late in (lambda: step(episode), lambda: started(client)):
+            try:
+                late()
+            except (SpoolUnusable, ClientClosed):
+                refused += 1
+        client.close()
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    step(episode)
+    episode.end()
+    with pytest.raises(Undelivered, match="4 events"):
+        client.close()

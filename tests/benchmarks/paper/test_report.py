@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.paper import report
 from benchmarks.paper.frozen import PROGRAM
-from benchmarks.paper.program import HUMAN, Base, Program, Unit
+from benchmarks.paper.program import HUMAN, RECAP, Base, Program, Unit
 from benchmarks.paper.result import Judged, Online, Result, StaleResult, load, path_of, store
 
 
@@ -23,13 +23,26 @@ def made_up(program: Program, unit: Unit, successes: Sequence[int]) -> Result:
     return Result(
         name=unit.name,
         digest=program.digest(unit),
+        code="0123456789ab",
+        learner=program.learner_settings(unit).model_dump(mode="json"),
+        guidance=program.settings(unit).judged_guidance,
         seed=0,
         robots=0 if isinstance(unit, Base) else unit.robots,
         base_sha256="b" * 64,
         last_sha256="c" * 64,
-        demonstration_steps=5000,
+        demonstration_steps=5000 + (4000 if isinstance(unit, Base) and unit.extra else 0),
         judged=judged,
-        online=Online(episodes=100, successes=90, alone=80, steps=9000, human_steps=900, interventions=30),
+        online=Online(
+            episodes=100,
+            successes=90,
+            alone=80,
+            steps=90_000,
+            human_steps=9000,
+            interventions=30,
+            labelled_steps=4100,
+            online_share=(0.4, 0.52, 0.6),
+        ),
+        outcomes={"lift": (7, 3), "push": (9, 0)} if unit == replace(program.base, algorithm=RECAP) else None,
         wall_seconds=100.0,
         cpu_seconds={"robots": 60.0, "learner": 40.0},
         machine="a test",
@@ -62,6 +75,28 @@ def test_tables_hold_what_the_results_say(tmp_path: Path) -> None:
     assert "2 of 10 (1 robot), 2 of 10 (2 robots), 2 of 10 (4 robots)" in text
     assert "7 of" in text
     assert (tmp_path / "paper-fleet-human.png").stat().st_size > 0
+
+
+def test_offline_data_is_set_against_what_sop_trains_on_and_recap_s_failures_are_told(tmp_path: Path) -> None:
+    folder, document = tmp_path / "results", tmp_path / "paper.md"
+    base = PROGRAM.base
+    units: list[tuple[Unit, list[int]]] = [
+        (base, [120]),
+        (replace(base, algorithm=RECAP), [124]),
+        (PROGRAM.fleet_run(4, HUMAN, 11), [130, 180]),
+        (Base(base.demonstrations, PROGRAM.matched, 11), [150]),
+    ]
+    for unit, points in units:
+        store(folder, unit, made_up(PROGRAM, unit, points))
+    report.write(PROGRAM, folder, document)
+    text = document.read_text()
+    assert "| offline: demonstrations | 4000 | 13800 | 75.0 % | 1 |" in text
+    assert "| online: SOP's corrections | 4100 | 13800 | 90.0 % | 1 |" in text
+    flat = " ".join(text.split())
+    assert "of 9000 human steps of a run 4100 are in episodes that did not fail" in flat
+    assert "fitted on 16 successes and 3 failures (none in push)" in flat
+    assert "| 4 | 100 | 80% | 90% | 9000 (10%) | 4100 | 30 | 10800 | 0.52 (0.40 to 0.60) |" in text
+    assert "Code: 0123456789ab." in text
 
 
 def test_a_result_of_other_settings_or_of_half_a_write_is_refused_by_name(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ from learner.policies.chunked import ARCHITECTURE, layer_widths
 from producers.policy_inbox import PolicyInbox
 from producers.robot import RobotClient
 from schemas.events import (
+    Actor,
     EpisodeBoundary,
+    EpisodeEnd,
     EpisodeEnded,
     EpisodeSource,
     EpisodeStarted,
@@ -48,8 +50,11 @@ SMALL = replace(
 )
 
 
-def idle_policy(*, whole: bool = True) -> bytes:
-    """A policy that never moves: the expert has to take over. Without its weights it cannot be loaded."""
+def idle_policy(*, whole: bool = True, told: float | None = None) -> bytes:
+    """A policy that never moves: the expert has to take over. Without its weights it cannot be loaded.
+
+    Told that its action is good it moves the hand along x: by `told`, times the guidance.
+    """
     state = FEATURES[0].size
     spec = PolicySpec(
         architecture=ARCHITECTURE,
@@ -60,23 +65,27 @@ def idle_policy(*, whole: bool = True) -> bytes:
         tasks=tuple(task.name for task in SMALL.tasks),
         state_mean=(0.0,) * state,
         state_std=(1.0,) * state,
+        conditioned=told is not None,
     )
     widths = layer_widths(spec)
     weights: dict[str, npt.NDArray[np.float32]] = {}
     for number, (fan_in, fan_out) in enumerate(pairwise(widths)):
         weights[f"layer.{number}.weight"] = np.zeros((fan_out, fan_in), np.float32)
         weights[f"layer.{number}.bias"] = np.zeros(fan_out, np.float32)
+    if told is not None:
+        weights["layer.0.weight"][0, -1] = 1.0
+        weights["layer.1.weight"][:: spec.action_size, 0] = told
     return pack(spec, weights if whole else {})
 
 
 class Learner:
     """Publishes the base at once, and version k + 1 when a robot says that it waits at boundary k."""
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetSettings, told: float | None = None) -> None:
         self.feed = ScriptedFeed()
         self.outbox = MemoryOutbox()
         self._settings = settings
-        self._artifact = idle_policy()
+        self._artifact = idle_policy(told=told)
         self._publish(0)
         self._offer = self.outbox.offer
         self.outbox.offer = self._hear  # type: ignore[method-assign]
@@ -102,6 +111,7 @@ def robot(
     learner: Learner,
     stop: threading.Event | None = None,
     patience: float = 60.0,
+    settings: FleetSettings = SMALL,
 ) -> Iterator[tuple[SimulatedRobot, PolicyInbox]]:
     with (
         Ledger(tmp_path / "ledger.jsonl") as ledger,
@@ -117,7 +127,7 @@ def robot(
         inbox = client.follow("line", feed=learner.feed)
         yield (
             SimulatedRobot(
-                replace(SMALL, patience=patience),
+                replace(settings, patience=patience),
                 Berth(0, 1, 1),
                 client=client,
                 inbox=inbox,
@@ -166,6 +176,41 @@ def _check_simulated_time(account: Account, events: Sequence[object]) -> None:
         if isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeEnded)
     }
     assert all(travelled[ended.episode_id] == ended.simulated_at for ended in account.ended.values())
+
+
+def test_who_gives_an_episode_up_judges_it_to_have_failed(tmp_path: Path) -> None:
+    learner = Learner(SMALL)
+    with robot(tmp_path, learner) as (simulated, _):
+        for phase in (Phase.DEMONSTRATIONS, Phase.EVALUATE_BASE, Phase.ONLINE):
+            simulated.run(phase)
+    ends = [
+        event.body
+        for event in learner.outbox.events()
+        if isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeEnded)
+    ]
+    assert {(ended.end, ended.success) for ended in ends} == {
+        (EpisodeEnd.TERMINATED, True),
+        (EpisodeEnd.TERMINATED, False),
+    }
+
+
+def test_a_policy_is_guided_as_the_settings_say_at_work_and_when_it_is_judged(tmp_path: Path) -> None:
+    learner = Learner(SMALL, told=0.25)
+    guided = replace(SMALL, guidance=1.0, judged_guidance=3.0)
+    with robot(tmp_path, learner, settings=guided) as (simulated, _):
+        for phase in (Phase.EVALUATE_BASE, Phase.ONLINE, Phase.EVALUATE_LAST):
+            simulated.run(phase)
+    events = learner.outbox.events()
+    source = {
+        event.episode_id: event.body.source
+        for event in events
+        if isinstance(event, EpisodeBoundary) and isinstance(event.body, EpisodeStarted)
+    }
+    moved: dict[EpisodeSource, set[float]] = {EpisodeSource.ONLINE: set(), EpisodeSource.EVALUATION: set()}
+    for event in events:
+        if isinstance(event, Step) and event.actor is Actor.POLICY:
+            moved[source[event.episode_id]].add(float(np.frombuffer(event.action, np.float32)[0]))
+    assert moved == {EpisodeSource.ONLINE: {0.25}, EpisodeSource.EVALUATION: {0.75}}
 
 
 def test_robots_share_the_fixed_set_without_overlap() -> None:

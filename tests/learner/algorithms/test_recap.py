@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from learner.algorithms.recap import Options, Recap
 from learner.episodes import Episode
@@ -95,6 +96,16 @@ def test_only_known_outcomes_are_learned_from() -> None:
     other.prepare([*others, *judged])
     for name, values in one.state().items():
         np.testing.assert_array_equal(values, other.state()[name], err_msg=name)
+
+
+def test_tasks_whose_failures_the_value_function_does_not_see_are_named() -> None:
+    good = [episode for episode in episodes() if episode.record.success]
+    with capture_logs() as logs:
+        recap().prepare(good)
+        recap().prepare([*episodes(), make_episode(70, task="lift", human=None, success=False).episode])
+    warned = [line["tasks"] for line in logs if line["event"] == "value_function_sees_no_failure"]
+    assert warned == [list(SPEC.tasks)]
+    assert [line["failures"] for line in logs if line["event"] == "value_function_fitted"] == [0, 4]
 
 
 def test_without_any_outcome_the_policys_steps_stay_unlabelled() -> None:

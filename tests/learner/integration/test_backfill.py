@@ -75,11 +75,11 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[
         yield site, made
 
 
-def command(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(site: Site, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {"HIDDEN": "[16]", "BATCH_SIZE": "16", "RECAP_VALUE_STEPS": "20"}
     return subprocess.run(
         [sys.executable, "-m", "sop", "backfill", *arguments],
-        env=site.environment | {f"SOP_LEARNER__{name}": value for name, value in settings.items()},
+        env=site.environment | {f"SOP_LEARNER__{name}": value for name, value in settings.items()} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -198,8 +198,11 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
     for _ in range(2):
         stop, steps = threading.Event(), list[int]()
 
-        def told(step: int, stop: threading.Event = stop, steps: list[int] = steps) -> None:
-            steps.append(step)
+        def told(
+            what: str, step: int, _all: int | None, stop: threading.Event = stop, steps: list[int] = steps
+        ) -> None:
+            if what == "training":
+                steps.append(step)
             if len(steps) == 12:
                 stop.set()
 
@@ -207,7 +210,12 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
             backfill(settings("broken"), found, stop, told, save_every=0.0)
     assert steps[0] == 12, "the update after the last snapshot, which was not whole when the stop came"
     rest: list[int] = []
-    done = backfill(settings("broken"), found, threading.Event(), rest.append)
+
+    def heard(what: str, step: int, _all: int | None) -> None:
+        if what == "training":
+            rest.append(step)
+
+    done = backfill(settings("broken"), found, threading.Event(), heard)
     assert rest[-1] == 30
     assert len(rest) < 12
     assert done.sha256 == straight.sha256

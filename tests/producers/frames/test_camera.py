@@ -90,7 +90,7 @@ def test_frames_that_would_not_fit_beside_the_steps_are_refused_at_the_start(tmp
     settings = Settings(robot=RobotSettings(max_spool_bytes=30 * 2**20, min_free_bytes=0))
     large = Feature(name="wrist", dtype="uint8", shape=(480, 640, 3))
     with RobotClient(settings, "arm", tmp_path, heartbeat_interval=None, close_timeout=0.1) as client:
-        with pytest.raises(SpoolFull, match="MiB are needed"):
+        with pytest.raises(SpoolFull, match=r"1000 steps, ever: max_steps=1000 .* MiB of it for frames"):
             client.episode(task="t", instruction="", features=(*FEATURES, large), fps=50, max_steps=1_000)
         client.episode(task="t", instruction="", features=FEATURES, fps=50, max_steps=1_000).end()
         client._outbox.depth = lambda: 0  # type: ignore[method-assign] # nobody is there to take it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -143,3 +144,21 @@ def test_a_folder_that_is_gone_has_no_footage_and_others_are_left_alone(tmp_path
     directory.clear()
     assert directory.episodes() == []
     assert (tmp_path / "not-an-episode").is_dir()
+
+
+def test_what_frames_take_is_known_without_a_look_at_each_until_a_folder_changes(tmp_path: Path) -> None:
+    directory, episode = FrameDirectory(tmp_path), begun(tmp_path)
+    episode.store("depth", "ffv1", [0], b"x" * 100)
+    first = directory.used_bytes()
+    assert first == sum(file.stat().st_size for file in episode.path.iterdir())
+    episode.store("depth", "ffv1", [1], b"y" * 1_000)
+    assert directory.used_bytes() > first + 1_000, "a change of this second is looked at"
+    os.utime(episode.path, (1e9, 1e9))
+    known = directory.used_bytes()
+    (segment, *_) = episode.path.glob("*.mkv")
+    segment.write_bytes(bytes(50_000))  # nobody does that
+    assert directory.used_bytes() == known
+    episode.store("depth", "ffv1", [2], b"z" * 10)
+    assert directory.used_bytes() > known + 10_000
+    episode.remove()
+    assert directory.used_bytes() == 0

@@ -102,19 +102,20 @@ def test_a_broker_that_goes_under_recording_gets_everything_in_order_and_memory_
     with RobotClient(settings, robot_id, tmp_path, close_timeout=3 * DEADLINE) as client:
         record(client, 50, width=width)
         eventually(lambda: client._outbox.depth() == 0, "never on line")
-        process = publisher_of(client)
-        before = process.memory_info().rss
+        processes = publisher_of(client), psutil.Process()
+        before = [process.memory_info().rss for process in processes]
         (stack.pause if how == "pause" else stack.kill)("broker")
         try:
             record(client, steps, pause, width)
             time.sleep(1.0)
             assert client._outbox.depth() >= steps
             assert client._outbox.age_seconds() > 0.5
-            grown = process.memory_info().rss - before
+            grown = [process.memory_info().rss - rss for process, rss in zip(processes, before, strict=True)]
         finally:
             (stack.resume if how == "pause" else stack.restart)("broker")
     spooled = steps * width * 4
-    assert grown < 36 * 2**20, f"{grown / 2**20:.0f} MiB for {spooled / 2**20:.0f} MiB of steps"
+    for who, more in zip(("publisher", "robot"), grown, strict=True):
+        assert more < 36 * 2**20, f"{who}: {more / 2**20:.0f} MiB for {spooled / 2**20:.0f} MiB of steps"
     events = once(settings, robot_id)
     assert numbers(events) == [(client.boot_epoch, n) for n in range(steps + 50 + 4)]
 

@@ -21,12 +21,25 @@ from producers.frames.recorder import FrameRecorder
 from producers.frames.uploads import FrameUploads
 from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
-from producers.spool.publisher import Publisher
+from producers.spool.publisher import Publisher, Status
 from producers.spool.reading import SpoolReading
 from producers.spool.segment import Kind
 from producers.spool.store import SpoolStore
+from producers.tail import Tail
 from schemas.codec import decode, event_type, unframe
-from schemas.events import Actor, EpisodeSource, EpisodeStarted, Event, Step
+from schemas.events import (
+    Actor,
+    EpisodeBoundary,
+    EpisodeEnd,
+    EpisodeEnded,
+    EpisodeSource,
+    EpisodeStarted,
+    Event,
+    Intervention,
+    InterventionPhase,
+    RobotEvent,
+    Step,
+)
 from schemas.topics import ROBOT_STEPS, TOPICS
 from tests.producers.fakes import FEATURES
 
@@ -58,6 +71,9 @@ class StoreOutbox:
     def append(self, entry: Item) -> None:
         self.store.append(entry)
 
+    def settle(self) -> Tail:
+        return self.store.settle()
+
     def offer(self, entry: Item) -> None:
         raise AssertionError("nothing is offered here")
 
@@ -75,6 +91,9 @@ class StoreOutbox:
 
     def errors(self) -> tuple[str, ...]:
         return ()
+
+    def drain(self, timeout: float) -> None:
+        raise AssertionError("nothing is published here")
 
     def close(self, timeout: float) -> None:
         self.store.close()
@@ -105,6 +124,7 @@ class Robot:
             source=EpisodeSource.ONLINE,
         )
         self.episode = Episode(self.log, start, 0, lambda _episode: None, self.recorder)
+        self.log.unsure = False
         return self.episode
 
     def steps(self, count: int) -> None:
@@ -119,6 +139,50 @@ class Robot:
         shutil.copytree(self.store.directory.path, into)
         self.store.close()
         return into
+
+
+class NoPublisher:
+    """Beside a spool of which nobody hears."""
+
+    def __init__(self, *_: object) -> None:
+        self.offered: list[Item] = []
+
+    def status(self) -> Status:
+        return Status(0)
+
+    def errors(self) -> tuple[str, ...]:
+        return ()
+
+    def offer(self, entry: Item) -> None:
+        self.offered.append(entry)
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+
+def check_episodes(events: list[RobotEvent], aborted: set[str] | None = None) -> None:
+    """Each episode begins, ends and counts as it should; `aborted` are those that were broken off, where known."""
+    by_episode: dict[str, list[RobotEvent]] = {}
+    for event in sorted(events, key=lambda event: (event.boot_epoch, event.sequence)):
+        by_episode.setdefault(event.episode_id, []).append(event)
+    for episode_id, mine in by_episode.items():
+        first, last = mine[0], mine[-1]
+        assert isinstance(first, EpisodeBoundary)
+        assert isinstance(first.body, EpisodeStarted)
+        assert isinstance(last, EpisodeBoundary)
+        assert isinstance(last.body, EpisodeEnded)
+        assert sum(isinstance(e, EpisodeBoundary) for e in mine) == 2
+        steps = [e for e in mine if isinstance(e, Step)]
+        edges = [e for e in mine if isinstance(e, Intervention)]
+        begun = [e for e in edges if e.phase is InterventionPhase.BEGIN]
+        over = [e for e in edges if e.phase is InterventionPhase.END]
+        assert last.body.first_sequence == first.sequence
+        assert last.body.step_count == len(steps)
+        assert [step.index for step in steps] == list(range(len(steps)))
+        assert last.body.intervention_count == len(begun)
+        assert [e.intervention_id for e in begun] == [e.intervention_id for e in over]
+        if aborted is not None:
+            assert (last.body.end is EpisodeEnd.ABORTED) == (episode_id in aborted)
 
 
 def older_client_s(store: SpoolStore, state: bytes) -> None:
@@ -179,6 +243,7 @@ class Connection:
     broker: Broker
     room: int = 1_000
     trouble: str | None = None
+    sampled: int = 0
     waiting: deque[tuple[OutRecord, Report | None]] = field(default_factory=deque)
     reports: deque[tuple[Report | None, str | None]] = field(default_factory=deque)
 
@@ -194,6 +259,7 @@ class Connection:
             on_delivery(TOO_LARGE, -1)
             return True
         self.waiting.append((record, on_delivery))
+        self.sampled += on_appended is not None
         return True
 
     def deliver(self, count: int, topic: str | None = None, *, report: bool = True) -> None:

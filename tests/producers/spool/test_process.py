@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,9 +13,12 @@ import pytest
 
 from infra.clock import ManualClock
 from infra.settings import KafkaSettings, RegistrySettings, Settings
+from infra.telemetry import new_traceparent
 from producers import kept_process
+from producers.heartbeats import told
 from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
+from producers.spool.messages import Offer
 from producers.spool.process import PublisherProcess
 from schemas.events import Heartbeat
 from schemas.topics import ROBOT_STATUS
@@ -24,10 +28,10 @@ NOWHERE = Settings(
 )
 
 
-def beat() -> Item:
+def beat(robot_id: str = "arm", errors: tuple[str, ...] = ()) -> Item:
     now = ManualClock().now()
     event = Heartbeat(
-        robot_id="arm",
+        robot_id=robot_id,
         boot_epoch=1,
         reported_at=now,
         spool_depth=0,
@@ -35,8 +39,9 @@ def beat() -> Item:
         policy="",
         policy_version=0,
         episodes_ended=0,
+        errors=errors,
     )
-    return item(ROBOT_STATUS, "arm", event, b"", now.timestamp())
+    return item(ROBOT_STATUS, robot_id, event, new_traceparent(), now.timestamp())
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -77,3 +82,8 @@ def test_settings_that_kafka_s_client_refuses_are_told(tmp_path: Path) -> None:
     publisher = PublisherProcess(settings, SpoolDirectory(tmp_path), "arm", 1)
     eventually(lambda: any("SOP_KAFKA__SSL_CA_LOCATION" in error for error in publisher.errors()))
     publisher.stop()
+
+
+def test_a_heartbeat_full_of_troubles_in_any_script_is_sent_whole() -> None:
+    longest = beat("r" * 100, told(["故障" * 500] * 20))
+    assert len(Offer.of(longest).line()) <= select.PIPE_BUF - 500

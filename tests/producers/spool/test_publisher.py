@@ -9,6 +9,7 @@ from infra.clock import ManualClock
 from infra.kafka import MESSAGE_BYTES, TOO_LARGE, OutRecord
 from producers.outbox import MOST_BYTES
 from producers.spool.directory import SpoolDirectory
+from producers.spool.messages import read_status, status_line
 from schemas.codec import decode, unframe
 from schemas.events import Step
 from schemas.topics import ROBOT_STATUS, ROBOT_STEPS
@@ -45,7 +46,7 @@ def test_nothing_is_sent_before_its_schema_s_id_is_known_and_the_status_says_why
     turns(publishing, clock, 5)
     assert not broker.connections[0].waiting
     status = publishing.status()
-    assert (status.acknowledged, status.error) == (0, "the schema registry: away")
+    assert (status.acknowledged, status.errors) == (0, ("the schema registry: away",))
     assert status.oldest_at == ManualClock().now().timestamp()
     ids.known = True
     drain(publishing, broker, clock)
@@ -72,10 +73,10 @@ def test_what_is_refused_is_tried_again_later_and_in_order_on_a_new_connection(
     broker.connections[0].deliver(5)
     broker.connections[0].refuse()
     publishing.turn()
-    assert "not authorized" in (publishing.status().error or "")
+    assert "not authorized" in str(publishing.status().errors)
     assert len(broker.connections) == 1, "not at once"
     drain(publishing, broker, clock)
-    assert publishing.status().error is None
+    assert publishing.status().errors == ()
     assert len(broker.connections) == 2
     assert len(broker.log) == 21, "the five that were delivered are not sent again"
     robot.store.close()
@@ -121,7 +122,7 @@ def test_an_event_that_the_topic_refuses_for_its_size_is_set_aside_and_one_that_
     broker.connections[0].refuse(TOO_LARGE)  # of small ones: the topic takes less than it should
     publishing.turn()
     assert not SpoolDirectory(tmp_path).aside()
-    assert TOO_LARGE in (publishing.status().error or "")
+    assert TOO_LARGE in str(publishing.status().errors)
     clock.advance(30.0)
     turns(publishing, clock, 2)
     broker.connections[-1].deliver(1)
@@ -130,7 +131,7 @@ def test_an_event_that_the_topic_refuses_for_its_size_is_set_aside_and_one_that_
     drain(publishing, broker, clock)
     assert [file.name[:16] for file in SpoolDirectory(tmp_path).aside()] == ["event-0000000007"]
     assert len(broker.log) == 11
-    assert (publishing.status().acknowledged, publishing.status().error) == (12, None)
+    assert (publishing.status().acknowledged, publishing.status().errors) == (12, ())
     robot.store.close()
 
 
@@ -142,10 +143,10 @@ def test_a_disk_that_takes_no_file_for_it_is_told_and_asked_again(tmp_path: Path
     (tmp_path / "quarantine").write_text("in the way")
     drain(publishing, broker, clock)
     assert (publishing.status().acknowledged, len(broker.log)) == (6, 6)
-    assert "too large for Kafka, and for the disk" in (publishing.status().error or "")
+    assert "too large for Kafka, and for the disk" in str(publishing.status().errors)
     (tmp_path / "quarantine").unlink()
     drain(publishing, broker, clock)
-    assert (publishing.status().acknowledged, publishing.status().error) == (8, None)
+    assert (publishing.status().acknowledged, publishing.status().errors) == (8, ())
     robot.store.close()
 
 
@@ -216,4 +217,50 @@ def test_of_heartbeats_the_newest_is_sent_and_few_wait(tmp_path: Path, clock: Ma
         turns(publishing, clock)
     beats = [record for record, _ in broker.connections[0].waiting if record.topic == ROBOT_STATUS]
     assert [unframe(beat.value)[1] for beat in beats] == [b"%d" % n for n in range(5, 15)]
+    robot.store.close()
+
+
+@pytest.mark.parametrize("rate", [1.0, 300.0, 499.0, 1_200.0, 5_000.0, 1e6])
+def test_at_any_rate_one_event_of_fifty_tells_the_clock_s_offset(
+    tmp_path: Path, clock: ManualClock, rate: float
+) -> None:
+    robot, broker = recorded(tmp_path, clock, 199), Broker()
+    publishing = publisher(tmp_path, broker, clock, rate=rate)
+    for _ in range(250):
+        turns(publishing, clock)
+    assert len(broker.connections[0].waiting) == 200
+    assert broker.connections[0].sampled == 4
+    robot.store.close()
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one read", "two reads"])
+def test_a_position_that_older_software_gave_twice_wedges_nothing_and_both_events_are_sent(
+    tmp_path: Path, clock: ManualClock, apart: bool
+) -> None:
+    robot, broker = recorded(tmp_path, clock, 5), Broker()
+    publishing = publisher(tmp_path, broker, clock)
+    if apart:
+        turns(publishing, clock, 2)
+    robot.store.last -= 1  # a signal came between the write and the count
+    robot.steps(1)
+    turns(publishing, clock, 2)
+    assert len(broker.connections[0].waiting) == 7
+    broker.connections[0].deliver(6)
+    turns(publishing, clock, 2)
+    assert publishing.status().acknowledged == 5, "one of the two is still on its way"
+    robot.steps(1)
+    drain(publishing, broker, clock)
+    assert publishing.status().acknowledged == 7
+    assert len(broker.log) == 8
+    robot.store.close()
+
+
+def test_what_is_wrong_is_told_one_by_one(tmp_path: Path, clock: ManualClock) -> None:
+    robot, broker, ids = recorded(tmp_path, clock, 1), Broker(), Ids(known=False)
+    publishing = publisher(tmp_path, broker, clock, ids)
+    turns(publishing, clock)
+    broker.connections[0].trouble = "x" * 400
+    status = publishing.status("the disk is sick")
+    assert status.errors == ("the disk is sick", f"Kafka: {'x' * 400}", "the schema registry: away")
+    assert read_status(status_line(status)) == status
     robot.store.close()

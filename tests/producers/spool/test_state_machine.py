@@ -13,18 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from infra.clock import ManualClock
 from producers.episode import InterventionRecording
-from schemas.events import (
-    EpisodeBoundary,
-    EpisodeEnd,
-    EpisodeEnded,
-    EpisodeStarted,
-    Intervention,
-    InterventionPhase,
-    RobotEvent,
-    Step,
-)
+from schemas.events import RobotEvent
 from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
-from tests.producers.spool.parts import Broker, Robot, drain, publisher, turns
+from tests.producers.spool.parts import Broker, Robot, check_episodes, drain, publisher, turns
 
 ROBOT_TOPICS = (ROBOT_STEPS, ROBOT_INTERVENTIONS, ROBOT_EPISODES)
 
@@ -151,25 +142,7 @@ class SpoolMachine(RuleBasedStateMachine):
             sequences = sorted(sequence for found, sequence in firsts if found == epoch)
             assert sequences[:count] == list(range(count)), "lost"
             assert sequences == list(range(len(sequences))), "gap"
-        self.check_episodes(list(firsts.values()))
-
-    def check_episodes(self, events: list[RobotEvent]) -> None:
-        for episode_id in {event.episode_id for event in events}:
-            mine = sorted((e for e in events if e.episode_id == episode_id), key=lambda e: e.sequence)
-            first, last = mine[0], mine[-1]
-            assert isinstance(first, EpisodeBoundary)
-            assert isinstance(first.body, EpisodeStarted)
-            assert isinstance(last, EpisodeBoundary)
-            assert isinstance(last.body, EpisodeEnded)
-            edges = [e for e in mine if isinstance(e, Intervention)]
-            begun = [e for e in edges if e.phase is InterventionPhase.BEGIN]
-            over = [e for e in edges if e.phase is InterventionPhase.END]
-            assert last.body.first_sequence == first.sequence
-            assert last.body.step_count == sum(isinstance(e, Step) for e in mine)
-            assert last.body.intervention_count == len(begun)
-            assert [e.intervention_id for e in begun] == [e.intervention_id for e in over]
-            aborted = last.body.end is EpisodeEnd.ABORTED
-            assert aborted == (episode_id in self.open_at_crash)
+        check_episodes(list(firsts.values()), self.open_at_crash)
 
 
 TestSpool = SpoolMachine.TestCase

@@ -94,9 +94,27 @@ def test_what_is_open_over_several_files_is_ended_with_the_counts_of_all(tmp_pat
 def test_an_episode_is_refused_when_its_length_does_not_fit_the_bound(tmp_path: Path) -> None:
     settings = SMALL.model_copy(update={"max_spool_bytes": 2**20, "segment_bytes": 2**16})
     robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
-    with pytest.raises(SpoolFull, match=r"no room for 5000 steps: .* of at most 1\.0 MiB.*MAX_SPOOL_BYTES"):
+    with pytest.raises(SpoolFull, match=r"no room for 5000 steps, ever: .* may hold 1\.0 MiB.*MAX_SPOOL_BYTES"):
         robot.store.room.reserve(5000, STEP_BYTES)
     robot.store.room.reserve(500, STEP_BYTES)
+    robot.store.close()
+
+
+def test_an_episode_that_fits_later_is_refused_until_kafka_took_some(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20, "segment_bytes": 2**16})
+    robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
+    steps = 3_000
+    while True:
+        try:
+            robot.store.room.reserve(steps, STEP_BYTES)
+            break
+        except SpoolFull as full:
+            assert "ever" in str(full)  # noqa: PT017 - the first that fits is what counts
+            steps -= 50
+    robot.begin()
+    robot.steps(500)
+    with pytest.raises(SpoolFull, match=rf"{steps} steps: .* at most 1\.0 MiB.* Wait until Kafka has taken some"):
+        robot.store.room.reserve(steps, STEP_BYTES)
     robot.store.close()
 
 
@@ -126,6 +144,82 @@ def test_steps_fit_as_long_as_room_was_kept_and_ends_always(
     assert (episode.ended.step_count if episode.ended else None) == 500
     assert robot.log.next_sequence == 504
     robot.store.close()
+
+
+def test_steps_beyond_the_room_that_was_kept_look_at_the_disk_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = Robot.boot(tmp_path, 1, ManualClock())
+    robot.store.room.reserve(10, STEP_BYTES)
+    looks, used = 0, SpoolDirectory.used_bytes
+
+    def look(directory: SpoolDirectory) -> int:
+        nonlocal looks
+        looks += 1
+        return used(directory)
+
+    monkeypatch.setattr(SpoolDirectory, "used_bytes", look)
+    robot.begin()
+    robot.steps(10 + 1_000)
+    assert looks == 2
+    robot.store.close()
+
+
+def test_of_room_for_a_few_steps_no_more_are_taken_at_one_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = Robot.boot(tmp_path, 1, ManualClock())
+    robot.store.room.reserve(0, STEP_BYTES)
+    robot.begin()
+    left = SMALL.max_spool_bytes - 3 * quota.event_bytes(STEP_BYTES)
+    monkeypatch.setattr(SpoolDirectory, "used_bytes", lambda _self: left)
+    robot.steps(3)
+    monkeypatch.setattr(SpoolDirectory, "used_bytes", lambda _self: SMALL.max_spool_bytes + 1)
+    with pytest.raises(SpoolFull, match="beyond the room that was kept"):
+        robot.steps(1)
+    robot.store.close()
+
+
+def test_an_episode_that_never_fits_is_refused_with_what_to_change(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"max_spool_bytes": 2**20, "segment_bytes": 2**16})
+    robot = Robot.boot(tmp_path, 1, ManualClock(), settings)
+    with pytest.raises(
+        SpoolFull, match=r"500 steps, ever: max_steps=500 .* 10\.0 MiB of it for frames"
+    ) as refused:
+        robot.store.room.reserve(500, STEP_BYTES, 10 * 2**20)
+    assert "a max_steps nearer to the episode's length" in str(refused.value)
+    assert "Kafka" not in str(refused.value)
+    robot.store.close()
+
+
+def test_what_files_take_is_known_without_a_look_at_each(tmp_path: Path) -> None:
+    directory = SpoolDirectory(tmp_path)
+    sizes = {number: 100 * number for number in range(1, 7)}
+    for number, size in sizes.items():
+        directory.segment(number).write_bytes(bytes(size))
+    (tmp_path / "reserve").write_bytes(bytes(10_000))
+    assert directory.used_bytes() == sum(sizes.values())
+    directory.segment(2).write_bytes(bytes(9_999))  # nobody does that: it was complete
+    directory.segment(5).write_bytes(bytes(1_000))
+    directory.segment(6).write_bytes(bytes(2_000))
+    assert directory.used_bytes() == 100 + 200 + 300 + 400 + 1_000 + 2_000
+    directory.delete(1)
+    directory.delete(2)
+    directory.segment(7).write_bytes(bytes(50))
+    assert directory.used_bytes() == 300 + 400 + 1_000 + 2_000 + 50
+
+
+def test_a_closed_store_writes_into_no_file_that_was_opened_since(tmp_path: Path) -> None:
+    robot = Robot.boot(tmp_path / "spool", 1, ManualClock())
+    robot.begin()
+    wait_for_files(robot)
+    robot.store.close()
+    others = [(tmp_path / f"{number}.csv").open("w") for number in range(20)]
+    with pytest.raises(SpoolUnusable, match="takes no event"):
+        robot.steps(1)
+    for other in others:
+        other.close()
+    assert all((tmp_path / f"{number}.csv").stat().st_size == 0 for number in range(20))
 
 
 @pytest.mark.parametrize("body", [1, 150, 300, 5_000, 70_000])
