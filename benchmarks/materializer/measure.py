@@ -51,13 +51,16 @@ def materialize(settings: Settings, episodes: int, *, store: bool) -> tuple[floa
     group = f"bench-{uuid.uuid4().hex[:8]}"
     ClusterAdmin(settings.kafka).ensure_first_offsets(group, [TOPICS[name] for name in EPISODE_TOPICS])
     _skip_older_announcements(settings, group)
+    # A bucket of its own: what an earlier round stored would be read as a dead member's.
+    s3 = settings.s3.model_copy(update={"bucket": group})
+    ObjectStore(s3).ensure_bucket()
     chosen = settings.model_copy(
-        update={"materializer": settings.materializer.model_copy(update={"group": group})}
+        update={"materializer": settings.materializer.model_copy(update={"group": group}), "s3": s3}
     )
     member = Materializer(chosen)
     settle_heap()
     if not store:
-        member._keeper.objects = NoStore(settings.s3)
+        member._keeper.objects = NoStore(s3)
     until = time.monotonic() + DEADLINE
     while not member._owned:
         member.turn()
