@@ -10,7 +10,7 @@ setup:
 demo: setup
 	@.venv/bin/sop demo
 
-# In two processes, each with servers of its own: much of the time is spent waiting.
+# In three processes, each with servers of its own: much of the time is spent waiting.
 test: setup
 	@.venv/bin/python -m pytest -n 3 --dist loadfile --durations 15
 
