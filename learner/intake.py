@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import structlog
 
@@ -140,15 +141,7 @@ class Intake:
         """Set an episode aside: training goes on without it, and does not ask again."""
         self.waiting.pop(seen.record.episode_id, None)
         self.payloads.drop(seen.record)  # another rank may hold what was taken
-        self.set_aside.put(seen.record)
-        EPISODES_SET_ASIDE.labels(type(reason).__name__).inc()
-        _log.error(
-            "episode_set_aside",
-            episode_id=seen.record.episode_id,
-            revision=seen.record.revision,
-            reason=str(reason),
-            set_aside=len(self.set_aside),
-        )
+        self._put_aside(seen, reason, "error")
 
     def leave_out(self) -> list[Seen]:
         """Set aside what labels exclude; those episodes, each once."""
@@ -179,17 +172,20 @@ class Intake:
             if self._require is not None:
                 self._require(seen.event)
         except LearnerError as reason:
-            self.set_aside.put(seen.record)
-            EPISODES_SET_ASIDE.labels(type(reason).__name__).inc()
-            _log.info(
-                "episode_set_aside",
-                episode_id=seen.record.episode_id,
-                revision=seen.record.revision,
-                reason=str(reason),
-                set_aside=len(self.set_aside),
-            )
+            self._put_aside(seen, reason, "info")  # another kind's, on a shared topic: nothing is wrong with it
             return False
         return True
+
+    def _put_aside(self, seen: Seen, reason: LearnerError, level: Literal["info", "error"]) -> None:
+        self.set_aside.put(seen.record)
+        EPISODES_SET_ASIDE.labels(type(reason).__name__).inc()
+        getattr(_log, level)(
+            "episode_set_aside",
+            episode_id=seen.record.episode_id,
+            revision=seen.record.revision,
+            reason=str(reason),
+            set_aside=len(self.set_aside),
+        )
 
     def _know(self, record: EpisodeRecord | LeftOut) -> None:
         if record.revision > self._revisions.get(record.episode_id):
