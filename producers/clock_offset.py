@@ -1,8 +1,8 @@
 """How far the robot's clock is from the broker's, by the times at which the broker appended what was sent.
 
-Sent at t by the robot's clock and acknowledged after a latency l, an event was appended between t and t + l. So
-the broker's clock minus the robot's is its append time minus t + l/2, give or take l/2 (Cristian, 1989). The
-sample with the smallest latency of the last minutes counts.
+Sent at t by the robot's clock and heard of after a latency l, an event was appended between t and t + l. So the
+broker's clock minus the robot's is its append time minus t + l/2, give or take l/2 (Cristian, 1989). The sample
+with the smallest latency of the last minutes counts.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ class Sender(Protocol):
         self,
         record: OutRecord,
         on_delivery: Callable[[str | None, int], None] | None = None,
-        on_appended: Callable[[float, float], None] | None = None,
+        on_appended: Callable[[float], None] | None = None,
     ) -> bool:
         """Queue a record, or say that the queue is full."""
 

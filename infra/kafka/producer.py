@@ -14,8 +14,8 @@ Header = tuple[str, bytes]
 OnDelivery = Callable[[str | None, int], None]
 """Takes an error or None, and the offset; TOO_LARGE for a record that is larger than client or topic allow."""
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE).str()
-OnAppended = Callable[[float, float], None]
-"""Takes when the broker appended the record (unix seconds, its clock), and the seconds from `send` to the ack."""
+OnAppended = Callable[[float], None]
+"""Takes when the broker appended the record: unix seconds, by its clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,8 @@ class EventProducer:
                 self.trouble = None
             if on_appended is not None and error is None:
                 kind, milliseconds = message.timestamp()
-                latency = message.latency()
-                if kind == TIMESTAMP_LOG_APPEND_TIME and latency is not None:
-                    on_appended(milliseconds / 1000, latency)
+                if kind == TIMESTAMP_LOG_APPEND_TIME:
+                    on_appended(milliseconds / 1000)
             if on_delivery is not None:
                 offset = message.offset()
                 on_delivery(_text(error) if error else None, -1 if offset is None else offset)

@@ -70,7 +70,7 @@ class Wire:
             (("traceparent", entry.traceparent),),
         )
         self.unacknowledged += 1
-        while not self._producer.send(record, delivered, self._appended(entry) if sampled else None):
+        while not self._producer.send(record, delivered, self._appended() if sampled else None):
             if self._ending():
                 self.unacknowledged -= 1
                 raise SpoolFull("Kafka takes no more, and the fleet is to end; the event was not sent")
@@ -88,11 +88,12 @@ class Wire:
         """The broker's clock against ours."""
         return self._offset.best()
 
-    def _appended(self, entry: Item) -> Callable[[float, float], None]:
-        def sample(appended_at: float, latency: float) -> None:
-            self._offset.sample(
-                sent_at=entry.taken_at, latency=latency, appended_at=appended_at, now=self.clock.monotonic()
-            )
+    def _appended(self) -> Callable[[float], None]:
+        before, sent_at = self.clock.monotonic(), self.clock.now().timestamp()
+
+        def sample(appended_at: float) -> None:
+            now = self.clock.monotonic()
+            self._offset.sample(sent_at=sent_at, latency=now - before, appended_at=appended_at, now=now)
 
         return sample
 

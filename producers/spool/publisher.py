@@ -244,7 +244,7 @@ class Publisher:
         # Whatever the reports hold on to stays in memory until they come: no body may be among it.
         generation, position, topic = self._generation, row.position, row.kind.topic
         beyond = len(row.body) > MOST_BYTES[topic]
-        sent_at = self._clock.now().timestamp()
+        before, sent_at = self._clock.monotonic(), self._clock.now().timestamp()
 
         def delivered(error: str | None, _offset: int) -> None:
             if generation != self._generation:
@@ -262,9 +262,9 @@ class Publisher:
                     self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                 _log.warning("delivery_refused", topic=topic, error=error)
 
-        def appended(appended_at: float, latency: float) -> None:
+        def appended(appended_at: float) -> None:
             now = self._clock.monotonic()
-            self._offset.sample(sent_at=sent_at, latency=latency, appended_at=appended_at, now=now)
+            self._offset.sample(sent_at=sent_at, latency=now - before, appended_at=appended_at, now=now)
 
         self._in_flight.sent(position, row.taken_at, len(row.body))
         record = OutRecord(

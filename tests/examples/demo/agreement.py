@@ -13,6 +13,8 @@ from infra.clickhouse.dictionary import ask, load_examples, results_in
 from schemas.events import EpisodeSource
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "analytics.md"
+# The document's rows came of labels that were given to a kept demo; in a demo itself nobody gives any.
+_OF_LABELS = {"episode_labels"}
 
 
 def examples_without_their_rows(client: Client) -> Iterator[str]:
@@ -20,7 +22,8 @@ def examples_without_their_rows(client: Client) -> Iterator[str]:
     written = results_in(DOCUMENT.read_text())
     for view, sql in load_examples().items():
         found = ask(client, sql)
-        if found.header != written[view].header or (written[view].rows and not found.rows):
+        expected = written[view].rows and view not in _OF_LABELS
+        if found.header != written[view].header or (expected and not found.rows):
             yield view
 
 

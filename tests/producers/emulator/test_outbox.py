@@ -37,7 +37,7 @@ class Producer:
         self,
         record: OutRecord,
         on_delivery: Callable[[str | None, int], None] | None = None,
-        on_appended: Callable[[float, float], None] | None = None,
+        on_appended: Callable[[float], None] | None = None,
     ) -> bool:
         if len(self.waiting) >= self.room:
             return False

@@ -251,7 +251,7 @@ class Connection:
         self,
         record: OutRecord,
         on_delivery: Report | None = None,
-        on_appended: Callable[[float, float], None] | None = None,
+        on_appended: Callable[[float], None] | None = None,
     ) -> bool:
         if len(self.waiting) >= self.room:
             return False
