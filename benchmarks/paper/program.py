@@ -99,8 +99,9 @@ class Program:
     """Everything that decides a number in the tables.
 
     fleet: what all runs share; base_seed: of demonstrations and of the base's training.
-    rules: by name, the one to begin with first. fleets: sizes of table 1. threshold: success whose time is taken.
-    seeds, fewer_seeds: those of table 1, and of the others.
+    rules: by name; table 1's is the first, others are reported apart. fleets: sizes of table 1. threshold: success
+        whose time is taken.
+    seeds, fewer_seeds: those of table 1 with its rule, and of all else.
     evaluate_every: simulated minutes.
     rollouts: simulated minutes that the base plays alone for RECAP's.
     sizes: demonstrations a task of table 3's bases, the main one in the middle.
@@ -153,8 +154,12 @@ class Program:
         """Seed by seed, so that what there is can be shown; first the rule that a human could follow."""
         yield self.base
         for rule in self.rules:
-            for seed in self.seeds if seeds is None else seeds:
+            for seed in self.fleet_seeds(rule) if seeds is None else seeds:
                 yield from (self.fleet_run(robots, rule, seed) for robots in self.fleets)
+
+    def fleet_seeds(self, rule: str) -> range:
+        """Of table 1 with this rule."""
+        return self.seeds if rule == next(iter(self.rules)) else self.fewer_seeds
 
     def table2(self, seeds: range | None = None) -> Iterator[Unit]:
         """Methods."""

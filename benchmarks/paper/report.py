@@ -43,14 +43,14 @@ def _fleet(program: Program, done: Results, rule: str, folder: Path) -> str:
     curves = {
         robots: {
             seed: curve(done, run)
-            for seed in program.seeds
+            for seed in program.fleet_seeds(rule)
             if (run := program.fleet_run(robots, rule, seed)) in done and program.base in done
         }
         for robots in program.fleets
     }
     title = f"## Table 1{'a' if rule == HUMAN else 'b'}: size of the fleet, {words.RULES[rule]}\n"
     counted = [
-        f"{len(found)} of {len(program.seeds)} ({robots} {'robot' if robots == 1 else 'robots'})"
+        f"{len(found)} of {len(program.fleet_seeds(rule))} ({robots} {'robot' if robots == 1 else 'robots'})"
         for robots, found in curves.items()
     ]
     counts = f"Seeds run: {', '.join(counted)}."
@@ -124,7 +124,7 @@ def _effort(program: Program, done: Results, rule: str) -> str:
     header += ["gradient steps", "online share drawn"]
     rows = []
     for robots in program.fleets:
-        runs = [program.fleet_run(robots, rule, seed) for seed in program.seeds]
+        runs = [program.fleet_run(robots, rule, seed) for seed in program.fleet_seeds(rule)]
         found = [done[run].online for run in runs if run in done]
         online = [one for one in found if one is not None]
         if not online:

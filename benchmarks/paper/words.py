@@ -43,7 +43,7 @@ on S3, the learner trains on them and publishes, robots swap policies, and all c
 **How much has been run:** {sum(unit in done for unit in planned)} of {len(planned)} units ({run}).
 What is missing is left out of the means; the number of seeds stands beside each of them.
 
-- Seeds that are reported: {_range(program.seeds)} (table 1), {_range(program.fewer_seeds)} (tables 2 and 3).
+- Seeds that are reported: {_range(program.seeds)} (table 1a), {_range(program.fewer_seeds)} (all else).
   Settings are frozen in `benchmarks/paper/frozen.py`; each result carries a digest of all of them, the learner's
   included, and the commit that ran it. {TUNED}
 - Base policy of tables 1 and 2: sha256 {base}, from {program.base.demonstrations} undisturbed demonstrations

@@ -34,8 +34,8 @@ def test_a_unit_comes_once_has_a_name_of_its_own_and_table_1_comes_first(planned
 
 
 def test_the_programme_is_as_large_as_it_says() -> None:
-    assert len(PROGRAM.seeds) >= 10
-    assert len(PROGRAM.fewer_seeds) >= 5
+    assert len(PROGRAM.fleet_seeds(HUMAN)) >= 10
+    assert len(PROGRAM.fleet_seeds(PRIVILEGED)) == len(PROGRAM.fewer_seeds) >= 5
     assert PROGRAM.fleet.evaluation_episodes >= 200
     assert 5 <= PROGRAM.evaluate_every <= 15
     assert PROGRAM.base_seed not in PROGRAM.seeds
