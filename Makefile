@@ -12,7 +12,7 @@ demo: setup
 
 # In three processes, each with servers of its own: much of the time is spent waiting.
 test: setup
-	@.venv/bin/python -m pytest -n 3 --dist loadfile --durations 15
+	@.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
 
 # What takes minutes and is left out of `make test`: a broker away for a minute under a robot, every mutation.
 test-soak: setup

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.local.stack import Stack
+
+if not os.environ.get("CI"):  # there Hypothesis has a profile of its own, which repeats its examples
+    # Wall time says nothing about the code on a machine that does other work.
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Real servers, started at the first use. Tests make topics, buckets and tables of their own names."""
     data_dir: Path = tmp_path_factory.mktemp("stack")
-    with Stack.start(data_dir) as running:
+    with Stack.start(data_dir, timeout=300) as running:
         yield running

@@ -14,7 +14,8 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from infra.errors import DeploymentConflict, KafkaUnavailable
-from infra.kafka.config import client_config, open_client, settle
+from infra.kafka.config import Partition, client_config, open_client, settle
+from infra.kafka.positions import committed_offsets
 from infra.settings import KafkaSettings
 from schemas.topics import Topic
 
@@ -73,16 +74,15 @@ class ClusterAdmin:
         A group that is at work is left alone where it has offsets, and has them everywhere.
         """
         # On a fresh cluster partitions may lack their leader, and the group its coordinator, for a moment.
-        partitions = [TopicPartition(topic.name, n) for topic in topics for n in range(topic.partitions)]
+        partitions = [(topic.name, n) for topic in topics for n in range(topic.partitions)]
         for attempt in stamina.retry_context(on=KafkaUnavailable, attempts=None, timeout=self._timeout):
             with attempt:
                 return self._set_first_offsets(group, partitions)
         raise AssertionError("unreachable: the last attempt raises")
 
-    def _set_first_offsets(self, group: str, partitions: list[TopicPartition]) -> int:
-        request = [ConsumerGroupTopicPartitions(group, partitions)]
-        committed = self._settle(self._admin.list_consumer_group_offsets(request))[group]
-        unset = [TopicPartition(p.topic, p.partition) for p in committed.topic_partitions if p.offset < 0]
+    def _set_first_offsets(self, group: str, partitions: Sequence[Partition]) -> int:
+        committed = committed_offsets(self._kafka, group, partitions)
+        unset = [TopicPartition(*partition) for partition in partitions if partition not in committed]
         if not unset:
             return 0
         earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]

@@ -6,13 +6,37 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from infra.errors import KafkaUnavailable
 from infra.kafka.config import Partition, client_config, open_client, settle
 from infra.settings import KafkaSettings
+
+
+def committed_offsets(kafka: KafkaSettings, group: str, partitions: Sequence[Partition]) -> dict[Partition, int]:
+    """Next offsets that a group committed, once no transaction holds them open; only where it has some.
+
+    Asked by a consumer that never joins. An administrator's request for the same ends the process with a
+    segmentation fault when the group's coordinator has just moved (librdkafka's issue 5040).
+
+    Raises:
+        KafkaUnavailable: no answer in time.
+        SettingInvalid: see `open_client`.
+    """
+    properties = {"group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False}
+    consumer = open_client(Consumer, client_config(kafka, "sop-positions") | properties)
+    try:
+        found = consumer.committed([TopicPartition(*p) for p in partitions], kafka.request_timeout)
+    except KafkaException as error:
+        raise KafkaUnavailable(error.args[0].str()) from error
+    finally:
+        consumer.close()
+    for position in found:
+        if position.error is not None:
+            raise KafkaUnavailable(f"{position.topic}[{position.partition}]: {position.error.str()}")
+    return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
 
 class Positions:
@@ -24,18 +48,13 @@ class Positions:
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
         self._timeout = kafka.request_timeout
         self._admin = open_client(AdminClient, client_config(kafka, "sop-positions"))
 
     def committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, int]:
         """Next offsets that a group committed, once no transaction holds them open; only where it has some."""
-        request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*p) for p in partitions])]
-        futures = self._admin.list_consumer_group_offsets(request, require_stable=True)
-        found = self._settle(futures)[group].topic_partitions
-        for position in found:
-            if position.error is not None:
-                raise KafkaUnavailable(f"{position.topic}[{position.partition}]: {position.error.str()}")
-        return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+        return committed_offsets(self._kafka, group, partitions)
 
     def since(self, partitions: Sequence[Partition], moment: datetime) -> dict[Partition, int]:
         """First offsets whose records were appended at `moment` (aware) or later; without those that have none."""

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_INVALID
 
+from infra.kafka.positions import committed_offsets
 from infra.local.stack import Stack
+from infra.settings import KafkaSettings
 from tests.chaos.audit import Audit, audit
 from tests.chaos.processes import ROOT, Fleet, Process
 from tests.chaos.proxy import Proxy
@@ -68,16 +69,11 @@ class Harness:
         return {place: last + 1 - committed[place] for place, last in lasts.items() if last >= committed[place]}
 
     def _committed(self, group: str, topics: tuple[str, ...]) -> Offsets:
-        places = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
-        request = [ConsumerGroupTopicPartitions(group, places)]
-
-        def ask() -> Offsets:
-            # A client of its own: one that saw the broker die may wait for the dead connection's answer.
-            admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 2})
-            [answer] = admin.list_consumer_group_offsets(request, request_timeout=10).values()
-            return {(p.topic, p.partition): p.offset for p in answer.result(30).topic_partitions}
-
-        return patiently(ask)
+        places = [(topic, number) for topic in topics for number in range(PARTITIONS)]
+        kafka = KafkaSettings(bootstrap_servers=self._bootstrap)
+        # A client of its own each time: one that saw the broker die may wait for the dead connection's answer.
+        found = patiently(lambda: committed_offsets(kafka, group, places))
+        return {place: found.get(place, OFFSET_INVALID) for place in places}
 
     def audit(self) -> Audit:
         """What `sop reconcile` says of everything that was done to this stack."""

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import s3fs
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from infra.errors import KafkaUnavailable
 from tests.chaos.ledger import Place
 from tests.chaos.robot import BUCKET
 from tests.chaos.wire import Schemas
@@ -32,7 +33,7 @@ ATTEMPTS = 12
 def patiently(ask: Callable[[], T]) -> T:
     """Ask again while the broker does not answer: it was killed a moment ago, or its coordinator still loads."""
     for _ in range(ATTEMPTS - 1):
-        with contextlib.suppress(KafkaException, TimeoutError):
+        with contextlib.suppress(KafkaException, KafkaUnavailable, TimeoutError):
             return ask()
     return ask()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 from tests.chaos.kinds import KINDS, STAGES
 from tests.chaos.poison import poisons
@@ -18,6 +19,11 @@ def flat(traffic: Traffic) -> list[object]:
     return [[(e.topic, e.key, e.datum, e.spoil, e.fate) for e in events] for events in traffic.rounds] + [
         [(e.topic, e.key, e.datum, e.spoil, e.fate) for e in traffic.afterwards]
     ]
+
+
+@cache
+def whole(seed: int) -> Traffic:
+    return traffic_of(schedule_of(seed))
 
 
 def small(seed: int) -> Schedule:
@@ -83,7 +89,7 @@ def test_sequences_are_gapless_for_each_robot_and_boot_unless_something_is_missi
 
 
 def test_every_kind_of_poison_gets_into_some_traffic() -> None:
-    sent = [e for seed in range(1, 12) for events in traffic_of(schedule_of(seed)).rounds for e in events]
+    sent = [e for seed in range(1, 12) for events in whole(seed).rounds for e in events]
     spoiled = {event.spoil for event in sent}
     assert {poison.name for poison in poisons() if poison.name in _SPOILED} <= spoiled
     reasons = {reason for event in sent if event.fate != LISTED for reason in event.reasons}
@@ -98,7 +104,7 @@ def test_every_kind_of_poison_gets_into_some_traffic() -> None:
 def test_labels_are_good_unknown_contradicting_and_unreadable_and_some_come_twice() -> None:
     sent: list[Event] = []
     for seed in range(1, 12):
-        traffic = traffic_of(schedule_of(seed))
+        traffic = whole(seed)
         sent += [e for events in (*traffic.rounds, traffic.afterwards) for e in events if e.topic == LABELS]
     reasons = {reason for event in sent for reason in event.reasons}
     assert reasons == {

@@ -235,7 +235,6 @@ def test_several_writer_versions_in_one_batch_decode_together() -> None:
     assert sorted(steps_in(batch), key=lambda step: step.sequence) == events
 
 
-@settings(deadline=None, max_examples=40)
 def read(frames: list[bytes]) -> pl.DataFrame | None:
     return read_block(frames, np.array([len(body) for body in frames], np.int64), codec.latest("step"))
 
@@ -247,6 +246,7 @@ def read(frames: list[bytes]) -> pl.DataFrame | None:
         max_size=8,
     )
 )
+@settings(deadline=None, max_examples=40)
 def test_a_block_is_read_only_if_every_record_is_as_long_as_its_values_say(
     rows: list[tuple[int, int, bytes, bool]],
 ) -> None:

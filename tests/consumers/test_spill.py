@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import subprocess
 import sys
 import weakref
@@ -124,6 +125,7 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, monkeypatch: pyte
 def test_a_disk_that_was_full_collects_no_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, assembly = Log(), Assembly(EmittedLog(), 10.0)
     assembly.add(decoded([log.append(event) for event in Robot().episode(50, ends=False)]))
+    gc.collect()  # finalizers of earlier tests' objects
     folder, finalizers = SpillFolder(tmp_path), len(weakref.finalize._registry)  # type: ignore[attr-defined]
 
     def full(*_: object) -> object:
@@ -135,7 +137,7 @@ def test_a_disk_that_was_full_collects_no_empty_files(tmp_path: Path, monkeypatc
             with pytest.raises(DiskFull):
                 folder.make_room(assembly.open.values(), 1)
     assert list(folder.path.iterdir()) == []
-    assert len(weakref.finalize._registry) == finalizers  # type: ignore[attr-defined]
+    assert len(weakref.finalize._registry) <= finalizers  # type: ignore[attr-defined]
     folder.make_room(assembly.open.values(), 1)
     assert len(list(folder.path.iterdir())) == 1
     folder.close()

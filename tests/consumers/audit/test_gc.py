@@ -31,8 +31,6 @@ from tests.consumers.audit.graves import put_tombstone
 from tests.consumers.audit.test_accounting import committed_cluster
 from tests.consumers.integration.pipeline import Pipeline
 
-pytestmark = pytest.mark.timeout(240)
-
 NO_GRACE = timedelta(0)
 
 

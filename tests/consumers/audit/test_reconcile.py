@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-import pytest
-
 from consumers.audit.findings import Finding, Kind, Report, Where
 from consumers.audit.reconcile import Options, reconcile
 from consumers.dead_letters import place_of
@@ -15,8 +13,6 @@ from infra.clickhouse.client import connect
 from infra.kafka import LogReader
 from tests.consumers.audit.graves import put_tombstone
 from tests.consumers.integration.pipeline import Pipeline
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def audit(pipeline: Pipeline, **options: object) -> Report:

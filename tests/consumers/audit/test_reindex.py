@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from consumers.audit.reindex import reindex_from_objects, reindex_from_stream
 from infra.clickhouse.client import connect
 from tests.consumers.integration.pipeline import Pipeline
-
-pytestmark = pytest.mark.timeout(240)
 
 VIEWS = {
     "episodes": "* EXCEPT (indexed_at)",

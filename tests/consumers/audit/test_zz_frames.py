@@ -16,8 +16,6 @@ from tests.consumers.integration.pipeline import Pipeline, wait_until
 from tests.consumers.robots import Robot, uuid7
 from tests.consumers.test_footage import CAMERAS, Bucket
 
-pytestmark = pytest.mark.timeout(240)
-
 NO_GRACE = timedelta(0)
 
 

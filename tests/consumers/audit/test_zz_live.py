@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from consumers.audit.findings import Kind, Where
@@ -20,8 +19,6 @@ from schemas.topics import TRAINING_EPISODES
 from sop import app
 from tests.consumers.integration.pipeline import Pipeline, wait_until
 from tests.consumers.robots import Robot
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def sop(*arguments: str) -> tuple[int, str]:

@@ -45,6 +45,7 @@ def environment_of(stack: Stack, **own: str) -> dict[str, str]:
         "SOP_CLICKHOUSE__DATABASE": DATABASE,
         "SOP_S3__BUCKET": BUCKET,
         "SOP_LEARNER__POLICY": LINE,
+        "SOP_CONSOLE__QUERY_SECONDS": "60",
         **own,
     }
 
@@ -62,6 +63,10 @@ def world(stack: Stack) -> World:
     settings = settings_of(environment)
     store = ObjectStore(settings.s3)
     store.ensure_bucket()
+    # A worker that comes back to these tests begins with what they expect.
+    server = connect(settings.clickhouse.model_copy(update={"database": "default"}))
+    server.command(f"DROP DATABASE IF EXISTS {DATABASE} SYNC")
+    server.close()
     migrate(settings.clickhouse)
     ensure_episode_steps(settings.clickhouse, settings.s3)
     fleet = Fleet(datetime.now(UTC))

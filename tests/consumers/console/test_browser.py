@@ -24,6 +24,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 IN_CI = os.environ.get("CI") == "true"
 PICTURES = Path(__file__).parents[3] / "artifacts" / "console"
 PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 PAGES = (
     *("/", "/episodes", "/success?source=ONLINE", "/interventions", "/latency"),
     *("/policies", f"/policies/{LINE}/5", "/dead-letters", "/dead-letters/robot-steps/0/40", "/nowhere"),

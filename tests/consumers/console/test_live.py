@@ -81,7 +81,7 @@ def test_trouble_is_told_and_ends_by_itself_when_it_is_over() -> None:
         return answer
 
     async def scenario() -> list[str]:
-        feed = Feed(look, interval=0.02)
+        feed = Feed(look, interval=0.5)
         reader = Reader(feed)
         events = [await reader.next()]
         while "event: fleet" not in events[-1]:

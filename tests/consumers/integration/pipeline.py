@@ -62,21 +62,25 @@ class Pipeline:
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """kill -9."""
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
     def stop(self, process: subprocess.Popen[bytes]) -> int:
         """SIGTERM; the exit code."""
         process.send_signal(signal.SIGTERM)
-        return process.wait(30)
+        return process.wait(120)
 
     def send(self, events: Iterable[RobotEvent | EpisodeLabelled]) -> None:
         """Put events on their topics, acknowledged."""
+        # First all bytes, then all records: a pause between two of them might end an episode.
+        framed = []
         for event in events:
             topic = TOPIC_OF[type(event)]
             schema_id = self.registry.id_of(topic, codec.latest(event.record))
-            self.send_raw(topic, event.robot_id.encode(), codec.frame(schema_id, codec.encode(event)))
+            framed.append((topic, event.robot_id.encode(), codec.frame(schema_id, codec.encode(event))))
             if isinstance(event, RobotEvent):
                 self.sent.append(event)
+        for topic, key, value in framed:
+            self.send_raw(topic, key, value)
         self.flush()
 
     def send_raw(self, topic: str, key: bytes | None, value: bytes | None) -> None:

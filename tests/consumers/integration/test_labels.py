@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from consumers.audit.findings import Kind, Where
@@ -16,8 +15,6 @@ from schemas.topics import EPISODE_LABELS
 from sop import app
 from tests.consumers.integration.pipeline import Pipeline, wait_until
 from tests.consumers.robots import Robot, label, uuid7
-
-pytestmark = pytest.mark.timeout(240)
 
 KNOWN = "SELECT count() FROM episodes"
 STATE = (

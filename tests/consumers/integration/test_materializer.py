@@ -16,8 +16,6 @@ from schemas.topics import ROBOT_EPISODES, ROBOT_STEPS
 from tests.consumers.integration.pipeline import Pipeline, wait_until
 from tests.consumers.robots import STATE, Robot, uuid7, vector
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def ids(events: list[RobotEvent]) -> set[str]:
     return {event.episode_id for event in events}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -171,4 +173,5 @@ def test_a_cluster_that_is_down_or_frozen_is_unavailable(stack: Stack, settings:
             frozen.partition_counts()
     finally:
         stack.resume("broker")
-    assert ClusterAdmin(settings.kafka).ping() == 1
+    admin = ClusterAdmin(settings.kafka)
+    until(lambda: admin.ping() == 1, partial(time.sleep, 0.1))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from threading import Event
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 from structlog.testing import capture_logs
 
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
@@ -234,15 +234,12 @@ def test_records_of_partitions_that_were_taken_away_are_left_out(offline: Any) -
     assert values(member.consume(10, 0.0)) == ["mine too"]
 
 
-def test_a_close_that_never_returns_is_given_up(settings: Settings, make_topic: MakeTopic, name: str) -> None:
+def test_a_close_that_never_returns_is_given_up(offline: Any) -> None:
     """As librdkafka's does not when an assignment arrives in that moment, which is a matter of luck."""
-    topic = make_topic(partitions=1)
-    impatient = settings.kafka.model_copy(update={"request_timeout": 1.0})
-    member = GroupConsumer(impatient, name, [topic.name])
-    consumer, released = member._consumer, Event()
-    member._consumer = cast("Consumer", SimpleNamespace(close=released.wait))
+    member, released = offline(), Event()
+    member._timeout = 0.5
+    member._consumer = SimpleNamespace(close=released.wait)
     with capture_logs() as told:
         member.close()
     released.set()
-    consumer.close()
     assert [entry["event"] for entry in told] == ["group_not_left"]

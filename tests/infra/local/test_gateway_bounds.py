@@ -135,7 +135,7 @@ def test_inserts_that_stop_in_mid_body_hold_no_handle(patient: Gateway) -> None:
 
 
 def test_more_requests_than_may_wait_are_refused_and_not_kept(patient: Gateway) -> None:
-    with patient.crowd(16 + 256, patient.analyst, b"SELECT", length=100):
+    with patient.crowd(16 + 256 + 64, patient.analyst, b"SELECT", length=100):
         status, _, headers = patient.analyst.post("", b"SELECT 1")
         assert (status, headers["X-ClickHouse-Exception-Code"]) == (503, "202")
         assert patient.sop.get("SELECT 1") == (200, b"1\n")
