@@ -34,6 +34,8 @@ _FLUSH = 30.0
 _ROOM = 15.0
 # Of episodes; in one of these a human takes over for its second quarter.
 _SUCCESS, _TAKEN_OVER = 0.7, 0.2
+# Seconds: a slot that is due when the time is over does not count, whatever floats make of it.
+_ROUNDING = 1e-6
 # Different vectors to draw from: drawing them costs nothing that a robot would pay.
 _DRAWN = 256
 
@@ -130,6 +132,7 @@ def run(settings: Settings, plan: FleetPlan, process: int, folder: Path, parent:
         gc.freeze()
         parent.send("ready")
         _drive(robots, plan, wire, ending)
+    wire.flush(_FLUSH)  # clients that close tell how it ended
 
 
 def _client(settings: Settings, name: str, folder: Path, wire: Wire) -> RobotClient:
@@ -148,7 +151,7 @@ def _drive(robots: list[Robot], plan: FleetPlan, wire: Wire, ending: Ending) -> 
     actions = random.standard_normal((_DRAWN, plan.action)).astype(np.float32)
     beats = _heartbeats(robots, plan.heartbeat_interval, start)
     steps, latest, reported, before = 0, 0.0, 0.0, _cpu()
-    over = start + plan.seconds if plan.seconds else math.inf
+    over = start + plan.seconds - _ROUNDING if plan.seconds else math.inf
     ending.until = over + _ROOM
 
     def counts() -> Counts:
@@ -172,7 +175,7 @@ def _drive(robots: list[Robot], plan: FleetPlan, wire: Wire, ending: Ending) -> 
             continue
         latest = max(latest, now - schedule.due_at)
         try:
-            for number in schedule.next(now):
+            for number in schedule.next(min(now, over)):
                 robots[number].step(states[(steps + number) % _DRAWN], actions[steps % _DRAWN])
                 steps += 1
             next(beats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import threading
 import time
@@ -54,6 +55,51 @@ def test_a_full_queue_is_waited_for_no_longer_once_the_time_is_over(
         heard.append(parent.recv())
     assert isinstance(heard[-2], Counts)
     assert (heard[-2].steps, heard[-1]) == (0, "done")
+
+
+@pytest.mark.parametrize("late", [0.0, 0.45, 1.95, 2.0, 10.0])
+def test_what_is_too_late_is_counted_up_to_the_fleet_s_end_and_no_further(
+    late: float, pipe: tuple[Connection, Connection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, child = pipe
+    plan = FleetPlan(robots=2, hz=10.0, seconds=2.0)
+    ending = Ending(child)
+    wire = Wire(Producer(), Registry(), SystemClock(), ending)
+    # A clock that stands until it is waited on, and then says the time that is waited for.
+    now = 100.0 + late
+    monkeypatch.setattr(member.time, "monotonic", lambda: now)
+
+    def poll(seconds: float = 0.0) -> bool:
+        nonlocal now
+        now += seconds
+        return False
+
+    monkeypatch.setattr(child, "poll", poll)
+    parent.send(100.0)
+    with contextlib.ExitStack() as clients:
+        robots = [
+            Robot(
+                clients.enter_context(
+                    RobotClient(
+                        Settings(),
+                        name,
+                        tmp_path / name,
+                        clock=ManualClock(),
+                        outbox=WireOutbox(wire),
+                        heartbeat_interval=None,
+                    )
+                ),
+                plan,
+                plan.episode_steps,
+                np.random.default_rng(0),
+            )
+            for name in ("a", "b")
+        ]
+        _drive(robots, plan, wire, ending)
+    while isinstance(counts := parent.recv(), Counts):
+        found = counts
+    assert found.steps + found.skipped == 2 * 10 * 2
+    assert (found.skipped == 0) is (late < 0.1)
 
 
 class Silent:
