@@ -51,8 +51,12 @@ def main() -> None:
     offers: queue.SimpleQueue[Offer] = queue.SimpleQueue()
     over = threading.Event()
     threading.Thread(target=_listen, args=(offers, over), name="commands", daemon=True).start()
+    if os.getppid() != begin.robot_pid:
+        return  # the spool is for its next boot's publisher
     directory = SpoolDirectory(Path(begin.directory))
     with directory.exclusive(_PATIENCE):
+        if os.getppid() != begin.robot_pid:
+            return
         known = KnownIds(directory.path / "schema-ids.json", begin.registry.url)
         try:
             publisher = Publisher(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from producers import kept_process
 from producers.heartbeats import told
 from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
-from producers.spool.messages import Offer
+from producers.spool.messages import Begin, Offer
 from producers.spool.process import PublisherProcess
 from schemas.events import Heartbeat
 from schemas.topics import ROBOT_STATUS
@@ -74,6 +76,30 @@ def test_one_that_is_killed_before_it_has_read_a_word_twice_is_started_again_and
     assert publisher._offer == b"", "the third one has it"
     publisher.stop()
     publisher.offer(beat())
+
+
+def test_one_whose_robot_is_gone_ends_at_once_and_leaves_the_spool_to_the_next(tmp_path: Path) -> None:
+    directory = SpoolDirectory(tmp_path)
+    begin = Begin(
+        robot_id="arm",
+        boot_epoch=1,
+        robot_pid=os.getppid(),  # a process that lives, and is not the publisher's parent
+        directory=str(tmp_path),
+        kafka=NOWHERE.kafka,
+        registry=NOWHERE.registry,
+        robot=NOWHERE.robot,
+        s3=NOWHERE.s3,
+    )
+    with directory.exclusive(0.0):  # it does not even wait for it: that would fail
+        orphan = subprocess.run(
+            [sys.executable, "-m", "producers.spool"],
+            input=begin.line(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert orphan.returncode == 0, orphan.stderr
 
 
 def test_settings_that_kafka_s_client_refuses_are_told(tmp_path: Path) -> None:
