@@ -62,7 +62,7 @@ class KnownIds:
         if place == self._registry:
             self._ids = dict(known.ids)
         if known.registry != place:
-            self._write()  # it may hold a password, which an address could carry once
+            self._write(self._ids)  # it may hold a password, which an address could carry once
 
     def find(self, kind: Kind) -> int | None:
         """None where nobody knew it before."""
@@ -73,11 +73,11 @@ class KnownIds:
         ids = self._ids | {_name(kind): number for kind, number in found.items()}
         if ids == self._ids:
             return
+        self._write(ids)
         self._ids = ids
-        self._write()
 
-    def _write(self) -> None:
-        known = _Known(registry=self._registry, ids=self._ids)
+    def _write(self, ids: dict[str, int]) -> None:
+        known = _Known(registry=self._registry, ids=ids)
         try:
             write_atomically(self._path, known.model_dump_json(indent=1))
         except OSError as error:
@@ -128,11 +128,11 @@ class RegistryIds:
                 before = self._found.get(kind)
                 if before is not None and before != number:
                     _log.error("schema_id_changed", topic=kind.topic, record=kind.record, was=before, now=number)
+                self._known.keep({kind: number})  # before it is used: who sent once knows it at the next boot
                 self._found[kind] = number
                 with self._work:
                     self._wanted.discard(kind)
                 self._error = None
-            self._known.keep(self._found)
 
 
 def _place(address: str) -> str:

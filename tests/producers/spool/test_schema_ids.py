@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_a_robot_that_was_on_line_before_knows_its_ids_without_the_registry_and_
     assert found.find(STEP) == 40 + list(NEWEST_KINDS).index(ROBOT_STEPS)
     eventually(lambda: found.error() is not None)
     assert "away" in (found.error() or "")
+
+
+def test_an_id_is_on_disk_before_it_is_used_although_the_registry_answers_no_other(tmp_path: Path) -> None:
+    class Hangs(Registry):
+        def id_of(self, topic: str, schema: AvroSchema) -> int:
+            assert not answered.is_set() or go_on.wait(30)
+            answered.set()
+            return 5
+
+    answered, go_on = threading.Event(), threading.Event()
+    found = ids(tmp_path, Hangs({}))
+    try:
+        eventually(lambda: any(found.find(kind) is not None for kind in NEWEST_KINDS.values()))
+        kept = KnownIds(tmp_path / "schema-ids.json", "http://registry")
+        assert [kept.find(kind) for kind in NEWEST_KINDS.values()].count(5) == 1
+    finally:
+        go_on.set()
 
 
 def test_what_the_registry_says_replaces_what_was_kept(path: Path) -> None:
