@@ -101,11 +101,12 @@ class PublisherProcess:
 
     def _hear(self, line: str) -> None:
         try:
-            self._status = read_status(line)
+            status = read_status(line)
         except (ValueError, TypeError, KeyError):
             _log.warning("publisher_not_understood", line=line[:200])
             return
-        self._kept.trouble = None
+        self._kept.trouble = None  # first: who sees the status does not hear of the life before any more
+        self._status = status
 
     def _end(self) -> subprocess.Popen[str] | None:
         with self._pipe:
