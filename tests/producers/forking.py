@@ -21,17 +21,17 @@ NOWHERE = Settings(
 
 
 def main(data_dir: Path) -> None:
-    """Print the child's process id once something is recorded, and wait to be killed."""
+    """Have a child print its process id once something is recorded, and wait to be killed."""
     client = RobotClient(NOWHERE, "forks", data_dir)
     episode = client.episode(task="t", instruction="", features=(*FEATURES, CAMERA), fps=50.0, max_steps=100)
     image = np.zeros((32, 32), np.uint16)
     episode.step(state=np.zeros(3), action=np.zeros(2), frames={"depth": image})
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        # Said by the child: by now it has let go of what is the robot's.
+        sys.stdout.write(f"{os.getpid()}\n")
+        sys.stdout.flush()
         time.sleep(600)
         os._exit(0)
-    sys.stdout.write(f"{child}\n")
-    sys.stdout.flush()
     time.sleep(600)
 
 
