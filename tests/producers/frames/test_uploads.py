@@ -81,6 +81,16 @@ class World:
             assert time.monotonic() < limit
             time.sleep(0.005)
 
+    def until_refused(self) -> None:
+        """Until a put has failed, and none is under way any more."""
+
+        def refused() -> bool:
+            assert not self.uploads.ready(self.rows[0])
+            under_way = any(put.under_way for put in self.uploads._puts.values())
+            return self.uploads.error() is not None and not under_way
+
+        self.until(refused)
+
 
 def row(position: int, event: RobotEvent) -> Row:
     entry = item(ROBOT_EPISODES, event.robot_id, event, b"", 0.0)
@@ -114,7 +124,7 @@ def test_an_event_waits_until_all_its_objects_are_there_and_the_files_stay_until
 def test_a_store_that_is_away_is_told_and_waited_out_with_growing_pauses(world: World) -> None:
     frames = world.rows[0]
     world.store.away = True
-    world.until(lambda: not world.uploads.ready(frames) and world.uploads.error() is not None)
+    world.until_refused()
     assert "takes no frames, they are tried again: no answer" in str(world.uploads.error())
     world.store.away = False
     for _ in range(20):
@@ -143,7 +153,8 @@ def test_after_a_failure_fewer_go_at_once_so_that_a_slow_link_brings_one_in_time
     world.until(lambda: not world.uploads.ready(frames) and world.store.inside == 3)
     world.store.away = True
     world.store.open.set()
-    world.until(lambda: not world.uploads.ready(frames) and world.uploads._at_once == 1)
+    world.until_refused()
+    assert world.uploads._at_once == 1
     world.store.open.clear()
     world.store.away = False
     world.clock.advance(31.0)
