@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,9 +13,10 @@ from infra.kafka.log_reader import all_partitions
 from infra.local.stack import Stack
 from infra.registry import Registry
 from infra.settings import Settings
+from producers.robot import RobotClient
 from schemas.codec import decode, event_type, unframe
-from schemas.events import Event, RobotEvent
-from schemas.topics import ROBOT_TOPICS, TOPICS
+from schemas.events import Event, Heartbeat, RobotEvent
+from schemas.topics import ROBOT_STATUS, ROBOT_TOPICS, TOPICS
 
 DEADLINE = 60.0
 Read = Callable[..., list[Event]]
@@ -47,6 +49,17 @@ def read(settings: Settings, robot_id: str, *topics: str) -> list[tuple[str, Eve
             event = decode(event_type(record), body, registry.schema_of(schema_id, record))
             events.append((int(message.offset() or 0), topic.name, event))
     return [(topic, event) for _, topic, event in sorted(events, key=lambda found: (found[1], found[0]))]
+
+
+def telling(client: RobotClient, settings: Settings, what: Callable[[Heartbeat], bool]) -> Heartbeat:
+    """A heartbeat of this boot that says so, once Kafka has it; reports until there is one, as any may be lost."""
+    until = time.monotonic() + DEADLINE
+    while True:
+        client.heartbeat()
+        for _, beat in read(settings, client.robot_id, ROBOT_STATUS):
+            if isinstance(beat, Heartbeat) and beat.boot_epoch == client.boot_epoch and what(beat):
+                return beat
+        assert time.monotonic() < until, "never told"
 
 
 def once(settings: Settings, robot_id: str) -> list[RobotEvent]:

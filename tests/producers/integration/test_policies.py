@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from infra.policies.log import RolloutLog
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.policies.artifact import pack_json
+from producers import policy_link
 from producers.errors import Undelivered
+from producers.policy_feed import KafkaPolicyFeed
 from producers.policy_fit import RobotKind
 from producers.policy_inbox import PolicyInbox
 from producers.policy_swap import swap
@@ -262,17 +265,30 @@ def test_with_every_server_s_address_dead_a_boot_runs_what_ran_last_records_and_
     assert fleet.activated() == [1, 1]
 
 
+class Gated(KafkaPolicyFeed):
+    """Brings no more than an artifact's first part before `go_on`."""
+
+    def __init__(self, settings: Settings, robot_id: str) -> None:
+        super().__init__(settings, robot_id)
+        self.go_on = threading.Event()
+
+    def read(self, announcement: PolicyVersion, start: int, length: int) -> memoryview:
+        assert start == 0 or self.go_on.wait(DEADLINE)
+        return super().read(announcement, start, length)
+
+
 def test_an_object_store_that_dies_in_the_middle_is_waited_out_and_the_download_goes_on(
-    fleet: Fleet, stack: Stack, tmp_path: Path
+    fleet: Fleet, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = BELIEVING.model_copy(update={"max_bytes_per_second": 400_000.0})
-    data = pack_json({}, {"w": np.random.default_rng(0).random(200_000, np.float32)})  # two seconds
-    settings = fleet.settings.model_copy(update={"policies": slow})
-    with fleet.following(settings=settings, kind=None) as (_, inbox):
+    monkeypatch.setattr(policy_link, "_FIRST", 2**16)
+    data = pack_json({}, {"w": np.random.default_rng(0).random(200_000, np.float32)})
+    feed = Gated(fleet.settings, fleet.robot)
+    with fleet.following(feed=feed, kind=None) as (_, inbox):
         fleet.publish(1, data)
         folder = tmp_path / "policies" / fleet.line
         eventually(lambda: any(part.stat().st_size > 0 for part in folder.glob("*.part")), "nothing came")
         stack.kill("object_store")
+        feed.go_on.set()
         try:
             eventually(lambda: any("cannot be followed" in error for error in inbox.errors()), "not told")
             (part,) = folder.glob("*.part")

@@ -21,11 +21,10 @@ from producers.episode import Episode
 from producers.errors import DataDirBusy, SpoolFull, Undelivered
 from producers.robot import RobotClient
 from producers.spool.outbox import SpoolOutbox
-from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, Feature, Heartbeat, RobotEvent, Step
-from schemas.topics import ROBOT_STATUS
+from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, Feature, RobotEvent, Step
 from tests.consumers.integration.pipeline import Pipeline, wait_until
 from tests.producers.fakes import FEATURES
-from tests.producers.integration.conftest import DEADLINE, once, read
+from tests.producers.integration.conftest import DEADLINE, once, telling
 from tests.producers.spool import victim
 from tests.producers.spool.parts import older_client_s
 
@@ -52,6 +51,10 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+def size(ledger: Path) -> int:
+    return ledger.stat().st_size if ledger.exists() else 0
+
+
 def publisher_of(client: RobotClient) -> psutil.Process:
     """The process beside this one."""
     outbox = client._outbox
@@ -70,8 +73,7 @@ def test_an_event_that_kafka_never_takes_blocks_no_robot_and_is_told(settings: S
         record(client, 20)
         eventually(lambda: outbox.depth() == 0, "it blocks")
         eventually(lambda: any("2 events larger than Kafka takes" in error for error in client.errors()), "untold")
-    beats = [event for _, event in read(settings, "oversized", ROBOT_STATUS) if isinstance(event, Heartbeat)]
-    assert any("2 events larger than Kafka takes" in error for beat in beats for error in beat.errors)
+        telling(client, settings, lambda beat: any("2 events larger than Kafka takes" in e for e in beat.errors))
     assert len(once(settings, "oversized")) == 22 + 1
 
 
@@ -107,9 +109,9 @@ def test_a_broker_that_goes_under_recording_gets_everything_in_order_and_memory_
         (stack.pause if how == "pause" else stack.kill)("broker")
         try:
             record(client, steps, pause, width)
-            time.sleep(1.0)
+            eventually(lambda: client._outbox.age_seconds() > 0.5, "age not told")
             assert client._outbox.depth() >= steps
-            assert client._outbox.age_seconds() > 0.5
+            time.sleep(1.0)  # for a publisher that would hold more than it should
             grown = [process.memory_info().rss - rss for process, rss in zip(processes, before, strict=True)]
         finally:
             (stack.resume if how == "pause" else stack.restart)("broker")
@@ -129,9 +131,14 @@ def test_a_robot_killed_twenty_times_has_every_step_that_returned_in_kafka_and_e
     ledger, data_dir = tmp_path / "ledger", tmp_path / "robot"
     for life in range(KILLS):
         process = context.Process(target=victim.live, args=(stack.environment(), data_dir, ledger, life))
+        recorded = size(ledger)
         process.start()
         # Most die before their publisher is even up; some live long enough to have sent.
-        time.sleep(chance.uniform(1.5, 3.0) if life % 7 == 6 else chance.uniform(0.05, 0.3))
+        if life % 7 == 6:
+            eventually(lambda recorded=recorded: size(ledger) > recorded, "never recorded")  # type: ignore[misc]
+            time.sleep(chance.uniform(1.5, 3.0))
+        else:
+            time.sleep(chance.uniform(0.05, 0.3))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -289,14 +296,13 @@ def test_a_heartbeat_tells_the_spool_s_depth_bytes_and_the_clock_s_offset(
 ) -> None:
     with RobotClient(settings, "clock", tmp_path, close_timeout=DEADLINE, heartbeat_interval=None) as client:
         record(client, 20)
-        eventually(lambda: client._outbox.clock_offset() is not None, "no offset")
-    beats = [event for _, event in read(settings, "clock", ROBOT_STATUS) if isinstance(event, Heartbeat)]
-    offset, error = beats[-1].clock_offset_seconds, beats[-1].clock_offset_error_seconds
+        beat = telling(client, settings, lambda beat: beat.clock_offset_seconds is not None)
+    offset, error = beat.clock_offset_seconds, beat.clock_offset_error_seconds
     assert offset is not None
     assert error is not None
     assert abs(offset) <= error, "broker and robot are one machine: the true offset is 0"
-    assert (beats[-1].spool_bytes or 0) > 0
-    assert beats[-1].spool_depth >= 0
+    assert (beat.spool_bytes or 0) > 0
+    assert beat.spool_depth >= 0
 
 
 def test_a_second_client_of_the_same_robot_is_refused_in_words(settings: Settings, tmp_path: Path) -> None:
@@ -320,6 +326,5 @@ def test_two_clients_of_one_name_notice_each_other_and_robot_status_has_it(
             while not any(f"alive (boot epoch {other.boot_epoch}" in error for error in mine.errors()):
                 assert time.monotonic() < until, mine.errors()
                 time.sleep(0.05)
-        first.heartbeat()
-    beats = [event for _, event in read(settings, "cloned", ROBOT_STATUS) if isinstance(event, Heartbeat)]
-    assert any("another client with the robot_id cloned" in error for beat in beats for error in beat.errors)
+        clone = "another client with the robot_id cloned"
+        telling(first, settings, lambda beat: any(clone in error for error in beat.errors))
