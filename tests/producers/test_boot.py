@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from infra.clock import ManualClock
 from producers.boot import DataDir
 from producers.errors import DataDirBusy, SpoolFull
+from tests.producers.fakes import MEMORY
 
 
 def at(milliseconds: int) -> ManualClock:
@@ -42,12 +44,11 @@ def test_two_robots_with_one_disk_and_no_clock_hardly_ever_take_the_same_epoch(t
 
 @settings(deadline=None)
 @given(clocks=st.lists(st.integers(0, 4_000_000_000_000), min_size=1, max_size=20))
-def test_epochs_only_grow_whatever_the_clock_does(
-    tmp_path_factory: pytest.TempPathFactory, clocks: list[int]
-) -> None:
-    directory = DataDir(tmp_path_factory.mktemp("robot"))
-    epochs = [directory.next_boot_epoch(at(clock)) for clock in clocks]
-    directory.release()
+def test_epochs_only_grow_whatever_the_clock_does(clocks: list[int]) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        directory = DataDir(Path(name))
+        epochs = [directory.next_boot_epoch(at(clock)) for clock in clocks]
+        directory.release()
     assert all(later > earlier for earlier, later in pairwise(epochs))
     assert all(epoch >= clock for epoch, clock in zip(epochs, clocks, strict=True))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,7 +29,16 @@ from schemas.events import (
     Step,
 )
 from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
-from tests.producers.fakes import MemoryOutbox, ScriptedFeed, announcement, as_event, at_least, robot, started
+from tests.producers.fakes import (
+    MEMORY,
+    MemoryOutbox,
+    ScriptedFeed,
+    announcement,
+    as_event,
+    at_least,
+    robot,
+    started,
+)
 
 # Bound of each wait; reached only by a failing test.
 PATIENCE = 30.0
@@ -341,10 +351,8 @@ OPERATIONS = ("step", "bad step", "take over", "give back", "end", "raise")
 
 @settings(deadline=None)
 @given(episodes=st.lists(st.lists(st.sampled_from(OPERATIONS), max_size=30), max_size=5))
-def test_whatever_a_robot_does_its_sequence_is_gapless_and_its_counts_are_true(
-    tmp_path_factory: pytest.TempPathFactory, episodes: list[list[str]]
-) -> None:
-    with robot(tmp_path_factory.mktemp("robot")) as (client, box):
+def test_whatever_a_robot_does_its_sequence_is_gapless_and_its_counts_are_true(episodes: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, robot(Path(name)) as (client, box):
         for operations in episodes:
             _play(client, operations)
     events = box.robot_events()

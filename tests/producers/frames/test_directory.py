@@ -16,6 +16,7 @@ from producers.frames.camera import Camera
 from producers.frames.directory import EpisodeFolder, FrameDirectory, Offered
 from producers.frames.encoder import EpisodeEncoder
 from schemas.frames import INLINE_BYTES, steps_of
+from tests.producers.fakes import MEMORY
 
 CAMERAS = (Camera("depth", "uint16", (16, 16)), Camera("side", "uint16", (16, 16)))
 EPISODE = "0195939e-5c65-7a3b-8f10-6d1c2b3a4f50"
@@ -52,7 +53,7 @@ def kept(episode: EpisodeFolder) -> dict[str, list[int]]:
 def test_every_frame_is_in_one_segment_beside_those_of_its_stretch_of_steps(
     offered: list[set[int]], length: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         episode = begun(Path(name))
         said: list[str] = []
         encoding = encoder(episode, said, length=length)
@@ -72,7 +73,7 @@ def test_every_frame_is_in_one_segment_beside_those_of_its_stretch_of_steps(
 def test_a_manifest_cut_off_anywhere_counts_whole_segments_only_and_the_rest_as_dropped(
     data: st.DataObject,
 ) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         episode = begun(Path(name))
         offered = Offered(episode.offered_file, len(CAMERAS))
         encoding = encoder(episode, [])

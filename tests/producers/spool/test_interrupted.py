@@ -29,13 +29,11 @@ from producers.spool.outbox import SpoolOutbox
 from producers.spool.segment import SegmentReader
 from schemas.codec import decode, event_type
 from schemas.events import RobotEvent, Step
-from tests.producers.fakes import announcement, sent, started
+from tests.producers.fakes import MEMORY, announcement, sent, started
 from tests.producers.spool.parts import ACTION, SMALL, STATE, NoPublisher, check_episodes
 
 # Of each kind, human and robot, in an episode.
 STEPS = 1
-# Here no disk is on trial, and hundreds of files are synced.
-MEMORY = Path("/dev/shm")  # noqa: S108
 SETTINGS = Settings(robot=SMALL.model_copy(update={"segment_bytes": 2**13}))
 # Where an event is made, written and counted; what only looks and checks is struck line by line.
 BY_INSTRUCTION = tuple(
@@ -154,7 +152,7 @@ class Recording:
 
 @pytest.fixture
 def recording() -> Iterator[Recording]:
-    path = Path(tempfile.mkdtemp(prefix="spool-interrupted-", dir=MEMORY if MEMORY.is_dir() else None))
+    path = Path(tempfile.mkdtemp(prefix="spool-interrupted-", dir=MEMORY))
     try:
         with capture_logs():  # thousands of episodes
             made = Recording(path)
