@@ -20,8 +20,9 @@ from producers import kept_process
 from producers.heartbeats import told
 from producers.outbox import Item, item
 from producers.spool.directory import SpoolDirectory
-from producers.spool.messages import Begin, Offer
+from producers.spool.messages import Begin, Offer, status_line
 from producers.spool.process import PublisherProcess
+from producers.spool.publisher import Status
 from schemas.events import Heartbeat
 from schemas.topics import ROBOT_STATUS
 
@@ -100,6 +101,20 @@ def test_one_whose_robot_is_gone_ends_at_once_and_leaves_the_spool_to_the_next(t
             check=False,
         )
     assert orphan.returncode == 0, orphan.stderr
+
+
+def test_who_sees_the_status_of_a_new_life_does_not_hear_of_the_trouble_before() -> None:
+    publisher = PublisherProcess.__new__(PublisherProcess)
+    publisher._status = Status(1)
+    seen = []
+
+    class Kept:
+        def __setattr__(self, name: str, value: object) -> None:
+            seen.append((name, value, publisher.status().acknowledged))
+
+    publisher._kept = Kept()  # type: ignore[assignment]
+    publisher._hear(status_line(Status(2)))
+    assert (seen, publisher.status().acknowledged) == ([("trouble", None, 1)], 2)
 
 
 def test_settings_that_kafka_s_client_refuses_are_told(tmp_path: Path) -> None:
