@@ -67,7 +67,7 @@ def test_what_is_too_late_is_counted_up_to_the_fleet_s_end_and_no_further(
     wire = Wire(Producer(), Registry(), SystemClock(), ending)
     # A clock that stands until it is waited on, and then says the time that is waited for.
     now = 100.0 + late
-    monkeypatch.setattr(member.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
 
     def poll(seconds: float = 0.0) -> bool:
         nonlocal now
