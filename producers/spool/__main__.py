@@ -47,16 +47,16 @@ def main() -> None:
     if not line:
         return  # the robot went before it had said a word
     begin = Begin.model_validate_json(line)
+    if os.getppid() != begin.robot_pid:
+        return  # the spool is for the next boot's publisher
     configure_logging(f"{begin.robot_id}-publisher")
     offers: queue.SimpleQueue[Offer] = queue.SimpleQueue()
     over = threading.Event()
     threading.Thread(target=_listen, args=(offers, over), name="commands", daemon=True).start()
-    if os.getppid() != begin.robot_pid:
-        return  # the spool is for its next boot's publisher
     directory = SpoolDirectory(Path(begin.directory))
     with directory.exclusive(_PATIENCE):
         if os.getppid() != begin.robot_pid:
-            return
+            os._exit(0)
         known = KnownIds(directory.path / "schema-ids.json", begin.registry.url)
         try:
             publisher = Publisher(
