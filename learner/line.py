@@ -322,7 +322,9 @@ class Line:
             published_at=self.clock.now(),
             simulated_seconds=self.simulated_seconds,
         )
-        # Before the version is sealed: who resumes draws the same again, and tells the same again.
+        # Before the version is sealed: who resumes draws the same again, and tells the same again. Once it is
+        # announced nobody does: the report is delivered with the lineage, which is waited for.
+        self.report()
         self._progress.tell_lineage(version, core.take_draws())
         self._journal.seal(
             Segment(
@@ -344,7 +346,6 @@ class Line:
         self._announce(announcement)
         self._parent, self.published_step = version, core.learner_step
         self._journal.turn(version)
-        self.report()
         if checkpointed:
             self._checkpoints.prune(self._published, needed)
 
