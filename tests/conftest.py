@@ -17,6 +17,12 @@ if not os.environ.get("CI"):  # there Hypothesis has a profile of its own, which
     settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: begun last they would run alone, while the other workers have no more."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Real servers, started at the first use. Tests make topics, buckets and tables of their own names."""

@@ -258,11 +258,11 @@ def stop_here(*_: object, **__: object) -> NoReturn:
 @pytest.mark.usefixtures("servers")
 def test_a_server_that_is_down_at_start_is_named(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(*NOWHERE[server])
-    monkeypatch.setenv("SOP_STARTUP_TIMEOUT", "6")  # enough for the others on a busy machine
+    monkeypatch.setenv("SOP_STARTUP_TIMEOUT", "15")  # enough for the others on a busy machine
     result = CliRunner().invoke(app, ["deploy"])
     assert result.exit_code == 1
     last = result.output.splitlines()[-1]
-    assert re.match(f"error: {server} did not answer within 6 s at \\S+: .*`sop stack up`.*SOP_", last), (
+    assert re.match(f"error: {server} did not answer within 15 s at \\S+: .*`sop stack up`.*SOP_", last), (
         result.output
     )
 

@@ -25,6 +25,7 @@ from infra.settings import Settings, load_settings
 from learner.policies import PolicySpec
 from learner.policies.artifact import pack
 from learner.policies.chunked import ARCHITECTURE, layer_widths
+from producers.robot import RobotClient
 from schemas.codec import encode, frame, latest
 from schemas.events import PolicyVersion, Step
 from schemas.topics import POLICY_VERSIONS, ROBOT_STEPS
@@ -78,9 +79,12 @@ def test_the_example_records_its_steps_and_runs_what_the_fleet_runs(stack: Stack
     deploy(settings)
     publish(settings)
     environment = {**os.environ, "SOP_ENV_FILE": str(env_file)}
-    for _ in range(2):  # the second boot finds the first one's directory, and the policy in it
-        command = [sys.executable, "-m", "examples.one_robot", str(tmp_path / "robot")]
-        subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=120)
+    command = [sys.executable, "-m", "examples.one_robot", str(tmp_path / "robot")]
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=300)
+    # The first boot waits a moment only; the second one finds its directory, and the policy in it.
+    with RobotClient(settings, "arm-1", tmp_path / "robot") as client:
+        assert client.follow("default").wait_for(lambda _: True, timeout=120.0) is not None
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=300)
     reader = LogReader(settings.kafka, "test-one-robot")
     schema_of = Registry(settings.registry).schema_of
     steps = [

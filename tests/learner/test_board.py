@@ -47,7 +47,9 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = {}
     for path in sorted(folder.iterdir()):
         assert "tfevents" in path.name
-        first = next(events(path))
+        first = next(events(path), None)
+        if first is None:
+            continue  # a kill came before the first point was written out
         assert first.file_version == "brain.Event:2"
         for event in events(path):
             if event.session_log.status == SessionLog.START:

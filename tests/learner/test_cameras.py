@@ -28,6 +28,7 @@ from learner.team import Team
 from learner.tracks import tracks_of
 from schemas.events import Feature
 from schemas.frames import FFV1
+from tests.learner.integration.site import wait_for
 from tests.learner.seen import SIZE, SPEC, WRIST, Seen, Shelf, see, without
 from tests.learner.synthetic import Synthetic, make_episode
 
@@ -216,16 +217,13 @@ def test_segments_lie_in_the_payloads_cache_and_are_not_asked_for_twice(tmp_path
 
 def test_what_memory_has_no_room_for_is_fetched_onto_the_disk_with_its_segments(tmp_path: Path) -> None:
     made = [MADE[1], MADE[2]]
-    shelf = Shelf(made)
-    payloads = PayloadFetcher(
-        shelf, Patience(threading.Event()), cache=PayloadCache(tmp_path, 2**30), threads=1, ahead=1
-    )
+    shelf, cache = Shelf(made), PayloadCache(tmp_path, 2**30)
+    payloads = PayloadFetcher(shelf, Patience(threading.Event()), cache=cache, threads=1, ahead=1)
     payloads.cameras = ("wrist",)
     for item in made:
         payloads.prefetch(item.record)
     payloads.take(made[0].record)
-    while len(shelf.asked) < len(shelf.objects):
-        threading.Event().wait(0.01)
+    wait_for(lambda: len(list(cache.files())) == len(shelf.objects))
     shelf.objects.clear()
     assert payloads.take(made[1].record).tracks["wrist"].size == (SIZE, SIZE)
     payloads.close()

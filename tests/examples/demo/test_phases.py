@@ -265,5 +265,7 @@ def test_a_version_that_cannot_be_loaded_is_refused_and_the_next_one_runs(tmp_pa
         simulated.run(Phase.EVALUATE_LAST)
     account = Account.of("robot-1", LedgerReader(tmp_path / "ledger.jsonl").refresh())
     assert told
-    assert [version for version, _ in account.activated] == [3]
+    activated = [version for version, _ in account.activated]
+    assert activated[-1] == 3
+    assert 2 not in activated, "the base may run between the two"
     assert {ended.policy_version for ended in account.ended.values()} == {3}

@@ -14,7 +14,7 @@ from learner.restoring import past_of
 from tests.learner.integration.site import Site, terminate, wait_for
 from tests.learner.integration.test_live import DEMONSTRATIONS, STOP_SECONDS, online
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 BY = Change("ada", "v4 drops things", datetime(2026, 3, 1, tzinfo=UTC))
 SETTINGS = {"PRETRAIN_EPISODES": "2", "CHECKPOINTS_KEPT": "1"}

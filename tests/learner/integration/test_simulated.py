@@ -79,7 +79,9 @@ def test_learner_killed_inside_publications_publishes_the_same_versions_bit_for_
     assert draws == [int(FAST["BATCH_SIZE"]) * count for count in steps]
 
 
-def test_learner_killed_after_an_announcement_has_told_what_it_had_admitted(site: Site, unbroken: list[str]) -> None:
+def test_learner_killed_after_an_announcement_has_told_what_it_had_admitted(
+    site: Site, unbroken: list[str]
+) -> None:
     # One update for each boundary: fewer than those that are told of while a version is made.
     settings = SETTINGS | {"MAX_UPDATES_PER_ONLINE_STEP": "0.01"}
     with site.learner("tells", settings, command=(CRASH, "turn", "2")) as process:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ def processes(job: subprocess.Popen[bytes]) -> list[int]:
 
 def kill(pids: list[int]) -> None:
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # whose end its parent has seen already
+            os.kill(pid, signal.SIGKILL)
 
 
 def agreed(site: Site, policy: str) -> dict[str, set[str]]:
@@ -69,6 +71,7 @@ def test_two_ranks_have_equal_weights_survive_kills_and_are_replayed_by_one_proc
         kill(processes(job))
         job.wait()
     before = site.versions("ranks")[-1].version
+    newest_at_kills = [before]
     with site.learner("ranks", SETTINGS, command=TORCHRUN) as job:
         site.put(online(40, 4))
         site.wait_for_version("ranks", before + 2, timeout=300.0)
@@ -76,6 +79,7 @@ def test_two_ranks_have_equal_weights_survive_kills_and_are_replayed_by_one_proc
         os.kill(rank, signal.SIGKILL)
         assert job.wait(120.0) != 0, "the others notice, and end"
     before = site.versions("ranks")[-1].version
+    newest_at_kills.append(before)
     with site.learner("ranks", SETTINGS, command=TORCHRUN) as job:
         site.put(online(50, 4))
         site.wait_for_version("ranks", before + 1, timeout=300.0)
@@ -88,7 +92,9 @@ def test_two_ranks_have_equal_weights_survive_kills_and_are_replayed_by_one_proc
     assert site.log("ranks").count("episode_set_aside") >= len(altered)
     same = agreed(site, "ranks")
     for version in versions:
-        assert same[version.sha256] == {"0", "1"}, f"version {version.version}"
+        # A kill may come before the second rank has written down that it agreed.
+        needed = {"0"} if version.version in newest_at_kills else {"0", "1"}
+        assert needed <= same[version.sha256] <= {"0", "1"}, f"version {version.version}"
     published = {version.version: version for version in versions}
     journal = Journal(site.store, "ranks", Patience(threading.Event()))
     assert journal.segment(published[2]).ranks == 2
