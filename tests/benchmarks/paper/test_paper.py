@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from benchmarks.paper.frozen import QUICK
 from benchmarks.paper.program import HUMAN, RECAP, Base, Run
 from benchmarks.paper.result import Result, load
-from tests.examples.demo.test_demo import nothing_left
+from tests.examples.demo.test_demo import nothing_left, processes, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 DEADLINE = 1200.0
@@ -55,11 +54,11 @@ def test_what_was_run_is_not_run_again_after_a_kill_and_the_document_tells_all_o
     base = work / "quick" / "base-2.json"
     killed = paper(work, *table1)
     try:
-        until = time.monotonic() + DEADLINE
-        while not list(work.glob("run-*/robots/robot-1/ledger.jsonl")):
-            assert time.monotonic() < until, "the first run did not begin"
-            assert killed.poll() is None, killed.communicate()[0]
-            time.sleep(0.2)
+        wait_until(
+            killed,
+            lambda: any(processes(home, "--robot-id") for home in work.glob("run-*")),
+            "the first run did not begin",
+        )
         killed.send_signal(signal.SIGKILL)
         killed.communicate(timeout=60)
     finally:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +54,22 @@ def processes(data_dir: Path, *words: str) -> list[int]:
     return found
 
 
-def wait_until_ledgers_hold(running: subprocess.Popen[str], data_dir: Path, word: str) -> None:
+def wait_until(running: subprocess.Popen[str], happened: Callable[[], bool], otherwise: str) -> None:
+    """Wait for what a process does, as long as it runs."""
     until = time.monotonic() + DEADLINE
-    while not any(word in path.read_text() for path in data_dir.glob("robots/*/ledger.jsonl")):
-        assert time.monotonic() < until, f"no ledger says {word!r}"
+    while not happened():
+        assert time.monotonic() < until, otherwise
         assert running.poll() is None, running.communicate()[0]
         time.sleep(0.1)
+
+
+def wait_until_ledgers_hold(running: subprocess.Popen[str], data_dir: Path, word: str) -> None:
+    ledgers = "robots/*/ledger.jsonl"
+    wait_until(
+        running,
+        lambda: any(word in path.read_text() for path in data_dir.glob(ledgers)),
+        f"no ledger says {word!r}",
+    )
 
 
 def nothing_left(data_dir: Path) -> bool:
@@ -149,7 +159,10 @@ def test_a_demo_that_is_ended_early_leaves_nothing_running(
     data_dir = tmp_path / "sop"
     running = demo(data_dir, "--robots", "2")
     try:
-        wait_until_ledgers_hold(data_dir, "DEMONSTRATION")
+        if number == signal.SIGTERM:  # while the servers start; the others come while robots play
+            wait_until(running, (data_dir / "stack.json").exists, "the servers do not start")
+        else:
+            wait_until_ledgers_hold(running, data_dir, "DEMONSTRATION")
         if number == signal.SIGINT:
             second = demo(data_dir)
             assert second.wait(timeout=DEADLINE) == 2  # refused, and the first one is not disturbed
