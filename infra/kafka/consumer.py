@@ -83,7 +83,9 @@ class GroupConsumer:
             self._consumer.close()
             raise KafkaUnavailable(f"no topic {', '.join(missing)}. Has `sop deploy` run against this cluster?")
 
-    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # librdkafka keeps a pause while a partition is another member's, when nobody remembers it any more.
+        consumer.resume(partitions)
         self.assigned |= {(p.topic, p.partition) for p in partitions}
         self.epochs.update((p.topic, p.partition) for p in partitions)
         _log.info("partitions_assigned", partitions=sorted((p.topic, p.partition) for p in partitions))
@@ -201,7 +203,7 @@ class GroupConsumer:
             raise KafkaUnavailable(error.args[0].str()) from error
 
     def pause(self, partitions: Sequence[Partition]) -> None:
-        """Stop delivering these partitions until `resume`; membership goes on."""
+        """Stop delivering these partitions until `resume`, or until they are assigned anew; membership goes on."""
         self._consumer.pause([TopicPartition(*p) for p in partitions])
 
     def resume(self, partitions: Sequence[Partition]) -> None:

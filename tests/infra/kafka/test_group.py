@@ -115,6 +115,36 @@ def test_a_member_commits_seeks_pauses_and_goes_on_where_the_group_was(
         until(lambda: seen == ["0:2", "0:3"], read)
 
 
+def test_a_pause_ends_with_the_assignment_that_it_was_of(
+    settings: Settings, make_topic: MakeTopic, name: str
+) -> None:
+    topic = make_topic(partitions=2)
+    everything: set[Partition] = {(name, 0), (name, 1)}
+    ClusterAdmin(settings.kafka).ensure_first_offsets(name, [topic])
+    seen: list[str] = []
+    with closing(GroupConsumer(settings.kafka, name, [name])) as member:
+
+        def read() -> None:
+            seen.extend(values(member.consume(10, 0.1)))
+
+        until(lambda: member.assigned == everything, read)
+        member.pause(sorted(everything))
+        with closing(GroupConsumer(settings.kafka, name, [name])) as other:
+
+            def both() -> None:
+                read()
+                other.consume(10, 0.05)
+
+            until(lambda: len(other.assigned) == len(member.assigned) == 1, both)
+            [moved], [kept] = other.assigned, member.assigned
+        until(lambda: member.assigned == everything, read)
+        write(settings.kafka, [record for _, number in everything for record in numbered(name, number, 1)])
+        until(lambda: seen != [], read)
+        assert seen == [f"{moved[1]}:0"]
+        member.resume([kept])
+        until(lambda: seen[1:] == [f"{kept[1]}:0"], read)
+
+
 def test_a_group_without_offsets_is_told_instead_of_starting_anywhere(
     settings: Settings, make_topic: MakeTopic, name: str
 ) -> None:
@@ -174,6 +204,9 @@ class FakeConsumer:
     def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any, **_: Any) -> None:
         self._revoke = on_revoke
         on_assign(self, [TopicPartition(topic, number) for topic in topics for number in (0, 1)])
+
+    def resume(self, partitions: list[TopicPartition]) -> None:
+        """Nothing is ever paused."""
 
     def consume(self, _count: int, _timeout: float) -> list[FakeMessage]:
         messages = []
