@@ -166,11 +166,11 @@ class Materializer:
     def _consume(self, count: int, timeout: float) -> None:
         """Take at most `count` records in; those that are here already come at once, some at a time."""
         self._attended_at = self._clock.monotonic()
-        while count > 0 and self._backlog.nbytes < BATCH_BYTES:
+        while count > 0:  # once at least: only that serves the group
             found = self._consumer.consume(min(count, INTAKE), timeout)
             self._backlog.add(found)
             count -= len(found)
-            if len(found) < INTAKE:
+            if len(found) < INTAKE or self._backlog.nbytes >= BATCH_BYTES:
                 return
             timeout = 0.0
 

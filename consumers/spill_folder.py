@@ -52,6 +52,7 @@ class SpillFolder:
 
         Raises:
             DiskFull: not all could be written. Nothing is lost: what was not written stays in memory.
+            SpillUnusable: somebody removed what was written; the folder is there again, for what comes now.
         """
         found = list(episodes)
         kept += sum(episode.kept_bytes for episode in found)
@@ -66,6 +67,10 @@ class SpillFolder:
             before = episode.nbytes
             try:
                 written += episode.spill(self.path)
+            except FileNotFoundError as error:
+                with suppress(OSError):
+                    self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                raise SpillUnusable(f"somebody else cleans up {self.path}: {error}") from error
             except OSError as error:
                 raise DiskFull(f"cannot spill to {self.path}: {error}; make room there") from error
             held -= before

@@ -180,6 +180,8 @@ class GroupConsumer:
         Raises:
             KafkaUnavailable: not committed.
         """
+        if not offsets:
+            return  # librdkafka calls that an error
         try:
             self._consumer.commit(
                 offsets=[

@@ -14,7 +14,7 @@ from consumers.assembly import Sealed
 from consumers.materializer import TURN_SECONDS
 from consumers.payload import draft
 from consumers.storing import store_wave
-from infra.errors import KafkaUnavailable, OffsetsExpired, TransactionAborted
+from infra.errors import KafkaUnavailable, OffsetsExpired, RegistryUnavailable, TransactionAborted
 from infra.health import STALL_SECONDS
 from infra.kafka import OutRecord
 from schemas.events import RobotEvent
@@ -83,6 +83,26 @@ def test_a_transaction_whose_outcome_is_unknown_is_settled_by_what_can_be_read(
     assert "no answer" in seen
     assert member.brokers.announced(0) == [(events[0].episode_id, 1)]
     assert member.ready() == (True, "ready")
+
+
+def test_the_group_is_served_though_what_was_taken_in_is_all_that_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member, events = rig(tmp_path), Robot().episode(3)
+    member.brokers.send(events, 0)
+
+    def away(*_: object) -> None:
+        raise RegistryUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("consumers.materializer.BATCH_BYTES", 1)
+        patch.setattr("consumers.materializer.decode", away)
+        member.turns(1)
+        taken_in = len(member.group.polls)
+        member.turns(10)
+        assert len(member.group.polls) >= taken_in + 5, "all but those in which it is tried again"
+    member.turns()
+    assert member.brokers.announced(0) == [(events[0].episode_id, 1)]
 
 
 def test_an_episode_that_cannot_be_stored_holds_its_own_partition_and_no_other(tmp_path: Path) -> None:

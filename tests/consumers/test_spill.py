@@ -20,7 +20,7 @@ from consumers.payload import build_payload
 from consumers.ranges import RangeSet
 from consumers.spill_folder import SpillFolder
 from consumers.step_buffer import FAN
-from infra.errors import DiskFull
+from infra.errors import DiskFull, SpillUnusable
 from schemas.events import RobotEvent
 from tests.consumers.robots import STATE, Log, Robot, decoded, vector
 
@@ -140,6 +140,26 @@ def test_a_disk_that_was_full_collects_no_empty_files(tmp_path: Path, monkeypatc
     assert len(weakref.finalize._registry) <= finalizers  # type: ignore[attr-defined]
     folder.make_room(assembly.open.values(), 1)
     assert len(list(folder.path.iterdir())) == 1
+    folder.close()
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_somebody_else_removed_is_read_again_and_not_waited_for(tmp_path: Path, what: str) -> None:
+    log, assembly, robot = Log(), Assembly(EmittedLog(), 10.0), Robot()
+    events = robot.episode(100, ends=False)
+    folder = SpillFolder(tmp_path)
+    assembly.add(decoded([log.append(event) for event in events[:50]]))
+    folder.make_room(assembly.open.values(), 1)
+    [file] = folder.path.iterdir()
+    file.unlink()
+    if what == "folder":
+        folder.path.rmdir()
+    assembly.add(decoded([log.append(event) for event in events[50:]]))
+    with pytest.raises(SpillUnusable, match="somebody else cleans up"):
+        folder.make_room(assembly.open.values(), 1)
+    again = Assembly(EmittedLog(), 10.0)
+    again.add(decoded([log.append(event) for event in robot.episode(50, ends=False)]))
+    assert folder.make_room(again.open.values(), 1) > 0
     folder.close()
 
 

@@ -109,6 +109,7 @@ def test_a_member_commits_seeks_pauses_and_goes_on_where_the_group_was(
         member.resume([place])
         until(lambda: seen[5:] == ["0:3"], read)
         member.commit({place: CommittedOffset(2, "text")})
+        member.commit({})
         assert member.committed([place]) == {place: CommittedOffset(2, "text")}
     seen.clear()
     with closing(GroupConsumer(settings.kafka, name, [name])) as member:
