@@ -64,7 +64,11 @@ class KeptProcess:
         while not self._stopping.is_set():
             begun = time.monotonic()
             try:
-                self.trouble = f"the {self._what} ended with {self._live()}; it is started again"
+                code = self._live()
+                if self._stopping.is_set():
+                    self.trouble = f"the {self._what} ended with {code}" if code else None
+                    return
+                self.trouble = f"the {self._what} ended with {code}; it is started again"
             except OSError as error:
                 self.trouble = f"the {self._what} does not start: {error}"
             except Exception as error:  # noqa: BLE001 - whatever it is, a robot without this process tells nobody

@@ -207,12 +207,15 @@ class RobotClient:
             feed: where policies come from; by default Kafka and the object store.
 
         Raises:
+            ValueError: no line is called so.
             ClientClosed: the client was closed.
             KeyUnusable: a public key of the settings is none.
             SettingInvalid: Kafka's client cannot work with its settings.
             OSError: the folder for the line's policies cannot be made.
         """
         self._require_usable()
+        if not re.fullmatch(r"[\w-]+", policy):
+            raise ValueError(f"{policy!r} is not a policy line: letters, digits, '_' and '-'")
         settings = self._settings.policies
         with ExitStack() as undo:
             if feed is None:

@@ -93,6 +93,23 @@ def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert process.wait(60) == -9
 
 
+@pytest.mark.parametrize(("code", "told"), [(0, None), (3, "the thing ended with 3")])
+def test_one_that_ends_as_it_was_asked_to_is_no_trouble(code: int, told: str | None) -> None:
+    process = run(f"import sys; print('here', flush=True); sys.stdin.read(); raise SystemExit({code})")
+    heard = threading.Event()
+
+    def hang_up() -> subprocess.Popen[str]:
+        assert process.stdin is not None
+        process.stdin.close()
+        return process
+
+    kept = KeptProcess("thing", lambda: hear(process, lambda _line: heard.set()))
+    kept.start()
+    assert heard.wait(60)
+    kept.stop(hang_up)
+    assert kept.trouble == told
+
+
 def test_stopping_while_there_is_none_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_process, "_LONGEST_PAUSE", 600.0)
     monkeypatch.setattr(kept_process, "_FIRST_PAUSE", 600.0)

@@ -330,6 +330,13 @@ def test_following_a_second_line_leaves_the_policies_of_the_first(tmp_path: Path
         assert newest.read() == b"weights 3"
 
 
+@pytest.mark.parametrize("line", ["", "../../escape", "a/b", "no spaces"])
+def test_a_policy_line_has_a_name_that_leaves_the_robot_s_folder_alone(tmp_path: Path, line: str) -> None:
+    with robot(tmp_path / "robot") as (client, _), pytest.raises(ValueError, match="not a policy line"):
+        client.follow(line, feed=ScriptedFeed())
+    assert [path.name for path in tmp_path.iterdir()] == ["robot"]
+
+
 def test_a_heartbeat_tells_what_was_said_last_and_counts_online_episodes(tmp_path: Path) -> None:
     with robot(tmp_path) as (client, box):
         for source in EpisodeSource:
