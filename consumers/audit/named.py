@@ -20,7 +20,7 @@ from consumers.audit.reading import Spans, announcement_of, scan, size_of, spans
 from infra.decoder import event_in
 from infra.errors import DeploymentConflict, ObjectMissing
 from infra.kafka import LogReader, Message
-from infra.kafka.positions import Positions
+from infra.kafka.positions import committed_offsets
 from infra.object_store import Entry, ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
@@ -69,7 +69,7 @@ def read_names(settings: Settings, objects: ObjectStore, stages: Stages) -> Name
     reader, registry = LogReader(settings.kafka, "gc"), Registry(settings.registry)
     try:
         robots = [partition for topic in EPISODE_TOPICS for partition in reader.partitions(topic)]
-        committed = Positions(settings.kafka).committed(settings.materializer.group, robots)
+        committed = committed_offsets(settings.kafka, settings.materializer.group, robots)
         arriving = _arriving(reader, registry, committed)
         spans = spans_of(reader, [TRAINING_EPISODES, POLICY_VERSIONS])
         dead = spans_of(reader, [DEAD_LETTERS])

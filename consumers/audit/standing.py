@@ -7,7 +7,7 @@ from datetime import datetime
 
 from consumers.audit.reading import Spans, spans_of
 from infra.kafka import LogReader, Partition
-from infra.kafka.positions import Positions
+from infra.kafka.positions import Positions, committed_offsets
 from infra.settings import Settings
 from schemas.topics import DEAD_LETTERS, EPISODE_LABELS, ROBOT_TOPICS, TRAINING_EPISODES
 
@@ -39,15 +39,14 @@ def take_standing(settings: Settings, reader: LogReader, since: datetime | None)
     Raises:
         KafkaUnavailable: no answer in time.
     """
-    positions = Positions(settings.kafka)
     robots = [partition for topic in ROBOT_TOPICS for partition in reader.partitions(topic)]
     labels = reader.partitions(EPISODE_LABELS)
     stored = [partition for topic in (TRAINING_EPISODES, DEAD_LETTERS) for partition in reader.partitions(topic)]
-    committed = positions.committed(settings.materializer.group, [*robots, *labels])
-    indexed = positions.committed(settings.index.group, stored)
+    committed = committed_offsets(settings.kafka, settings.materializer.group, [*robots, *labels])
+    indexed = committed_offsets(settings.kafka, settings.index.group, stored)
     spans = spans_of(reader, ROBOT_TOPICS)
     if since is not None:
-        first = positions.since(robots, since)
+        first = Positions(settings.kafka).since(robots, since)
         spans = {p: (max(low, first.get(p, end)), end) for p, (low, end) in spans.items()}
     return Standing(
         committed,

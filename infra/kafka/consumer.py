@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
 from infra.kafka.bounded import within
 from infra.kafka.config import Partition, client_config, open_client
+from infra.kafka.positions import ask_committed
 from infra.kafka.transactions import CommittedOffset
 from infra.settings import KafkaSettings
 
@@ -157,14 +158,8 @@ class GroupConsumer:
             KafkaUnavailable: no answer in time.
             OffsetsExpired: a partition has no committed offset.
         """
-        try:
-            found = self._consumer.committed([TopicPartition(*p) for p in partitions], self._timeout)
-        except KafkaException as error:
-            raise KafkaUnavailable(error.args[0].str()) from error
         result: dict[Partition, CommittedOffset] = {}
-        for position in found:
-            if position.error is not None:
-                raise KafkaUnavailable(f"{position.topic}[{position.partition}]: {position.error.str()}")
+        for position in ask_committed(self._consumer, partitions, self._timeout):
             if position.offset < 0:
                 raise OffsetsExpired(
                     f"{position.topic}[{position.partition}] has no committed offset. Run `sop deploy`."

@@ -15,6 +15,22 @@ from infra.kafka.config import Partition, client_config, open_client, settle
 from infra.settings import KafkaSettings
 
 
+def ask_committed(consumer: Consumer, partitions: Sequence[Partition], timeout: float) -> list[TopicPartition]:
+    """What the consumer's group committed, an offset below 0 where it has nothing; waits at most so many seconds.
+
+    Raises:
+        KafkaUnavailable: no answer in time.
+    """
+    try:
+        found: list[TopicPartition] = consumer.committed([TopicPartition(*p) for p in partitions], timeout)
+    except KafkaException as error:
+        raise KafkaUnavailable(error.args[0].str()) from error
+    for position in found:
+        if position.error is not None:
+            raise KafkaUnavailable(f"{position.topic}[{position.partition}]: {position.error.str()}")
+    return found
+
+
 def committed_offsets(kafka: KafkaSettings, group: str, partitions: Sequence[Partition]) -> dict[Partition, int]:
     """Next offsets that a group committed, once no transaction holds them open; only where it has some.
 
@@ -28,19 +44,14 @@ def committed_offsets(kafka: KafkaSettings, group: str, partitions: Sequence[Par
     properties = {"group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False}
     consumer = open_client(Consumer, client_config(kafka, "sop-positions") | properties)
     try:
-        found = consumer.committed([TopicPartition(*p) for p in partitions], kafka.request_timeout)
-    except KafkaException as error:
-        raise KafkaUnavailable(error.args[0].str()) from error
+        found = ask_committed(consumer, partitions, kafka.request_timeout)
     finally:
         consumer.close()
-    for position in found:
-        if position.error is not None:
-            raise KafkaUnavailable(f"{position.topic}[{position.partition}]: {position.error.str()}")
     return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
 
 class Positions:
-    """Offsets of groups and of times.
+    """Offsets of times.
 
     Raises (all methods):
         KafkaUnavailable: no answer in time.
@@ -48,13 +59,8 @@ class Positions:
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self._kafka = kafka
         self._timeout = kafka.request_timeout
         self._admin = open_client(AdminClient, client_config(kafka, "sop-positions"))
-
-    def committed(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """Next offsets that a group committed, once no transaction holds them open; only where it has some."""
-        return committed_offsets(self._kafka, group, partitions)
 
     def since(self, partitions: Sequence[Partition], moment: datetime) -> dict[Partition, int]:
         """First offsets whose records were appended at `moment` (aware) or later; without those that have none."""

@@ -12,7 +12,7 @@ from consumers import index
 from consumers.dead_letters import headers
 from consumers.index import Indexer
 from infra.kafka import Partition
-from infra.kafka.positions import Positions
+from infra.kafka.positions import committed_offsets
 from infra.settings import Settings
 from schemas import codec
 from schemas.events import Event, Heartbeat, PolicyActivated
@@ -84,7 +84,7 @@ def activation() -> PolicyActivated:
 
 def committed(settings: Settings, topic: str) -> int:
     places: list[Partition] = [(topic, number) for number in range(4)]
-    return sum(Positions(settings.kafka).committed(settings.index.group, places).values())
+    return sum(committed_offsets(settings.kafka, settings.index.group, places).values())
 
 
 def turns(indexer: Indexer, until: Callable[[], bool]) -> None:
