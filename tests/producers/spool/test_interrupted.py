@@ -251,6 +251,11 @@ def test_a_storm_of_signals_leaves_a_spool_that_is_whole(recording: Recording) -
                 armed.clear()
             except Struck:
                 struck += 1
+            except SystemError as error:
+                # fastavro's compiled writer asks for an ABC's instance and does not look at what was raised there.
+                if not isinstance(error.__cause__, Struck):
+                    raise
+                struck += 1
             recording.give_up()
     recording.check()
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from infra.clock import ManualClock
 from infra.settings import RobotSettings
@@ -308,9 +309,7 @@ def test_a_disk_that_is_full_when_the_next_file_begins_loses_nothing(
     robot.store.close()
 
 
-def test_a_file_that_is_none_is_put_aside_and_named_and_the_others_are_sent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_is_none_is_put_aside_and_named_and_the_others_are_sent(tmp_path: Path) -> None:
     clock, broker = ManualClock(), Broker()
     robot = Robot.boot(tmp_path / "a", 1, clock)
     robot.begin()
@@ -321,11 +320,12 @@ def test_a_file_that_is_none_is_put_aside_and_named_and_the_others_are_sent(
     directory = SpoolDirectory(path)
     second = directory.numbers()[1]
     directory.segment(second).write_bytes(b"none of ours" * 1000)
-    after = Robot.boot(path, 2, clock)
-    drain(publisher(path, broker, clock), broker, clock)
+    with capture_logs() as log:
+        after = Robot.boot(path, 2, clock)
+        drain(publisher(path, broker, clock), broker, clock)
     (aside,) = directory.quarantined()
     assert aside.read_bytes().startswith(b"none of ours")
-    assert str(aside) in capsys.readouterr().out
+    assert [entry for entry in log if str(aside) in entry.values()], log
     found = sequences(broker)
     assert found == sorted(found)
     assert 0 < len(found) < 122
