@@ -177,8 +177,19 @@ class Materializer:
     def _follow_assignment(self, until: float) -> None:
         """Drop partition numbers that went away, and take new ones over once all topics are here."""
         self._drop_lost()
-        while new := sorted(self._complete() - self._owned.keys()):
-            number = new[0]
+        while new := sorted(n for n in self._complete() - self._owned.keys() if not self._holds.waits(n)):
+            if not self._take_over(new[0]):
+                break  # a server may be away for all of them: one attempt a turn
+            self._drop_lost()  # the group may have been served meanwhile
+            if self._clock.monotonic() >= until:
+                break
+        for number in {number for _, number in self._consumer.assigned} - self._owned.keys():
+            self._backlog.drop(number)
+        self._holds.keep(self._complete())
+
+    def _take_over(self, number: int) -> bool:
+        """Whether a partition number could be taken over; one that could not waits by itself."""
+        try:
             self._owned[number] = take_over(
                 number,
                 self._consumer,
@@ -187,14 +198,12 @@ class Materializer:
                 self._settings.episode_timeout,
                 attend=self._attend,
             )
-            # The take-over seeks to the committed offsets: what was delivered before it comes again.
-            self._backlog.drop(number)
-            self._drop_lost()  # the group may have been served meanwhile
-            if self._clock.monotonic() >= until:
-                break
-        for number in {number for _, number in self._consumer.assigned} - self._owned.keys():
-            self._backlog.drop(number)
-        self._holds.keep(self._owned.keys())
+        except Unavailable as error:
+            self._hold(number, error)
+            return False
+        # The take-over seeks to the committed offsets: what was delivered before it comes again.
+        self._backlog.drop(number)
+        return True
 
     def _drop_lost(self) -> None:
         assigned, epochs = self._consumer.assigned, self._consumer.epochs

@@ -28,8 +28,8 @@ def main() -> int:
     """Measure, print, judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of them, separated by commas")
-    parser.add_argument("--rounds", type=int, default=4, help="of each loop")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each loop in each round")
+    parser.add_argument("--rounds", type=int, default=8, help="of each loop")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each loop in each round")
     parser.add_argument(
         "--realtime",
         action=argparse.BooleanOptionalAction,

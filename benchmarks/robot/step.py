@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from confluent_kafka import Producer
 from benchmarks.robot.bench import Bench
 from benchmarks.robot.downloading import downloading
 from benchmarks.robot.in_thread import PublisherThread
-from benchmarks.robot.pacing import Timings, paced, realtime
+from benchmarks.robot.pacing import Timings, awake, paced, realtime
 from infra.clock import SystemClock
 from infra.local.stack import Stack
 from infra.settings import Settings
@@ -43,6 +44,7 @@ NO_LIMIT = 1e9
 TARGET_P99 = 0.01 * PERIOD_US
 TARGET_ABOVE_SLEEP = 5_000.0
 TARGET_DRAIN = 50.0
+AWAKE = ", cores kept awake"
 
 Work = Callable[[], object]
 
@@ -52,8 +54,7 @@ def step(bench: Bench) -> list[str]:
     options = bench.options
     with realtime(options.realtime) as first:
         timings = measure(bench.settings, bench.folder, options.rounds, options.seconds)
-    header = ("50 Hz loop", "p50 µs", "p99", "max", "p99 / period", "loop late, max µs", "above sleep")
-    asleep = timings["sleep"].latest
+    header = ("50 Hz loop", "p50 µs", "p99", "max", "p99 / period", "woken late, p99", "max", "loop late, max")
     rows = [
         [
             name,
@@ -61,8 +62,9 @@ def step(bench: Bench) -> list[str]:
             f"{seen.percentile(99):.0f}",
             f"{seen.worst:.0f}",
             f"{seen.percentile(99) / PERIOD_US:.2%}",
+            f"{seen.woken_late(99):.0f}",
+            f"{max(seen.woken):.0f}",
             f"{seen.latest:.0f}",
-            f"{seen.latest - asleep:+.0f}",
         ]
         for name, seen in timings.items()
     ]
@@ -70,11 +72,17 @@ def step(bench: Bench) -> list[str]:
     how = "real-time priority" if first else "no real-time priority"
     note = f"{len(timings['sleep'].work)} turns each, {how}, load average {load:.1f} on {os.cpu_count()} cores."
     bench.report.section("step()", header, rows, note)
-    found, missed = timings["step"], []
-    if found.percentile(99) > TARGET_P99:
-        missed.append(f"p99 of step() is {found.percentile(99):.0f} µs, above {TARGET_P99:.0f}")
-    if found.latest - asleep > TARGET_ABOVE_SLEEP:
-        missed.append(f"the loop with step() was {found.latest - asleep:.0f} µs later than one that sleeps")
+    missed = []
+    for suffix in ("", AWAKE):
+        found, asleep = timings["step" + suffix], timings["sleep" + suffix]
+        if found.percentile(99) > TARGET_P99:
+            missed.append(f"p99 of step(){suffix} is {found.percentile(99):.0f} µs, above {TARGET_P99:.0f}")
+        for what, above in (
+            ("took", found.worst - asleep.worst),
+            ("with its loop was late by", found.latest - asleep.latest),
+        ):
+            if above > TARGET_ABOVE_SLEEP:
+                missed.append(f"step(){suffix} {what} {above:.0f} µs more than a loop that sleeps, at most")
     return missed
 
 
@@ -143,15 +151,16 @@ def producing(settings: Settings) -> Iterator[Work]:
 
 def measure(settings: Settings, folder: Path, rounds: int, seconds: float) -> dict[str, Timings]:
     """The loops, in turns."""
-    names = ("sleep", "produce", "step", "step, backlog", "step, backlog, thread", *DOWNLOADS)
-    found = {name: Timings() for name in names}
+    found: defaultdict[str, Timings] = defaultdict(Timings)
     backlog = int(CATCH_UP * seconds * 1.5)
     for _ in range(rounds):
-        paced(HZ, seconds, lambda: None, found["sleep"])
-        with producing(settings) as produce:
-            paced(HZ, seconds, produce, found["produce"])
-        with recording(settings, folder, PublisherProcess, CATCH_UP) as (_, step):
-            paced(HZ, seconds, step, found["step"])
+        for suffix, cores in (("", nullcontext), (AWAKE, awake)):
+            with cores():
+                paced(HZ, seconds, lambda: None, found["sleep" + suffix])
+                with producing(settings) as produce:
+                    paced(HZ, seconds, produce, found["produce" + suffix])
+                with recording(settings, folder, PublisherProcess, CATCH_UP) as (_, step):
+                    paced(HZ, seconds, step, found["step" + suffix])
         for name, publish in (("step, backlog", PublisherProcess), ("step, backlog, thread", PublisherThread)):
             with recording(settings, folder, publish, CATCH_UP, backlog) as (outbox, step):
                 paced(HZ, seconds, step, found[name])

@@ -16,7 +16,7 @@ from consumers.materializer import Materializer
 from consumers.records import Origin
 from consumers.servers import Servers
 from infra.clock import ManualClock
-from infra.errors import ObjectStoreUnavailable, OffsetsExpired
+from infra.errors import KafkaUnavailable, ObjectStoreUnavailable, OffsetsExpired
 from infra.health import Health
 from infra.kafka import CommittedOffset, OutRecord, Partition
 from infra.settings import MaterializerSettings, Settings
@@ -104,6 +104,8 @@ class Group:
         self.polls: list[float] = []
         """When the group was served, by the clock."""
         self.expired = False
+        self.untold: set[int] = set()
+        """Partition numbers that nobody tells the committed offsets of."""
         self.assign(NUMBERS)
 
     def assign(self, numbers: Sequence[int]) -> None:
@@ -130,6 +132,8 @@ class Group:
         return found
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, CommittedOffset]:
+        if self.untold & {number for _, number in partitions}:
+            raise KafkaUnavailable("the coordinator moves")
         return {partition: self.brokers.committed[partition] for partition in partitions}
 
     def seek(self, partition: Partition, offset: int) -> None:

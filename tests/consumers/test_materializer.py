@@ -210,6 +210,32 @@ def test_a_partition_that_went_away_and_came_back_is_taken_over_anew(tmp_path: P
     assert member.brokers.announced(0) == [(events[0].episode_id, 1)]
 
 
+def test_a_partition_that_cannot_be_taken_over_waits_by_itself(tmp_path: Path) -> None:
+    member = rig(tmp_path)
+    stuck, free = Robot("robot-1").episode(3), Robot("robot-2").episode(3)
+    member.group.untold = {0}
+    member.brokers.send(stuck, 0)
+    member.brokers.send(free, 1)
+    member.turns()
+    assert member.brokers.announced(1) == [(free[0].episode_id, 1)]
+    assert member.paused_numbers() == {0}
+    assert member.ready() == (False, "partition 0 waits: the coordinator moves")
+    member.group.untold = set()
+    member.turns(60)
+    assert member.brokers.announced(0) == [(stuck[0].episode_id, 1)]
+    assert member.paused_numbers() == set()
+    assert member.ready() == (True, "ready")
+
+
+def test_what_could_not_be_taken_over_is_forgotten_once_it_is_somebody_else_s(tmp_path: Path) -> None:
+    member = rig(tmp_path)
+    member.group.untold = {0}
+    member.turns(3)
+    member.group.assign([1])
+    member.turns(3)
+    assert member.ready() == (True, "ready")
+
+
 def longest_turn(member: Rig, turns: int) -> float:
     """Seconds of the longest, by the clock."""
     longest = 0.0

@@ -33,6 +33,20 @@ def test_lists_are_taken() -> None:
     assert Layout((STATE, ACTION)).pack("state", [1, 2, 3]) == np.array([1, 2, 3], "<f4").tobytes()
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_is_not_finite_is_found_at_any_place_and_the_largest_numbers_are_taken(size: int, sign: int) -> None:
+    layout = Layout((Feature(name="state", shape=(size,)), ACTION))
+    vast = np.full(size, sign * np.finfo("<f4").max, "<f4")
+    assert layout.pack("state", vast) == vast.tobytes()
+    for place in {0, size // 2, size - 1}:
+        for bad in (np.inf, np.nan):
+            vector = np.ones(size, "<f4")
+            vector[place] = np.copysign(bad, sign)
+            with pytest.raises(ValueError, match=f"not finite: element {place} is"):
+                layout.pack("state", vector)
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [

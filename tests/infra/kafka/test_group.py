@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from threading import Event
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
 from infra.kafka import CommittedOffset, GroupConsumer, Message, Partition
 from infra.kafka.admin import ClusterAdmin
+from infra.kafka.positions import ask_committed
 from infra.settings import KafkaSettings, Settings
 from tests.infra.conftest import MakeTopic
 from tests.infra.kafka.helpers import numbered, until, values, write
@@ -158,6 +160,35 @@ def test_a_group_without_offsets_is_told_instead_of_starting_anywhere(
             until(lambda: False, lambda: member.consume(10, 0.1))
 
 
+@pytest.mark.parametrize("refusals", [1, 10_000])
+def test_a_coordinator_that_moves_while_partitions_are_assigned_delays_and_stops_nothing(
+    settings: Settings, make_topic: MakeTopic, name: str, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    topic = make_topic(partitions=1)
+    write(settings.kafka, numbered(name, 0, 5))
+    ClusterAdmin(settings.kafka).ensure_first_offsets(name, [topic])
+    hasty = settings.kafka.model_copy(update={"request_timeout": 5.0})
+    with closing(GroupConsumer(hasty, name, [name])) as member:
+        until(lambda: bool(member.assigned), lambda: member.consume(1, 0.1))
+        member.commit({(name, 0): CommittedOffset(3)})
+    asked = itertools.count()
+
+    def refused(*args: Any) -> list[TopicPartition]:
+        if next(asked) < refusals:
+            raise KafkaUnavailable("not the coordinator")
+        return ask_committed(*args)
+
+    monkeypatch.setattr("infra.kafka.consumer.ask_committed", refused)
+    seen: list[str] = []
+    with closing(GroupConsumer(hasty, name, [name])) as member:
+        until(lambda: len(seen) == 2, lambda: seen.extend(values(member.consume(10, 0.1))))
+        [given] = member._consumer.assignment()
+    assert seen == ["0:3", "0:4"]
+    assert next(asked) > 1
+    if refusals == 1:
+        assert given.offset == 3, "librdkafka did not have to ask"
+
+
 def test_a_topic_that_is_missing_is_named_with_what_to_do(
     settings: Settings, make_topic: MakeTopic, name: str
 ) -> None:
@@ -208,6 +239,12 @@ class FakeConsumer:
 
     def resume(self, partitions: list[TopicPartition]) -> None:
         """Nothing is ever paused."""
+
+    def committed(self, partitions: list[TopicPartition], _timeout: float) -> list[TopicPartition]:
+        return [TopicPartition(p.topic, p.partition, 0) for p in partitions]
+
+    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+        assert all(p.offset == 0 for p in partitions)
 
     def consume(self, _count: int, _timeout: float) -> list[FakeMessage]:
         messages = []
