@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,6 +22,7 @@ from schemas import codec
 from schemas.events import EpisodeLabelled, EpisodeMaterialized, RobotEvent, Step
 from schemas.topics import DEAD_LETTERS, TRAINING_EPISODES
 from tests.consumers.robots import TOPIC_OF
+from tests.preloaded import Command
 
 PATIENCE = 90.0
 """Seconds that any expectation is waited for; far more than it takes, so that a slow machine is not a failure."""
@@ -35,7 +34,7 @@ class Pipeline:
     def __init__(self, settings: Settings, logs: Path) -> None:
         self.settings = settings
         self._logs = logs
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[Command] = []
         self._producer = EventProducer(settings.kafka, "emulated-robots")
         self.registry = Registry(settings.registry)
         self.objects = ObjectStore(settings.s3)
@@ -50,21 +49,19 @@ class Pipeline:
         for process in self._processes:
             self.kill(process)
 
-    def start(self, command: str, **settings: str) -> subprocess.Popen[bytes]:
+    def start(self, command: str, **settings: str) -> Command:
         """Start `sop <command>` with further settings, as a process of its own."""
-        log = (self._logs / f"{command}-{len(self._processes)}.log").open("wb")
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("sop")), command], env={**os.environ, **settings}, stderr=log
-        )
+        log = self._logs / f"{command}-{len(self._processes)}.log"
+        process = Command(("sop", command), os.environ | settings, log, log)
         self._processes.append(process)
         return process
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: Command) -> None:
         """kill -9."""
         process.kill()
         process.wait(60)
 
-    def stop(self, process: subprocess.Popen[bytes]) -> int:
+    def stop(self, process: Command) -> int:
         """SIGTERM; the exit code."""
         process.send_signal(signal.SIGTERM)
         return process.wait(120)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +32,7 @@ from schemas.topics import (
     TRAINING_PROGRESS,
 )
 from tests.learner.synthetic import START, Synthetic
+from tests.preloaded import Command
 
 E = TypeVar("E", bound=Event)
 
@@ -116,17 +115,17 @@ class Site:
     @contextmanager
     def learner(
         self, policy: str, settings: Mapping[str, str] = {}, *, command: tuple[str, ...] = ("sop", "learn")
-    ) -> Iterator[subprocess.Popen[bytes]]:
+    ) -> Iterator[Command]:
         """A learner process; killed at the end if it still runs. Its log is learner-<policy>.log."""
         names = {"POLICY": policy, **FAST, **settings}
         environment = self.environment | {f"SOP_LEARNER__{name}": value for name, value in names.items()}
-        with (self.directory / f"learner-{policy}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
-            try:
-                yield process
-            finally:
-                process.kill()
-                process.wait()
+        log = self.directory / f"learner-{policy}.log"
+        process = Command(command, environment, log, log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def log(self, policy: str) -> str:
         """What the line's learners wrote."""
@@ -168,7 +167,7 @@ def wait_for(question: Callable[[], T], timeout: float = 180.0) -> T:
         time.sleep(0.1)
 
 
-def terminate(process: subprocess.Popen[bytes], within: float) -> int:
+def terminate(process: Command, within: float) -> int:
     """Exit code after SIGTERM, which must be heard in time."""
     process.send_signal(signal.SIGTERM)
     return process.wait(within)

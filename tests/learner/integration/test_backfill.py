@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from learner.patience import Patience, Stopped
 from learner.reproduce import replay
 from schemas.events import EpisodeSource
 from schemas.topics import TOPICS, TRAINING_EPISODES
+from tests import preloaded
 from tests.infra.clickhouse.test_views import insert
 from tests.learner.integration.site import Site
 from tests.learner.synthetic import Synthetic, make_episode
@@ -77,13 +77,8 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[
 
 def command(site: Site, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {"HIDDEN": "[16]", "BATCH_SIZE": "16", "RECAP_VALUE_STEPS": "20"}
-    return subprocess.run(
-        [sys.executable, "-m", "sop", "backfill", *arguments],
-        env=site.environment | {f"SOP_LEARNER__{name}": value for name, value in settings.items()} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = {f"SOP_LEARNER__{name}": value for name, value in settings.items()} | environment
+    return preloaded.run(("sop", "backfill", *arguments), site.environment | given)
 
 
 def chosen(site: Site, choice: Choice) -> dict[str, tuple[int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -24,6 +23,7 @@ from learner.policies.artifact import pack, unpack
 from learner.present import verdict
 from learner.reproduce import difference_of, replay
 from schemas.events import EpisodeSource
+from tests import preloaded
 from tests.learner.integration.site import Site, terminate, wait_for
 from tests.learner.synthetic import Synthetic, make_episode
 
@@ -118,12 +118,8 @@ def test_every_version_of_a_line_whose_learners_were_killed_comes_out_again(site
 
 def test_the_command_prints_both_hashes_and_says_by_its_code_whether_they_agree(site: Site, line: str) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "sop", "replay", "--policy", line, *arguments],
-            env=site.environment | {"COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            check=False,
+        return preloaded.run(
+            ("sop", "replay", "--policy", line, *arguments), site.environment | {"COLUMNS": "200"}
         )
 
     good = command("--version", "2")

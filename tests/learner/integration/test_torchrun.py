@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from learner.reproduce import replay
 from schemas.events import EpisodeSource
 from tests.learner.integration.site import Site, terminate, wait_for
 from tests.learner.synthetic import Synthetic, make_episode
+from tests.preloaded import Command
 
 # Each start loads torch three times; on busy cores that takes most of a minute.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -31,7 +31,7 @@ def online(first: int, count: int) -> list[Synthetic]:
     return [make_episode(first + n, steps=12, human=(2, 10), robot=f"robot-{n % 3}") for n in range(count)]
 
 
-def processes(job: subprocess.Popen[bytes]) -> list[int]:
+def processes(job: Command) -> list[int]:
     """The job's process, and those that it started, first ranks first."""
     found = [job.pid]
     for parent in found:

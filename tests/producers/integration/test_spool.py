@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import signal
 import time
@@ -23,6 +22,7 @@ from producers.robot import RobotClient
 from producers.spool.outbox import SpoolOutbox
 from schemas.events import EpisodeBoundary, EpisodeEnd, EpisodeEnded, Feature, RobotEvent, Step
 from tests.consumers.integration.pipeline import Pipeline, wait_until
+from tests.preloaded import CONTEXT
 from tests.producers.fakes import FEATURES
 from tests.producers.integration.conftest import DEADLINE, once, telling
 from tests.producers.spool import victim
@@ -125,12 +125,10 @@ def test_a_broker_that_goes_under_recording_gets_everything_in_order_and_memory_
 def test_a_robot_killed_twenty_times_has_every_step_that_returned_in_kafka_and_each_episode_ended(
     settings: Settings, stack: Stack, tmp_path: Path
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([victim.__name__])
     chance = random.Random(7)
     ledger, data_dir = tmp_path / "ledger", tmp_path / "robot"
     for life in range(KILLS):
-        process = context.Process(target=victim.live, args=(stack.environment(), data_dir, ledger, life))
+        process = CONTEXT.Process(target=victim.live, args=(stack.environment(), data_dir, ledger, life))
         recorded = size(ledger)
         process.start()
         # Most die before their publisher is even up; some live long enough to have sent.
