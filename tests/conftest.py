@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from infra.local.stack import Stack
+from tests.put_back import put_back
 
 if not os.environ.get("CI"):  # there Hypothesis has a profile of its own, which repeats its examples
     # Wall time says nothing about the code on a machine that does other work.
@@ -21,6 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: begun last they would run alone, while the other workers have no more."""
     slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _process_is_put_back() -> Iterator[None]:
+    """Tests of a worker share its process, and which of them do, and in which order, is up to chance."""
+    with put_back():
+        yield
 
 
 @pytest.fixture(scope="session")

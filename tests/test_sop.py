@@ -42,11 +42,12 @@ AT_WORK = {"materialize": "partition_taken_over", "index": "partitions_assigned"
 
 @pytest.fixture(autouse=True)
 def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings but a test's own, and no stack's file in reach."""
+    """No settings but a test's own, no stack's file in reach, and the C library's heap as it is."""
     for name in list(os.environ):
         if name.startswith("SOP_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("infra.heap.keep_memory", lambda: None)  # of these tests' own process, and for good
 
 
 @pytest.fixture
@@ -299,12 +300,15 @@ def test_a_refused_log_in_is_one_line_and_is_not_tried_again(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("servers")
-def test_deploying_says_what_it_did_and_the_second_time_that_nothing_was_left_to_do() -> None:
+def test_deploying_says_what_it_did_and_the_second_time_that_nothing_was_left_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOP_S3__BUCKET", "tests-sop-new")
     first = CliRunner().invoke(app, ["deploy"])
-    assert (first.exit_code, "tests-sop created" in first.output) == (0, True)
+    assert (first.exit_code, "tests-sop-new created" in first.output) == (0, True)
     second = CliRunner().invoke(app, ["deploy"])
     assert second.exit_code == 0
-    for words in ("topics created │ none", "tests-sop was there", "migrations     │ none", "materializer: 0"):
+    for words in ("topics created │ none", "tests-sop-new was there", "migrations     │ none", "materializer: 0"):
         assert words in second.output, second.output
 
 

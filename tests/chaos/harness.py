@@ -94,7 +94,7 @@ class Harness:
 @contextmanager
 def harness_on(data_dir: Path) -> Iterator[Harness]:
     """A fresh stack under `data_dir`, deployed."""
-    with Stack.start(data_dir) as stack:
+    with Stack.start(data_dir, timeout=300) as stack:
         harness = Harness(stack, data_dir / "chaos-logs")
         try:
             yield harness

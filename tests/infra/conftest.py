@@ -13,6 +13,9 @@ from infra.settings import ClickHouseSettings, KafkaSettings, RegistrySettings, 
 from schemas.topics import TOPICS, Topic
 
 MakeTopic = Callable[..., Topic]
+PATIENCE = 60.0
+"""Seconds that a server may take for an answer; a busy machine is not on trial. Kafka keeps to the default: the
+first look for a group's coordinator takes all of the time that it is given."""
 _numbers = itertools.count(1)
 
 
@@ -25,9 +28,11 @@ def settings(stack: Stack) -> Settings:
         sections.setdefault(section, {})[field] = value
     return Settings(
         kafka=KafkaSettings.model_validate(sections["kafka"]),
-        s3=S3Settings.model_validate({**sections["s3"], "bucket": "tests-infra"}),
-        clickhouse=ClickHouseSettings.model_validate({**sections["clickhouse"], "database": "tests_infra"}),
-        registry=RegistrySettings.model_validate(sections["registry"]),
+        s3=S3Settings.model_validate({**sections["s3"], "bucket": "tests-infra", "timeout": PATIENCE}),
+        clickhouse=ClickHouseSettings.model_validate(
+            {**sections["clickhouse"], "database": "tests_infra", "timeout": PATIENCE}
+        ),
+        registry=RegistrySettings.model_validate({**sections["registry"], "timeout": PATIENCE}),
     )
 
 

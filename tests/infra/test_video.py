@@ -56,7 +56,11 @@ def test_an_image_of_another_size_is_refused_and_the_others_stay() -> None:
     assert len(decode_segment(writer.finish(), H264)) == 1
 
 
-@pytest.mark.parametrize("data", [b"", b"no video", encoded(FFV1, depth(2))[:100], encoded(FFV1, depth(2))])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no video", encoded(FFV1, depth(2))[:100], encoded(FFV1, depth(2))],
+    ids=["nothing", "no video", "torn", "another codec"],  # no two encodings are the same bytes
+)
 def test_bytes_that_are_no_segment_of_the_codec_are_called_so(data: bytes) -> None:
     with pytest.raises(SegmentUnreadable):
         decode_segment(data, H264)

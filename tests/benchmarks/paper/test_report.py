@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +57,6 @@ def test_an_empty_folder_gives_a_document_that_says_so(tmp_path: Path) -> None:
 
 
 def test_tables_hold_what_the_results_say(tmp_path: Path) -> None:
-    random.seed(1)
     folder, document = tmp_path / "results", tmp_path / "paper.md"
     store(folder, PROGRAM.base, made_up(PROGRAM, PROGRAM.base, [120]))
     for seed in PROGRAM.seeds[:2]:

@@ -17,7 +17,7 @@ from tests.consumers.robots import STATE, Robot, vector
 
 @pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack.start(tmp_path_factory.mktemp("stack")) as stack:
+    with Stack.start(tmp_path_factory.mktemp("stack"), timeout=300) as stack:
         yield stack
 
 

@@ -57,7 +57,7 @@ def test_all_readers_share_one_look_and_hear_only_of_changes() -> None:
         for reader in readers:
             assert await reader.next() == "retry: 2000\n\n"
         for number in range(3):
-            events = {await reader.next() for reader in readers}
+            events = set(await asyncio.gather(*(reader.next() for reader in readers)))
             assert all(event.startswith("event: fleet\ndata: {") and event.endswith("}\n\n") for event in events)
             assert all(event.count("\n") == 3 for event in events), number
         for reader in readers:
@@ -68,7 +68,7 @@ def test_all_readers_share_one_look_and_hear_only_of_changes() -> None:
         await feed.stop()
 
     asyncio.run(scenario())
-    assert looks < 60  # ten readers' own looks would be ten times as many
+    assert looks < 150  # about 30; of ten readers who look themselves ten times as many
 
 
 def test_trouble_is_told_and_ends_by_itself_when_it_is_over() -> None:

@@ -326,3 +326,4 @@ def test_a_newer_heartbeat_is_seen_at_the_next_look(pages: TestClient, world: Wo
     text = fragment(pages, "/panels/robots")
     assert "4,321" in text
     assert "the gripper is stuck" in text
+    world.beat(writer, "arm-5")  # other tests look for trouble of their own

@@ -14,7 +14,7 @@ from tests.consumers.integration.pipeline import Pipeline
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack.start(tmp_path_factory.mktemp("stack")) as stack:
+    with Stack.start(tmp_path_factory.mktemp("stack"), timeout=300) as stack:
         yield stack
 
 

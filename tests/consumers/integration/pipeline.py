@@ -24,7 +24,7 @@ from schemas.topics import DEAD_LETTERS, TRAINING_EPISODES
 from tests.consumers.robots import TOPIC_OF
 from tests.preloaded import Command
 
-PATIENCE = 90.0
+PATIENCE = 240.0
 """Seconds that any expectation is waited for; far more than it takes, so that a slow machine is not a failure."""
 
 

@@ -73,7 +73,7 @@ def wait_until_ledgers_hold(running: subprocess.Popen[str], data_dir: Path, word
 
 
 def nothing_left(data_dir: Path) -> bool:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while processes(data_dir):
         if time.monotonic() > until:
             return False

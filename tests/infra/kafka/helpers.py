@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from infra.kafka import EventProducer, LogReader, Message, OutRecord
 from infra.settings import KafkaSettings
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds until a test gives up; far more than anything takes, so that a slow machine is not a failure."""
 
 

@@ -108,7 +108,7 @@ def test_a_transaction_of_our_own_is_seen_whole_once_committed(
     settings: Settings, make_topic: MakeTopic, name: str
 ) -> None:
     make_topic(partitions=2)
-    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    producer = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     assert producer.commit([*numbered(name, 0, 2), *numbered(name, 1, 1)]) == [0, 1, 0]
     assert producer.commit(numbered(name, 0, 1, start=2)) == [3], "the marker takes an offset"
     assert visible(settings.kafka, name) == ["0:0", "0:1", "0:2", "1:0"]

@@ -26,9 +26,9 @@ def test_a_zombie_is_fenced_and_nothing_of_it_is_seen(
     settings: Settings, make_topic: MakeTopic, name: str
 ) -> None:
     make_topic(partitions=1)
-    zombie = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    zombie = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     zombie.commit(numbered(name, 0, 1))
-    successor = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    successor = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     with pytest.raises(ProducerFenced):
         zombie.commit(numbered(name, 0, 1, start=1))
     successor.commit(numbered(name, 0, 1, start=2))
@@ -41,7 +41,7 @@ def test_records_and_offsets_with_their_text_are_committed_together(
     topic = make_topic(partitions=2)
     ClusterAdmin(settings.kafka).ensure_first_offsets(name, [topic])
     text = "training=17;dead=3 µ" * 190
-    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    producer = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     offsets = {(name, 0): CommittedOffset(5, text), (name, 1): CommittedOffset(0)}
     with closing(GroupConsumer(settings.kafka, name, [name])) as member:
         until(lambda: len(member.assigned) == 2, lambda: member.consume(1, 0.1))
@@ -73,7 +73,7 @@ def test_the_largest_record_a_broker_takes_fits_into_dead_letters_with_its_reaso
     foreign.flush(PATIENCE)
     assert errors == [None], "nothing that a broker takes may be too large to be buried"
 
-    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    producer = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     headers = [("topic", b"robot-steps"), ("partition", b"0"), ("offset", b"0"), ("error", b"e" * 1000)]
     assert producer.commit([OutRecord(dead.name, b"arm", largest, headers, 0)]) == [0]
     assert values(settings, dead.name) == [largest]
@@ -83,7 +83,7 @@ def test_a_record_that_cannot_be_sent_takes_the_whole_transaction_with_it(
     settings: Settings, make_topic: MakeTopic, name: str
 ) -> None:
     make_topic(partitions=1, max_record_bytes=MESSAGE_BYTES)
-    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    producer = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     too_large = os.urandom(MESSAGE_BYTES + 1)
     with pytest.raises(
         TransactionAborted, match=rf"{name} takes no record of {MESSAGE_BYTES + 1} bytes \(key 'k'\)"
@@ -102,7 +102,7 @@ def test_a_topic_with_a_limit_of_its_own_takes_records_up_to_it_and_readers_get_
     limit = TOPICS["training-episodes"].max_record_bytes
     make_topic(partitions=1)
     large = os.urandom(limit - 1_000)
-    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    producer = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     producer.commit([OutRecord(name, b"k", large, partition=0), *numbered(name, 0, 1)])
     assert values(settings, name) == [large, b"0:0"]
 
@@ -111,17 +111,17 @@ def test_a_successor_settles_what_a_killed_predecessor_left_open(
     settings: Settings, make_topic: MakeTopic, name: str
 ) -> None:
     make_topic(partitions=1)
-    killed = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    killed = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     killed._producer.begin_transaction()
     killed._producer.produce(name, b"open", partition=0)
     assert killed._producer.flush(PATIENCE) == 0
-    TransactionalProducer(settings.kafka, name, timeout=10.0).commit(numbered(name, 0, 1))
+    TransactionalProducer(settings.kafka, name, timeout=PATIENCE).commit(numbered(name, 0, 1))
     assert visible(settings.kafka, name) == ["0:0"]
 
 
 def test_a_transaction_of_nothing_is_fine(settings: Settings, make_topic: MakeTopic, name: str) -> None:
     make_topic(partitions=1)
-    assert TransactionalProducer(settings.kafka, name, timeout=10.0).commit([]) == []
+    assert TransactionalProducer(settings.kafka, name, timeout=PATIENCE).commit([]) == []
     assert visible(settings.kafka, name) == []
 
 
@@ -129,7 +129,7 @@ def test_records_written_beside_a_transaction_are_none_of_its_business(
     settings: Settings, make_topic: MakeTopic, name: str
 ) -> None:
     make_topic(partitions=1)
-    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    producer = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     write(settings.kafka, numbered(name, 0, 1))
     assert producer.commit(numbered(name, 0, 2, start=1)) == [1, 2]
     assert visible(settings.kafka, name) == ["0:0", "0:1", "0:2"]
@@ -158,13 +158,14 @@ class Stuck:
 def test_a_coordinator_that_is_never_found_leaves_the_outcome_open_and_a_new_producer_goes_on(
     settings: Settings, make_topic: MakeTopic, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "_GRACE_SECONDS", -9.5)
     make_topic(partitions=1)
-    producer = TransactionalProducer(settings.kafka, name, timeout=10.0)
+    producer = TransactionalProducer(settings.kafka, name, timeout=PATIENCE)
     stuck = Stuck(producer._producer)
     producer._producer = stuck  # type: ignore[assignment]
-    with pytest.raises(KafkaUnavailable, match="send_offsets_to_transaction did not return"):
-        producer.commit(numbered(name, 0, 1), {(name, 0): CommittedOffset(5)}, object())
-    TransactionalProducer(settings.kafka, name, timeout=10.0).commit(numbered(name, 0, 1, start=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "_GRACE_SECONDS", 0.5 - PATIENCE)
+        with pytest.raises(KafkaUnavailable, match="send_offsets_to_transaction did not return"):
+            producer.commit(numbered(name, 0, 1), {(name, 0): CommittedOffset(5)}, object())
+    TransactionalProducer(settings.kafka, name, timeout=PATIENCE).commit(numbered(name, 0, 1, start=1))
     stuck.released.set()
     assert visible(settings.kafka, name) == ["0:1"]

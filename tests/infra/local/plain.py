@@ -29,7 +29,7 @@ class Plain:
         return made
 
     def post(
-        self, query: str, body: bytes = b"", *, timeout: float = 30, **headers: str
+        self, query: str, body: bytes = b"", *, timeout: float = 180, **headers: str
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -38,15 +38,15 @@ class Plain:
         return answer.status, answer.read(), answer.headers
 
     def get(self, sql: str, path: str = "/") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=180)
         connection.request("GET", f"{path}?query={quote(sql)}", headers=self.headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Fail if it does not come true within a minute."""
-    deadline = time.monotonic() + 60
+    """Fail if it does not come true within three minutes."""
+    deadline = time.monotonic() + 180
     while not condition():
-        assert time.monotonic() < deadline, "nothing happened within a minute"
+        assert time.monotonic() < deadline, "nothing happened within three minutes"
         time.sleep(0.05)

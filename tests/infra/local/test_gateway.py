@@ -236,7 +236,7 @@ def test_second_process_on_a_path_says_so(stack: Stack) -> None:
     path, secret = stack.data_dir / "clickhouse" / "data", str(stack.data_dir / "secrets" / "clickhouse-sop")
     command = [sys.executable, "-m", "infra.local.clickhouse", "--path", str(path), "--port", "1"]
     users = ["--sop-password", secret, "--analyst-password", secret]
-    done = subprocess.run([*command, *users], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    done = subprocess.run([*command, *users], capture_output=True, text=True, timeout=180, check=False, cwd=ROOT)
     assert done.returncode == 1
     assert "is open in another process" in done.stdout
 

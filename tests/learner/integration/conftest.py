@@ -26,5 +26,5 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 
 @contextmanager
 def started(directory: Path) -> Iterator[Site]:
-    with Stack.start(directory / "stack", only=("broker", "object_store", "registry")) as stack:
+    with Stack.start(directory / "stack", only=("broker", "object_store", "registry"), timeout=300) as stack:
         yield Site(stack, directory)

@@ -48,7 +48,8 @@ class Site:
         self.directory = directory
         env_file = directory / "stack.env"
         write_pair(directory / "learner")
-        settings = stack.environment() | key_settings(directory / "learner")
+        own = {"SOP_CACHE__DIRECTORY": str(directory / "cache")}  # else payloads of other tests are there already
+        settings = stack.environment() | key_settings(directory / "learner") | own
         env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         self.environment = {**os.environ, "SOP_ENV_FILE": str(env_file)}
         self.settings = load_settings(env_file)

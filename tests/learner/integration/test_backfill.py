@@ -62,7 +62,7 @@ def with_metadata(made: Synthetic) -> Synthetic:
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[Synthetic]]]:
     directory: Path = tmp_path_factory.mktemp("backfill")
-    with Stack.start(directory / "stack") as stack:
+    with Stack.start(directory / "stack", timeout=300) as stack:
         site = Site(stack, directory)
         migrate(site.settings.clickhouse)
         made = [with_metadata(item) for item in (*EPISODES, REVISED)]

@@ -47,7 +47,7 @@ GONE = 3
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Retention has taken the first announcements; the index lags, once by a revision; one payload is gone."""
     directory: Path = tmp_path_factory.mktemp("choices")
-    with Stack.start(directory / "stack") as stack:
+    with Stack.start(directory / "stack", timeout=300) as stack:
         site = Site(stack, directory)
         migrate(site.settings.clickhouse)
         made = [with_metadata(item) for item in [*ALL[:-1], REVISION, UNSEEN]]

@@ -29,7 +29,7 @@ def announce(site: Site, made: list[Synthetic]) -> None:
     """As the materializer does: in one transaction, behind whose records lie marks that are no records."""
     registry = Registry(site.settings.registry)
     schema_id = registry.id_of(TRAINING_EPISODES, codec.latest("episode_materialized"))
-    producer = TransactionalProducer(site.settings.kafka, "test-announcer", timeout=10.0)
+    producer = TransactionalProducer(site.settings.kafka, "test-announcer", timeout=60.0)
     producer.commit(
         [
             OutRecord(TRAINING_EPISODES, b"robot-1", codec.frame(schema_id, codec.encode(item.event)))

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sop", "learn")
 SETTINGS = {"PRETRAIN_EPISODES": "2", "PRETRAIN_STEPS": "20", "PUBLISH_EVERY": "10", "CHECKPOINT_EVERY": "3"}
-STOP_SECONDS = 60.0
+STOP_SECONDS = 120.0
 
 
 def online(first: int, count: int) -> list[Synthetic]:
@@ -77,7 +77,7 @@ def test_two_ranks_have_equal_weights_survive_kills_and_are_replayed_by_one_proc
         site.wait_for_version("ranks", before + 2, timeout=300.0)
         rank = processes(job)[-1]
         os.kill(rank, signal.SIGKILL)
-        assert job.wait(120.0) != 0, "the others notice, and end"
+        assert job.wait(300.0) != 0, "the others notice, and end"
     before = site.versions("ranks")[-1].version
     newest_at_kills.append(before)
     with site.learner("ranks", SETTINGS, command=TORCHRUN) as job:

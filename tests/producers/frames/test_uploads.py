@@ -49,8 +49,9 @@ class Store:
         finally:
             with self._lock:
                 self.inside -= 1
-        self.puts += 1
-        self.objects[key] = data
+        with self._lock:
+            self.puts += 1
+            self.objects[key] = data
         return key
 
 

@@ -18,7 +18,7 @@ from schemas.codec import decode, event_type, unframe
 from schemas.events import Event, Heartbeat, RobotEvent
 from schemas.topics import ROBOT_STATUS, ROBOT_TOPICS, TOPICS
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 Read = Callable[..., list[Event]]
 
 

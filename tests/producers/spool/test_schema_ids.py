@@ -45,9 +45,14 @@ def eventually(condition: Callable[[], bool]) -> None:
 def path(tmp_path: Path) -> Path:
     """Where a robot was on line before."""
     found = ids(tmp_path, Registry({topic: number for number, topic in enumerate(NEWEST_KINDS, 40)}))
-    eventually(lambda: KnownIds(tmp_path / "schema-ids.json", "http://registry").find(BOUNDARY) is not None)
-    assert found.find(STEP) is not None
+    eventually(lambda: knows_all(KnownIds(tmp_path / "schema-ids.json", "http://registry")))
+    eventually(lambda: knows_all(found))
     return tmp_path
+
+
+def knows_all(ids: KnownIds | RegistryIds) -> bool:
+    """Schemas are asked for in any order."""
+    return all(ids.find(kind) is not None for kind in NEWEST_KINDS.values())
 
 
 def test_a_robot_that_was_on_line_before_knows_its_ids_without_the_registry_and_says_that_it_is_away(
