@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from operator import methodcaller
 from typing import Any
 
-import stamina
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -91,20 +90,13 @@ class GroupConsumer:
         # Left to itself it asks once where to begin: while the coordinator moves nobody answers, it does not ask
         # again, and the partition is never read (its issue 5586).
         try:
-            consumer.incremental_assign(self._starts(consumer, partitions))
+            wanted = [(p.topic, p.partition) for p in partitions]
+            consumer.incremental_assign(ask_committed(consumer, wanted, self._timeout))
         except KafkaUnavailable as error:
             _log.warning("offsets_unknown", group=self._group, error=str(error))  # it may have more luck
         self.assigned |= {(p.topic, p.partition) for p in partitions}
         self.epochs.update((p.topic, p.partition) for p in partitions)
         _log.info("partitions_assigned", partitions=sorted((p.topic, p.partition) for p in partitions))
-
-    def _starts(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Where the group was; KafkaUnavailable if nobody says so in time."""
-        wanted = [(p.topic, p.partition) for p in partitions]
-        for attempt in stamina.retry_context(on=KafkaUnavailable, attempts=None, timeout=self._timeout):
-            with attempt:
-                return ask_committed(consumer, wanted, self._timeout)
-        raise AssertionError("unreachable: the last attempt raises")
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.assigned -= {(p.topic, p.partition) for p in partitions}

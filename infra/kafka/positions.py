@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import stamina
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -14,13 +15,26 @@ from infra.errors import KafkaUnavailable
 from infra.kafka.config import Partition, client_config, open_client, settle
 from infra.settings import KafkaSettings
 
+# Seconds for one question; many may fit into the time that a caller has.
+_PATIENCE = 3.0
+
 
 def ask_committed(consumer: Consumer, partitions: Sequence[Partition], timeout: float) -> list[TopicPartition]:
-    """What the consumer's group committed, an offset below 0 where it has nothing; waits at most so many seconds.
+    """What the consumer's group committed, an offset below 0 where it has nothing; waits about so many seconds.
+
+    It is asked again and again meanwhile: librdkafka gives up at once when the group's coordinator has moved, and
+    where it was only just found it may wait for an event that was before.
 
     Raises:
         KafkaUnavailable: no answer in time.
     """
+    for attempt in stamina.retry_context(on=KafkaUnavailable, attempts=None, timeout=timeout):
+        with attempt:
+            return _committed(consumer, partitions, min(timeout, _PATIENCE))
+    raise AssertionError("unreachable: the last attempt raises")
+
+
+def _committed(consumer: Consumer, partitions: Sequence[Partition], timeout: float) -> list[TopicPartition]:
     try:
         found: list[TopicPartition] = consumer.committed([TopicPartition(*p) for p in partitions], timeout)
     except KafkaException as error:

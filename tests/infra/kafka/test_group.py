@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
 from infra.kafka import CommittedOffset, GroupConsumer, Message, Partition
 from infra.kafka.admin import ClusterAdmin
-from infra.kafka.positions import ask_committed
+from infra.kafka.positions import _committed
 from infra.settings import KafkaSettings, Settings
 from tests.infra.conftest import MakeTopic
 from tests.infra.kafka.helpers import numbered, until, values, write
@@ -175,9 +175,9 @@ def test_a_coordinator_that_moves_while_partitions_are_assigned_delays_and_stops
     def refused(*args: Any) -> list[TopicPartition]:
         if next(asked) < refusals:
             raise KafkaUnavailable("not the coordinator")
-        return ask_committed(*args)
+        return _committed(*args)
 
-    monkeypatch.setattr("infra.kafka.consumer.ask_committed", refused)
+    monkeypatch.setattr("infra.kafka.positions._committed", refused)
     seen: list[str] = []
     with closing(GroupConsumer(settings.kafka, name, [name])) as member:
         if refusals > 1:
