@@ -1,7 +1,8 @@
-"""What a robot believes about its policy line: announcements and rollouts that it heard; why it refused others."""
+"""What a robot believes about its policy line: announcements and rollouts that it heard."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,23 +12,18 @@ from infra.clock import Clock
 from infra.policies.announced import Announced
 from infra.policies.errors import RolloutRefused, SignatureRefused
 from infra.policies.keys import Keyring
+from infra.policies.names import likely_first
 from infra.policies.rollout import version_for
 from producers.policy_feed import Heard
+from producers.policy_refusals import Cause, Refusals
 from schemas.events import PolicyRollout, PolicyVersion, RolloutMode
+from schemas.topics import POLICY_VERSIONS
 
-# A refusal is told in heartbeats for so long, or for as long as what was refused is above what the robot runs.
-_TELL_SECONDS = 600.0
-_MOST_REFUSALS = 8
 _UNKNOWN = -1
+LINE = re.compile(r"[\w-]+")
+"""What a policy line may be called."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    why: str
-    version: int | None
-    at: float
 
 
 @dataclass
@@ -49,7 +45,11 @@ class Beliefs:
     _heard_at: dict[int, int] = field(default_factory=dict)
     _rollout_at: int = _UNKNOWN
     _doubt: str = ""
-    _refusals: dict[str, _Refusal] = field(default_factory=dict)
+    _lines: set[str] = field(default_factory=set)
+    _heard_history: bool = False
+
+    def __post_init__(self) -> None:
+        self._refusals = Refusals(self.policy, self.clock)
 
     def recall(self, announced: Announced[PolicyVersion]) -> bool:
         """Take in an announcement from disk; whether it is believed still."""
@@ -59,6 +59,10 @@ class Beliefs:
         """Take in the rollout from disk. One that is no longer believed makes the robot doubt, not forget."""
         self._believe_rollout(announced, _UNKNOWN, saved=True)
 
+    def recalled(self) -> None:
+        """That was all that the disk holds."""
+        self._refusals.settle("version", "rollout")
+
     def hear(self, heard: Heard) -> None:
         """Take in one record; what is refused is noted with its reason.
 
@@ -66,6 +70,8 @@ class Beliefs:
             OSError: a rollout could not be saved; hear it again.
         """
         announced = heard.announced
+        if heard.key.startswith(f"{self.policy}/"):
+            self._lines.add(self.policy)
         ours = heard.key == self.policy or heard.key.startswith(f"{self.policy}/")
         if announced is None:
             if ours:
@@ -73,11 +79,33 @@ class Beliefs:
                 if heard.key == self.policy:
                     self._doubt = what
                 self.refuse(what, heard.problem)
-        elif ours or announced.event.policy == self.policy:
+            return
+        if isinstance(announced.event, PolicyVersion):
+            self._lines.add(announced.event.policy)
+        if ours or announced.event.policy == self.policy:
             if isinstance(announced.event, PolicyVersion):
                 self._believe_version(announced, heard.offset)
             else:
                 self._believe_rollout(announced, heard.offset, saved=False)
+
+    def heard(self, *, everything: bool) -> None:
+        """Nothing more comes now; `everything`: that was all of the control topics when they were first asked.
+
+        Of the rollouts that is known with the first records (`PolicyFeed.poll`): older ones before that are
+        history, which every boot hears again, and from then on they are replayed.
+        """
+        self._heard_history = True
+        self._refusals.settle("rollout")
+        if everything:
+            self._refusals.settle("version")
+
+    def unknown_line(self) -> str:
+        """What to say where nothing of this line was ever announced, once everything was heard; else nothing."""
+        if self.announced or self.policy in self._lines:
+            return ""
+        known = [line for line in self._lines if LINE.fullmatch(line)]
+        rest = f"known: {likely_first(self.policy, known)}" if known else "nor any other; has `sop learn` published?"
+        return f"no policy line {self.policy!r} on {POLICY_VERSIONS} yet; {rest}"
 
     def doubt(self, why: str) -> None:
         """There was a rollout, and nobody can say which: until one is believed, the robot stays as it is."""
@@ -91,25 +119,15 @@ class Beliefs:
 
     def withdraw(self, what: str) -> None:
         """It was refused, and is not any more."""
-        self._refusals.pop(what, None)
+        self._refusals.withdraw(what)
 
     def refuse(self, what: str, why: str, version: int | None = None) -> None:
         """Note that something is refused."""
-        _log.error("policy_refused", policy=self.policy, what=what, error=why)
-        text = why if why.startswith(what) else f"{what}: {why}"
-        self._refusals.pop(what, None)
-        self._refusals[what] = _Refusal(text, version, self.clock.monotonic())
-        while len(self._refusals) > _MOST_REFUSALS:
-            self._refusals.pop(next(iter(self._refusals)))
+        self._refusals.add(what, why, version)
 
     def refusals(self, running: int) -> tuple[str, ...]:
         """What was refused, in words: of versions above the one that runs, of late, and what makes it doubt."""
-        now, doubt = self.clock.monotonic(), self._doubt if self.rollout is None else ""
-        return tuple(
-            refusal.why
-            for what, refusal in list(self._refusals.items())
-            if now - refusal.at < _TELL_SECONDS or (refusal.version or 0) > running or what == doubt
-        )
+        return self._refusals.told(running, self._doubt if self.rollout is None else "")
 
     def preferences(self) -> list[int]:
         """Versions that this robot should run, the best first; empty where it must stay with what it has.
@@ -129,21 +147,23 @@ class Beliefs:
 
     def _believe_version(self, announced: Announced[PolicyVersion], offset: int) -> bool:
         event = announced.event
-        what = f"{event.policy} v{event.version}"
+        what, older = f"{event.policy} v{event.version}", _older_content(event.version, offset)
         try:
             announced.require(self.learners)
         except SignatureRefused as error:
-            self.refuse(what, str(error), event.version)
+            self._refusals.wait(Cause(f"version: {error}", "version", f": {error}"), event.version)
             return False
         known = self.announced.get(event.version)
+        before = self._heard_at.get(event.version, _UNKNOWN)
         if known is not None and known.body == announced.body:
-            before = self._heard_at.get(event.version, _UNKNOWN)
-            if before != _UNKNOWN and offset > before and event.version < max(self.announced):
+            if before == _UNKNOWN:
+                self._refusals.forget(older)  # what was heard on the way here was history
+            elif offset > before and event.version < max(self.announced):
                 self.refuse(what, f"announced again at {offset}, behind newer versions: replayed, and ignored")
             self._heard_at[event.version] = max(before, offset)
             return True
         if known is not None and event.published_at <= known.event.published_at:
-            self.refuse(what, f"announced at {offset} with an older content than before: replayed, and ignored")
+            self._refusals.wait(older, event.version)
             return False
         self.announced[event.version] = announced
         self._heard_at[event.version] = offset
@@ -151,30 +171,40 @@ class Beliefs:
 
     def _believe_rollout(self, announced: Announced[PolicyRollout], offset: int, *, saved: bool) -> None:
         event, held = announced.event, self.rollout
-        what = f"{event.policy} rollout {event.generation}"
         try:
             announced.require(self.operators)
         except (SignatureRefused, RolloutRefused) as error:
-            self._doubt = what
-            self.refuse(what, str(error))
+            cause = Cause(f"rollout: {error}", "rollout", f": {error}")
+            self._doubt = cause.key
+            self._refusals.wait(cause, event.generation)
             return
         if held is not None and event.generation <= held.event.generation:
             if announced.body == held.body:
-                self._rollout_at = max(self._rollout_at, offset)
-                self._refusals.pop(_OLDER, None)  # what was heard on the way here was history
+                if self._rollout_at == _UNKNOWN or offset <= self._rollout_at:  # the topic is read from its start
+                    self._refusals.was_history("rollout", event.generation)
+                    self._refusals.withdraw(_OLDER)
+                self._rollout_at = offset
             elif event.generation == held.event.generation:
-                self.refuse(what, f"another generation {event.generation} is known")
-            else:
                 self.refuse(
-                    _OLDER, f"{what} is older than generation {held.event.generation}: replayed, and ignored"
+                    f"{event.policy} rollout {event.generation}", f"another generation {event.generation} is known"
                 )
+            else:
+                says = f" is older than generation {held.event.generation}: replayed, and ignored"
+                self._refusals.wait(Cause(_OLDER, "rollout", says), event.generation)
             return
         if not saved:
             self.remember(announced)
         self.rollout, self._rollout_at = announced, offset
         for over in (_OLDER, _LOST):
-            self._refusals.pop(over, None)
+            self._refusals.withdraw(over)
+        if not self._heard_history:
+            self._refusals.was_history("rollout", event.generation)
         _log.info("policy_rollout", policy=self.policy, generation=event.generation, reason=event.reason)
+
+
+def _older_content(version: int, offset: int) -> Cause:
+    says = f": announced at {offset} with an older content than before: replayed, and ignored"
+    return Cause(f"older content of v{version}", "version", says)
 
 
 _OLDER = "older rollout"

@@ -38,7 +38,7 @@ class Heard:
 class PolicyFeed(Protocol):
     """Announcements and artifacts.
 
-    Raises (all methods but `close`):
+    Raises (`poll`, `size` and `read`):
         InfraError: a server did not answer; the same call may be made again.
     """
 
@@ -47,6 +47,9 @@ class PolicyFeed(Protocol):
 
         The first call that returns has heard all rollouts that there are: nobody may follow versions before that.
         """
+
+    def heard_all(self) -> bool:
+        """Whether `poll` has returned all that the control topics held when they were first asked."""
 
     def size(self, announcement: PolicyVersion) -> int:
         """Bytes of the artifact.
@@ -72,6 +75,8 @@ class KafkaPolicyFeed:
         self._store = ObjectStore(settings.s3)
         self._caught_up = False
         self._assigned = False
+        self._heard_all = False
+        self._places: dict[Partition, int] = {}
         self._positions: dict[Partition, int] = {}
 
     def poll(self, timeout: float) -> list[Heard]:
@@ -84,16 +89,23 @@ class KafkaPolicyFeed:
                 return heard
             if not self._assigned:
                 topics = [POLICY_ROLLOUTS, POLICY_VERSIONS]
-                self._reader.assign(all_partitions(self._reader, topics) | self._positions)
+                self._places = all_partitions(self._reader, topics)
+                self._reader.assign(self._places | self._positions)
                 self._assigned = True
-            return self._take(self._reader.consume(100, timeout))
+            heard = self._take(self._reader.consume(100, timeout))
+            self._heard_all = self._heard_all or self._places.keys() <= self._reader.ends.keys()
+            return heard
         except InfraError as error:
             # The reader is past what is not decoded: the next call reads on from what the last good one returned.
             self._assigned = False
             if isinstance(error, OffsetsExpired):
                 # A topic was made anew: read it from its new beginning.
-                self._positions, self._caught_up = {}, False
+                self._positions, self._caught_up, self._heard_all = {}, False, False
             raise
+
+    def heard_all(self) -> bool:
+        """Whether all there was has been heard. See `PolicyFeed`."""
+        return self._heard_all
 
     def size(self, announcement: PolicyVersion) -> int:
         """Bytes of the artifact. See `PolicyFeed`."""

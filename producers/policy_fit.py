@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from producers.errors import PolicyRefused
+from producers.vectors import ACTION, STATE, require_float32
 from schemas.events import Feature
 
 _LENGTH = struct.Struct("<Q")
 _LONGEST_HEADER = 100_000_000  # as safetensors itself bounds it
-_STATE = "state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,19 @@ class RobotKind:
 
     features: what the robot measures and takes; a policy's own features must all be among these, and equal.
     fps: control rate, steps per second. chunks: chunk lengths that the robot's control can play; none: any.
+
+    Raises:
+        ValueError: `state` or `action` is not float32, so that no policy would ever fit.
     """
 
     features: tuple[Feature, ...]
     fps: float
     chunks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for feature in self.features:
+            if feature.name in (STATE, ACTION):
+                require_float32(feature)
 
 
 class _Metadata(BaseModel):
@@ -66,7 +74,7 @@ def require_fit(path: Path, kind: RobotKind) -> None:
         raise PolicyRefused(f"it controls at {policy.fps:g} Hz, the robot at {kind.fps:g} Hz")
     if kind.chunks and policy.chunk not in kind.chunks:
         raise PolicyRefused(f"it plans {policy.chunk} actions at once, the robot plays {kind.chunks}")
-    size = next((feature.size for feature in policy.features if feature.name == _STATE), 0)
+    size = next((feature.size for feature in policy.features if feature.name == STATE), 0)
     if not len(policy.state_mean) == len(policy.state_std) == size:
         raise PolicyRefused(f"its normalisation is for {len(policy.state_mean)} elements, the state has {size}")
     finite = all(math.isfinite(value) for value in (*policy.state_mean, *policy.state_std))

@@ -83,6 +83,7 @@ class PolicyInbox:
         self._deaf, self._deaf_until = "", clock.monotonic()
         self._trouble = ""
         self._missing = ""
+        self._unknown_line = ""
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._start_from_disk()
@@ -106,9 +107,11 @@ class PolicyInbox:
             return self._current if found else None
 
     def errors(self) -> tuple[str, ...]:
-        """What is wrong now, in words: servers that do not answer; what was refused, and why."""
+        """What is wrong now, in words: servers that do not answer, a line of which nothing was announced (it is
+        followed when it comes); what was refused, and why."""
         held = self._current.version if self._current else 0
-        return (*filter(None, (self._trouble or self._deaf, self._missing)), *self._beliefs.refusals(held))
+        now = self._trouble or self._deaf, self._unknown_line, self._missing
+        return (*filter(None, now), *self._beliefs.refusals(held))
 
     def reject(self, file: PolicyFile, why: str) -> None:
         """The policy cannot be loaded: it is not offered again until the next boot; another one takes its place.
@@ -184,6 +187,7 @@ class PolicyInbox:
         else:
             if rollout is not None:
                 self._beliefs.recall_rollout(rollout)
+        self._beliefs.recalled()
         if active is not None and self._known(active):
             self._active = active.event
         for version in self._preferences():
@@ -201,6 +205,12 @@ class PolicyInbox:
         while self._pending:  # one that cannot be saved is heard again
             self._beliefs.hear(self._pending[0])
             self._pending.popleft()
+        everything = self._feed.heard_all()
+        self._beliefs.heard(everything=everything)
+        unknown = self._beliefs.unknown_line() if everything else ""
+        if unknown and not self._unknown_line:
+            _log.warning("policy_line_unknown", policy=self.policy, error=unknown)
+        self._unknown_line = unknown
 
     def _preferences(self) -> list[int]:
         preferences = self._beliefs.preferences()

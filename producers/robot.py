@@ -1,6 +1,6 @@
 """The robot's side: record episodes, follow a policy line, tell how one is doing.
 
-    with RobotClient(load_settings(), "arm-7", Path("/var/lib/sop")) as client:
+    with RobotClient(load_settings(), "arm-7", "/var/lib/sop") as client:
         with client.episode(task="fold", instruction="Fold the shirt.", features=features, fps=30) as episode:
             episode.step(state=state, action=action, reward=0.0)
             episode.end(success=True)
@@ -11,7 +11,6 @@ into Kafka whenever that is there.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
@@ -28,24 +27,22 @@ from infra.settings import Settings
 from infra.telemetry import new_traceparent
 from producers.boot import DataDir
 from producers.episode import Episode
+from producers.episode_checks import require_sound
 from producers.errors import ClientClosed, EpisodeOpen
 from producers.event_log import EventLog
 from producers.frames.directory import FrameDirectory
 from producers.frames.recorder import FrameRecorder
 from producers.heartbeats import Heartbeats, told
-from producers.outbox import MOST_BYTES, Outbox, item
+from producers.outbox import Outbox, item
+from producers.policy_beliefs import LINE
 from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
 from producers.policy_fit import RobotKind
 from producers.policy_inbox import PolicyInbox
 from producers.policy_store import PolicyFile, PolicyStore
 from producers.spool.outbox import SpoolOutbox
 from producers.spool.recovery import closing_events
-from producers.vectors import Layout
 from schemas.events import EpisodeSource, EpisodeStarted, Feature, Heartbeat, PolicyActivated
-from schemas.topics import POLICY_ACTIVATIONS, ROBOT_STATUS, ROBOT_STEPS
-
-# Of a step's body beside its vectors: ids, numbers, time.
-_STEP_OVERHEAD = 256
+from schemas.topics import POLICY_ACTIVATIONS, ROBOT_STATUS
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +61,7 @@ class RobotClient:
         self,
         settings: Settings,
         robot_id: str,
-        data_dir: Path,
+        data_dir: str | os.PathLike[str],
         *,
         clock: Clock | None = None,
         outbox: Outbox | None = None,
@@ -94,7 +91,7 @@ class RobotClient:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._close_timeout = close_timeout
-        self._data_dir = DataDir(data_dir)
+        self._data_dir = DataDir(Path(data_dir))
         self._process = os.getpid()
         try:
             self._data_dir.give_room()
@@ -150,12 +147,13 @@ class RobotClient:
             fps: control steps per second.
             embodiment: which kind of robot body this is.
             policy: policy line that drives the robot; by default the active one's, none in a demonstration.
-            max_steps: room is kept for so many.
+            max_steps: room is kept for so many; at least 1.
 
         Raises:
             ClientClosed: the client was closed.
             EpisodeOpen: the episode before has not ended.
-            ValueError: the features or fps make no sense, or steps or texts are larger than a record of Kafka's.
+            ValueError: task, features, fps or max_steps make no sense, or steps or texts are larger than a record
+                of Kafka's.
             SpoolFull: there is no room for `max_steps` steps; wait until Kafka has taken some.
             SpoolUnusable: the spool's files cannot be written.
             CamerasUnavailable: there are cameras, and no encoder for them.
@@ -164,17 +162,7 @@ class RobotClient:
         self._settle()
         if self._episode is not None:
             raise EpisodeOpen(f"episode {self._episode.episode_id} is open; end it before the next one begins")
-        if not task:
-            raise ValueError("an episode needs a task, by which episodes are grouped")
-        if not (math.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps is steps per second and above 0, got {fps}")
-        layout = Layout(features)
-        step_bytes = layout.step_bytes + _STEP_OVERHEAD
-        if step_bytes > MOST_BYTES[ROBOT_STEPS]:
-            raise ValueError(
-                f"a step of these features takes {step_bytes} bytes, and {ROBOT_STEPS} takes "
-                f"{MOST_BYTES[ROBOT_STEPS]}: fewer elements in state and action; images are cameras"
-            )
+        layout, step_bytes = require_sound(task, features, fps, max_steps)
         if layout.cameras:
             self._recorder.require(layout.cameras)
         frame_room = self._outbox.reserve(max_steps, step_bytes, max_steps * layout.frame_bytes)
@@ -199,7 +187,8 @@ class RobotClient:
     def follow(self, policy: str, *, kind: RobotKind | None = None, feed: PolicyFeed | None = None) -> PolicyInbox:
         """Follow a policy line: what this robot should run is verified and downloaded in the background.
 
-        The inbox closes with the client; what it refuses is told in heartbeats.
+        The inbox closes with the client. What it refuses is told in heartbeats and `errors`; so is a line of which
+        nothing was announced yet, which is followed when it comes.
 
         Args:
             policy: the line.
@@ -214,7 +203,7 @@ class RobotClient:
             OSError: the folder for the line's policies cannot be made.
         """
         self._require_usable()
-        if not re.fullmatch(r"[\w-]+", policy):
+        if not LINE.fullmatch(policy):
             raise ValueError(f"{policy!r} is not a policy line: letters, digits, '_' and '-'")
         settings = self._settings.policies
         with ExitStack() as undo:

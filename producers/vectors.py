@@ -23,6 +23,19 @@ _VAST, _VAST_NEGATIVE = 0x7F, 0xFF
 _NDARRAY = np.ndarray  # to look it up in numpy's large namespace costs a control loop 10 µs
 
 
+def require_float32(feature: Feature) -> None:
+    """Refuse a vector of another dtype.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if feature.dtype != "float32":
+        raise ValueError(
+            f"feature {feature.name!r} has dtype {feature.dtype!r}; vectors are recorded as float32: leave dtype "
+            f"out, step() converts what it is given"
+        )
+
+
 class Layout:
     """The vectors of one episode: which there are, and how long each is; and its cameras."""
 
@@ -49,8 +62,7 @@ class Layout:
                 cameras.append(Camera.of(feature))
                 self._shapes[feature.name] = feature.shape
                 continue
-            if feature.dtype != "float32":
-                raise ValueError(f"feature {feature.name!r} has dtype {feature.dtype!r}; vectors are float32")
+            require_float32(feature)
             if not feature.shape or min(feature.shape) < 1:
                 raise ValueError(f"feature {feature.name!r} has the impossible shape {feature.shape}")
             if feature.names and len(feature.names) != feature.size:

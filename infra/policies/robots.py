@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from infra.errors import InfraError
 from infra.kafka import LogReader
 from infra.kafka.log_reader import all_partitions
 from infra.policies.announced import record_key
+from infra.policies.names import likely_first
 from infra.settings import Settings
 from schemas.topics import ROBOT_STATUS
 
 # Seconds: of a large fleet's heartbeats more may be there than anybody wants to wait for.
 _LONGEST = 10.0
-_NAMED = 8
 
 
 def unheard_of(settings: Settings, robots: Iterable[str]) -> list[str]:
@@ -37,14 +36,5 @@ def unheard_of(settings: Settings, robots: Iterable[str]) -> list[str]:
         return []
     finally:
         reader.close()
-    return [f"note: no robot {name} was ever heard of; {_others(name, known)}" for name in missing]
-
-
-def _others(name: str, known: set[str]) -> str:
-    """The known ones, those with a similar name first."""
-    if not known:
-        return "nor was any other"
-    near = get_close_matches(name, known, _NAMED)
-    named = [*near, *sorted(known - set(near))][:_NAMED]
-    more = f" and {len(known) - len(named)} more" if len(known) > len(named) else ""
-    return f"there are {', '.join(named)}{more}"
+    others = {name: f"there are {likely_first(name, known)}" if known else "nor was any other" for name in missing}
+    return [f"note: no robot {name} was ever heard of; {others[name]}" for name in missing]
