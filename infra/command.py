@@ -1,4 +1,4 @@
-"""What every command does first: read the settings, and wait for the servers that it needs."""
+"""What every command does first: read the settings, and look whether the servers that it needs are there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import typer
 from pydantic import ValidationError
 
-from infra.errors import InfraError, SettingInvalid
+from infra.errors import InfraError, SettingInvalid, Unavailable
 from infra.settings import Settings, UnknownSettings, anything_set, env_file, explain, load_settings
 from infra.terminal import fail
 
@@ -52,3 +52,24 @@ def wait_or_fail(settings: Settings, servers: Iterable[str], stop: threading.Eve
         fail(str(error), code=2)
     except InfraError as error:
         fail(str(error))
+
+
+def ask_or_fail(settings: Settings, servers: Iterable[str]) -> None:
+    """Ask servers by name once, each within its own request timeout, for a command that a person waits for.
+
+    One that does not answer ends it, and so does a setting that a client cannot work with, with exit code 2.
+    """
+    from infra.readiness import probes  # noqa: PLC0415 - not needed to say `--help`
+
+    available = probes(settings, patient=True)
+    for name in servers:
+        probe = available[name]
+        try:
+            probe.ask()
+        except SettingInvalid as error:
+            fail(str(error), code=2)
+        except Unavailable as error:
+            away = f"{name} does not answer at {probe.address}"
+            fail(f"{away}: {error}; {probe.advice}" if anything_set() else f"{away}, and {no_settings()}")
+        except InfraError as error:
+            fail(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,9 +42,12 @@ class Probe:
         return f"start the servers (`sop stack up`), or set {self.setting}"
 
 
-def probes(settings: Settings) -> dict[str, Probe]:
-    """A cheap question for each server, by the server's name."""
-    bound = min(PROBE_SECONDS, settings.startup_timeout)
+def probes(settings: Settings, *, patient: bool = False) -> dict[str, Probe]:
+    """A cheap question for each server, by the server's name.
+
+    patient: each may take as long as any other request; else it is one of several, and is given up sooner.
+    """
+    bound = math.inf if patient else min(PROBE_SECONDS, settings.startup_timeout)
     kafka = settings.kafka.model_copy(update={"request_timeout": min(bound, settings.kafka.request_timeout)})
     registry = settings.registry.model_copy(update={"timeout": min(bound, settings.registry.timeout)})
     s3 = settings.s3.model_copy(update={"timeout": min(bound, settings.s3.timeout)})

@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+# How those that are empty by default are written.
+_KEYS = [["PUBLIC KEY"]]
+_BY_TASK = [{"push-v3": 0.1}]
+
 
 def require_http(address: str) -> None:
     """Refuse what is no address of a server that speaks HTTP, or holds what must not be shown.
@@ -192,7 +196,9 @@ class LearnerSettings(_Section):
     adaptive_window: int = Field(200, ge=1, description="learner steps whose losses count")
     adaptive_clip: tuple[Share, Share] = Field((0.2, 0.8), description="lowest and highest online share")
     adaptive_normalise: bool = Field(False, description="divide both losses by their average before the formula")
-    task_weights: dict[str, Weight] = Field({}, description="of tasks when they are drawn; 1 for those not named")
+    task_weights: dict[str, Weight] = Field(
+        {}, examples=_BY_TASK, description="of tasks when they are drawn; 1 for those not named"
+    )
     hg_autonomous_weight: float = Field(0.0, ge=0, description="of the policy's own steps in successful episodes")
     hg_takeover_steps: int = Field(0, ge=0, description="before a takeover, whose weight is lowered")
     hg_takeover_weight: float = Field(0.0, ge=0, description="factor of their weight")
@@ -200,7 +206,9 @@ class LearnerSettings(_Section):
     recap_failure_penalty: float = Field(1.0, gt=0, description="C_fail as a share of the task's longest episode")
     recap_look_ahead: int = Field(50, ge=1, description="N, control steps")
     recap_positive_share: Share = Field(0.4, description="of the policy's steps that count as good")
-    recap_positive_shares: dict[str, Share] = Field({}, description="by task, where it is another (hard ones 0.1)")
+    recap_positive_shares: dict[str, Share] = Field(
+        {}, examples=_BY_TASK, description="by task, where it is another (hard ones 0.1)"
+    )
     recap_threshold_steps: float | None = Field(None, description="a threshold in steps gained, in its place")
     recap_dropout: Share = Field(0.3, description="how often the policy is not told its advantage")
     recap_value_steps: int = Field(1000, ge=1, description="gradient steps of the value function, before the base")
@@ -212,7 +220,9 @@ class LearnerSettings(_Section):
     )
     chunk: int = Field(4, ge=1, description="actions that the policy plans at once")
     cameras: tuple[str, ...] = Field(
-        (), description="features that a new line's policy sees: uint8 (height, width, 3), by a flow-transformer"
+        (),
+        examples=[["wrist"]],
+        description="features that a new line's policy sees: uint8 (height, width, 3), by a flow-transformer",
     )
     pretrain_episodes: int = Field(1, ge=1, description="demonstrations to wait for before the base is trained")
     pretrain_steps: int = Field(1500, ge=1)
@@ -263,8 +273,16 @@ class PolicySettings(_Section):
 
     signing_key: Path | None = Field(None, description="private key's file: the learner's, or an operator's")
     signing_key_pem: SecretStr | None = Field(None, description="the same as text, where a secret travels so")
-    learner_keys: tuple[str, ...] = Field((), description="public keys that may announce versions")
-    operator_keys: tuple[str, ...] = Field((), description="public keys that may roll versions out")
+    learner_keys: tuple[str, ...] = Field(
+        (),
+        examples=_KEYS,
+        description="public keys in base64 that may announce versions, as `sop keys new` prints them",
+    )
+    operator_keys: tuple[str, ...] = Field(
+        (),
+        examples=_KEYS,
+        description="public keys in base64 that may roll versions out, as `sop keys new` prints them",
+    )
     allow_unsigned: bool = Field(False, description="believe what carries no signature at all")
     keep: int = Field(3, ge=1, description="artifacts that a robot keeps on its disk")
     max_bytes_per_second: float | None = Field(None, gt=0, description="of a robot's downloads; none: no cap")

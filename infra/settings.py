@@ -8,12 +8,15 @@ writes. The environment wins.
 from __future__ import annotations
 
 import difflib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import get_origin
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from infra.sections import (
@@ -89,9 +92,9 @@ def load_settings(file: Path | None = None) -> Settings:
     chosen = file or env_file()
     if file is None:
         _refuse_missing_file()
-    _refuse_unknown(_ours(), "")
+    _refuse(_ours(), "")
     if chosen.is_file():
-        _refuse_unknown(dotenv_values(chosen), f" in {chosen}")
+        _refuse(dotenv_values(chosen), f" in {chosen}")
     return _settings(chosen if chosen.is_file() else None)
 
 
@@ -102,7 +105,7 @@ def check_environment() -> None:
         pydantic.ValidationError, UnknownSettings: see `load_settings`.
     """
     _refuse_missing_file()
-    _refuse_unknown(_ours(), "")
+    _refuse(_ours(), "")
     _settings(None)
 
 
@@ -123,8 +126,11 @@ def anything_set() -> bool:
 def explain(error: ValidationError) -> str:
     """The first thing that is wrong, in one line, without the value: it may be a secret."""
     first = error.errors()[0]
-    name = "SOP_" + "__".join(str(part).upper() for part in first["loc"])
+    path, inside = first["loc"][:2], first["loc"][2:]
+    name = "SOP_" + "__".join(str(part).upper() for part in path) + "".join(f"[{part!r}]" for part in inside)
     wrong = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("tuple_type", "dict_type"):
+        return f"{name} {_as_json(name, _known()[name], [])}"
     return f"{name} is no setting" if first["type"] == "extra_forbidden" else f"setting {name}: {wrong}"
 
 
@@ -133,17 +139,46 @@ def _refuse_missing_file() -> None:
         raise UnknownSettings(f"SOP_ENV_FILE names {env_file()}, which is no file")
 
 
-def _ours() -> list[str]:
-    return [name for name in os.environ if name.upper().startswith("SOP_") and name not in NOT_SETTINGS]
+def _ours() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper().startswith("SOP_") and name not in NOT_SETTINGS
+    }
 
 
-def _known() -> list[str]:
-    """Names of all variables: of sections as a whole, and of their fields."""
-    names = []
+def _known() -> dict[str, FieldInfo]:
+    """All variables by name: of sections as a whole, and of their fields."""
+    found = {}
     for section, info in Settings.model_fields.items():
-        names.append(f"SOP_{section.upper()}")
-        names += [f"{names[-1]}__{field.upper()}" for field in getattr(info.annotation, "model_fields", {})]
-    return names
+        found[f"SOP_{section.upper()}"] = info
+        for field, inner in getattr(info.annotation, "model_fields", {}).items():
+            found[f"SOP_{section.upper()}__{field.upper()}"] = inner
+    return found
+
+
+def _refuse(given: Mapping[str, str | None], where: str) -> None:
+    _refuse_unknown(given, where)
+    known = _known()
+    for name, text in given.items():
+        info = known[name.upper()]
+        fields = getattr(info.annotation, "model_fields", {})
+        if text is None or not (fields or get_origin(info.annotation) in (tuple, dict)):
+            continue
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise UnknownSettings(f"{name}{where} {_as_json(name, info, list(fields))}") from error
+
+
+def _as_json(name: str, info: FieldInfo, fields: list[str]) -> str:
+    """How a setting that is not one word or number is written."""
+    if fields:
+        return f"is a section, which is set field by field: {name}__{fields[0].upper()}, ..."
+    example = info.examples[0] if info.examples else info.default
+    kind = "an object" if get_origin(info.annotation) is dict else "a list"
+    what = f": {info.description}" if info.description else ""
+    return f"is {kind}, which is written as JSON, such as {name}='{json.dumps(example)}'{what}"
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:

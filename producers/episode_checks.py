@@ -27,7 +27,9 @@ def require_sound(task: str, features: Sequence[Feature], fps: float, max_steps:
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps is steps per second and above 0, got {fps}")
     if not isinstance(max_steps, Integral) or max_steps < 1:
-        raise ValueError(f"max_steps is how many steps room is kept for, a whole number above 0, got {max_steps!r}")
+        raise ValueError(
+            f"max_steps is for how many steps room is kept, a whole number above 0, got {max_steps!r}"
+        )
     layout = Layout(features)
     step_bytes = layout.step_bytes + _STEP_OVERHEAD
     if step_bytes > MOST_BYTES[ROBOT_STEPS]:

@@ -104,7 +104,7 @@ class Beliefs:
         if self.announced or self.policy in self._lines:
             return ""
         known = [line for line in self._lines if LINE.fullmatch(line)]
-        rest = f"known: {likely_first(self.policy, known)}" if known else "nor any other; has `sop learn` published?"
+        rest = f"known: {likely_first(self.policy, known)}" if known else "nor any other: has `sop learn` run?"
         return f"no policy line {self.policy!r} on {POLICY_VERSIONS} yet; {rest}"
 
     def doubt(self, why: str) -> None:

@@ -78,7 +78,7 @@ class Refusals:
                 self._waiting[cause] = left
 
     def settle(self, *kinds: Kind) -> None:
-        """Of these kinds nothing waits any more: each cause is told and logged, for the newest and with a count."""
+        """Nothing of these kinds waits any more: each cause is told and logged, for its newest, with a count."""
         for cause in [cause for cause in self._waiting if cause.kind in kinds]:
             before = self._told.get(cause.key)
             numbers = frozenset(self._waiting.pop(cause)) | (before.numbers if before else frozenset())

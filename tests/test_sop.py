@@ -166,7 +166,7 @@ def test_a_wrong_option_or_command_is_wrong_use() -> None:
         ),
         ("SOP_KAFKA__NONSENSE", "1", "SOP_KAFKA__NONSENSE is no setting; .*"),
         ("SOP_NONSENSE", "1", "SOP_NONSENSE is no setting; .*"),
-        ("SOP_LEARNER__HIDDEN", "256,256", ".*learner.*JSON.*"),
+        ("SOP_LEARNER__HIDDEN", "256,256", "SOP_LEARNER__HIDDEN is a list, which is written as JSON, .*"),
         ("SOP_ENV_FILE", "none.env", r"SOP_ENV_FILE names none\.env, which is no file"),
     ],
 )
@@ -253,6 +253,28 @@ def test_a_command_without_any_settings_says_what_to_do_before_it_waits(
 
 def stop_here(*_: object, **__: object) -> NoReturn:
     raise InfraError("came as far as this")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["policies", "list"],
+        ["policies", "hold"],
+        ["episodes", "label", "01890000-0000-7000-8000-000000000000", "--exclude", "--reason", "covered"],
+    ],
+    ids=lambda arguments: arguments[1],
+)
+def test_who_asks_without_a_broker_is_told_so_in_a_line_and_waits_for_no_start(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*NOWHERE["Kafka"])
+    monkeypatch.setenv("SOP_KAFKA__REQUEST_TIMEOUT", "0.2")
+    monkeypatch.setenv("SOP_STARTUP_TIMEOUT", "3")
+    monkeypatch.setattr("infra.readiness.wait_for", stop_here)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    line = "error: Kafka does not answer at 127.0.0.1:1: .*`sop stack up`.*SOP_KAFKA__BOOTSTRAP_SERVERS\n"
+    assert re.fullmatch(line, result.output), result.output
 
 
 @pytest.mark.parametrize("server", NOWHERE)

@@ -44,7 +44,7 @@ def label(
     """Label an episode. The materializer makes a new revision of it, which learner and views go by."""
     import uuid_utils  # noqa: PLC0415 - each command loads what it needs, no more
 
-    from infra.command import settings_or_fail, wait_or_fail  # noqa: PLC0415
+    from infra.command import ask_or_fail, settings_or_fail  # noqa: PLC0415
     from infra.errors import InfraError  # noqa: PLC0415
     from infra.terminal import fail  # noqa: PLC0415
     from schemas.errors import SchemaError  # noqa: PLC0415
@@ -55,7 +55,7 @@ def label(
     if not reason.strip():
         fail("a label needs a --reason", code=2)
     settings = settings_or_fail()
-    wait_or_fail(settings, ["Kafka", "schema registry"])
+    ask_or_fail(settings, ["Kafka", "schema registry"])
     robot_id, newest = (robot, None) if robot else _look_up(settings, episode_id)
     said = Label(
         label_id=str(uuid_utils.uuid7()),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from infra.command import settings_or_fail, wait_or_fail
+from infra.command import ask_or_fail, settings_or_fail
 from infra.errors import InfraError, SettingInvalid
 from infra.policies.errors import KeyUnusable
 from infra.terminal import fail
@@ -176,7 +176,7 @@ def _make(base: Path, earlier: tuple[str, ...]) -> None:
 
 def _line(policy: str | None) -> tuple[Settings, str]:
     settings = settings_or_fail()
-    wait_or_fail(settings, ["Kafka", "schema registry"])
+    ask_or_fail(settings, ["Kafka", "schema registry"])
     return settings, policy or settings.learner.policy
 
 
@@ -185,6 +185,8 @@ def _read(settings: Settings) -> Control:
 
     try:
         return RolloutLog(settings).read()
+    except (SettingInvalid, KeyUnusable) as error:
+        fail(str(error), code=2)
     except (InfraError, SchemaError) as error:
         fail(str(error))
 
@@ -199,6 +201,7 @@ def _change(
 ) -> None:
     from infra.clock import SystemClock  # noqa: PLC0415
     from infra.policies.log import RolloutLog  # noqa: PLC0415
+    from infra.policies.orders import no_versions  # noqa: PLC0415
     from infra.policies.present import sentence  # noqa: PLC0415
     from infra.policies.robots import unheard_of  # noqa: PLC0415
     from infra.policies.rollout import Change  # noqa: PLC0415
@@ -206,7 +209,8 @@ def _change(
     settings, line = _line(policy)
     try:
         log = RolloutLog(settings)
-        change = transition(line, log.read())
+        control = log.read()
+        change = transition(line, control)
         state: PolicyRollout = log.change(
             line, change, Change(author or getpass.getuser(), reason, SystemClock().now())
         )
@@ -215,6 +219,8 @@ def _change(
     except (InfraError, SchemaError) as error:
         fail(str(error))
     typer.echo(sentence(state))
+    if why := no_versions(control, line):
+        typer.echo(f"note: {why}", err=True)
     if robots:
         for note in unheard_of(settings, robots):
             typer.echo(note, err=True)

@@ -89,7 +89,7 @@ class Keyring:
         self._setting = setting
         self._keys: dict[str, Ed25519PublicKey] = {}
         for text in public:
-            raw = _public_bytes(text)
+            raw = _public_bytes(text, f"{setting}: " if setting else "")
             self._keys[key_id_of(raw)] = Ed25519PublicKey.from_public_bytes(raw)
 
     def verify(self, event: SignedEvent, body: bytes, writer: AvroSchema) -> None:
@@ -186,7 +186,7 @@ def read_public(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise KeyUnusable(f"public keys {path}: {error}") from error
     for line in lines:
-        _public_bytes(line)
+        _public_bytes(line, f"public keys {path}: ")
     return tuple(lines)
 
 
@@ -230,10 +230,12 @@ def key_settings(base: Path) -> dict[str, str]:
     }
 
 
-def _public_bytes(text: str) -> bytes:
+def _public_bytes(text: str, where: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
         Ed25519PublicKey.from_public_bytes(raw)
     except (ValueError, binascii.Error) as error:
-        raise KeyUnusable(f"{text[:60]!r} is no Ed25519 public key in base64") from error
+        raise KeyUnusable(
+            f"{where}{text[:60]!r} is no Ed25519 public key in base64, as `sop keys new` prints it"
+        ) from error
     return raw

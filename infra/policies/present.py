@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.policies.log import Control
+from infra.policies.orders import no_versions
 from schemas.events import Canary, PolicyRollout, RolloutMode
 
 
@@ -38,11 +39,17 @@ def show_rollout(policy: str, control: Control, console: Console) -> None:
         why = f": {state.reason}" if state.reason else ""
         at = state.written_at.isoformat(sep=" ", timespec="seconds")
         console.print(f"by {state.author} at {at}, {signed}{why}", highlight=False, markup=False, soft_wrap=True)
+    if why := no_versions(control, policy):
+        console.print(Text(why), soft_wrap=True)
     _show_refused(control, console)
 
 
 def show_versions(policy: str, control: Control, console: Console) -> None:
-    """One row for each version."""
+    """One row for each version; where there is none, what to do."""
+    if why := no_versions(control, policy):
+        console.print(Text(why), soft_wrap=True)
+        _show_refused(control, console)
+        return
     versions, state = control.versions.get(policy, {}), control.rollouts.get(policy)
     table = Table("version", "is", "parent", "step", "episodes", "MB", "published", "key", title=policy)
     for number, event in sorted(versions.items(), reverse=True):
@@ -61,8 +68,12 @@ def show_versions(policy: str, control: Control, console: Console) -> None:
 
 
 def _show_refused(control: Control, console: Console) -> None:
-    for key, why in sorted(control.refused.items()):
-        console.print(Text(f"not believed: {key}: {why}", style="red"), soft_wrap=True)
+    alike: dict[str, list[str]] = {}
+    for key, why in control.refused.items():  # in the order of the log: the newest is the last
+        alike.setdefault(why, []).append(key)
+    for why, keys in sorted(alike.items(), key=lambda item: item[1][-1]):
+        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        console.print(Text(f"not believed: {keys[-1]}{others}: {why}", style="red"), soft_wrap=True)
 
 
 def _role(state: PolicyRollout | None, version: int, newest: int) -> str:

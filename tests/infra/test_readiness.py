@@ -120,6 +120,16 @@ def test_a_question_never_takes_longer_than_the_whole_wait_may(monkeypatch: pyte
         for probe in probes(settings).values():
             probe.ask()
     assert bounds == [1.5] * 4 + [readiness.PROBE_SECONDS] * 4
+    bounds.clear()
+    for probe in probes(Settings(startup_timeout=1.5), patient=True).values():
+        probe.ask()
+    whole = Settings()
+    assert bounds == [
+        whole.kafka.request_timeout,
+        whole.registry.timeout,
+        whole.s3.timeout,
+        whole.clickhouse.timeout,
+    ]
 
 
 def test_every_probe_names_a_setting_and_the_address_that_it_holds() -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -155,6 +156,8 @@ def test_a_wrong_value_is_explained_in_a_line_that_does_not_repeat_it(monkeypatc
     for name, value, line in (
         ("SOP_KAFKA__REPLICATION_FACTOR", "-77", "setting SOP_KAFKA__REPLICATION_FACTOR: .* than or equal to 1"),
         ("SOP_REGISTRY", '{"nonsense": -77}', "SOP_REGISTRY__NONSENSE is no setting"),
+        ("SOP_POLICIES__LEARNER_KEYS", "[-77]", r"setting SOP_POLICIES__LEARNER_KEYS\[0\]: .* valid string"),
+        ("SOP_LEARNER__TASK_WEIGHTS", '{"a": -77}', r"setting SOP_LEARNER__TASK_WEIGHTS\['a'\]: .* than 0"),
     ):
         monkeypatch.setenv(name, value)
         with pytest.raises(ValidationError) as refused:
@@ -193,13 +196,52 @@ def test_a_wrong_value_is_refused_at_its_place(
     assert [error["loc"] for error in refused.value.errors()] == [where]
 
 
-@pytest.mark.parametrize(("name", "value"), [("SOP_KAFKA", "localhost:9092"), ("SOP_LEARNER__HIDDEN", "256,256")])
-def test_a_section_or_list_that_is_not_json_is_refused_with_the_way_to_write_it(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+WRITTEN = {
+    "SOP_KAFKA": "is a section, which is set field by field: SOP_KAFKA__BOOTSTRAP_SERVERS, ...",
+    "SOP_LEARNER__HIDDEN": "is a list, which is written as JSON, such as SOP_LEARNER__HIDDEN='[256, 256, 256]': ",
+    "SOP_LEARNER__TASK_WEIGHTS": "is an object, which is written as JSON, such as SOP_LEARNER__TASK_WEIGHTS='{",
+    "sop_policies__learner_keys": """is a list, which is written as JSON, such as \
+sop_policies__learner_keys='["PUBLIC KEY"]': public keys in base64 that may announce versions, as `sop keys new`""",
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_section_or_list_that_is_not_json_is_named_with_the_way_to_write_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(UnknownSettings, match=r"set field by field .* a list as JSON"):
+    file = tmp_path / "any.env"
+    file.write_text(f"{name}=hush,hush\n")
+    with pytest.raises(UnknownSettings) as refused:
+        load_settings(file)
+    assert str(refused.value).startswith(f"{name} in {file} {WRITTEN[name]}")
+    monkeypatch.setenv(name, "hush,hush")
+    with pytest.raises(UnknownSettings) as refused:
         load_settings()
+    assert str(refused.value).startswith(f"{name} {WRITTEN[name]}")
+    assert "hush" not in str(refused.value)
+
+
+def test_every_example_of_a_list_or_object_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+    for section, part in Settings.model_fields.items():
+        for field, info in getattr(part.annotation, "model_fields", {}).items():
+            if get_origin(info.annotation) not in (tuple, dict):
+                continue
+            name, tried = f"SOP_{section.upper()}__{field.upper()}", tried + 1
+            monkeypatch.setenv(name, "no JSON")
+            with pytest.raises(UnknownSettings) as refused:
+                load_settings()
+            written = re.search(f"such as {name}='(.+?)': ", str(refused.value))
+            assert written is not None, refused.value
+            monkeypatch.setenv(name, written[1])
+            monkeypatch.setenv("SOP_LEARNER__ARCHITECTURE", "flow-transformer")  # the one that sees cameras
+            assert getattr(getattr(load_settings(), section), field), "an empty one would show nothing"
+            monkeypatch.setenv(name, '"text"')
+            with pytest.raises(ValidationError) as wrong:
+                load_settings()
+            assert explain(wrong.value) == str(refused.value)
+            monkeypatch.delenv(name)
+    assert tried > 5
 
 
 @pytest.mark.parametrize("name", sorted(NOT_SETTINGS - {"SOP_ENV_FILE"}))

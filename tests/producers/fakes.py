@@ -186,6 +186,7 @@ class ScriptedFeed:
         self.failures = 0
         self.breaks_after: int | None = None
         self.closed = False
+        self.everything_heard = True
         self._offset = 0
         self._pending: list[Heard] = []
         self._came = threading.Condition()
@@ -211,6 +212,9 @@ class ScriptedFeed:
             self._came.wait_for(lambda: bool(self._pending), timeout)
             taken, self._pending = self._pending, []
             return taken
+
+    def heard_all(self) -> bool:
+        return self.everything_heard
 
     def size(self, announcement: PolicyVersion) -> int:
         if self.failures:

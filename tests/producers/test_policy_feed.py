@@ -50,6 +50,7 @@ class ScriptedLog:
     position: int = -1
     rollouts: list[Record] = field(default_factory=list)
     caught_up: int = 0
+    ends: dict[Partition, int] = field(default_factory=dict)
 
     def write(self, *versions: int) -> None:
         for version in versions:
@@ -62,6 +63,7 @@ class ScriptedLog:
     def assign(self, offsets: Mapping[Partition, int]) -> None:
         start = offsets[POLICY_VERSIONS, 0]
         self.starts.append(start)
+        self.ends = {}
         self.position = 0 if start == BEGINNING else start
 
     def read_to_end(self, offsets: Mapping[Partition, int], _silence: float) -> list[Record]:
@@ -168,3 +170,35 @@ def test_a_topic_that_was_made_anew_is_read_from_its_new_beginning(
         feed.poll(0.0)
     assert feed.poll(0.0) == [], "rollouts again"
     assert versions(feed.poll(0.0)) == [7]
+
+
+def test_all_was_heard_once_both_topics_were_returned_to_their_ends(
+    log: ScriptedLog, registry: ScriptedRegistry
+) -> None:
+    feed = caught_up()
+    log.write(1)
+    log.ends = {}
+
+    def end(*topics: str) -> None:
+        log.ends |= {(topic, 0): 1 for topic in topics}
+
+    assert (versions(feed.poll(0.0)), feed.heard_all()) == ([1], False)
+    end(POLICY_ROLLOUTS)
+    assert (feed.poll(0.0), feed.heard_all()) == ([], False), "more versions may be on their way"
+    log.write(2)
+    end(POLICY_VERSIONS)
+    registry.failures = 1
+    with pytest.raises(RegistryUnavailable):
+        feed.poll(0.0)
+    assert not feed.heard_all(), "the end was reached, and what lies before it was not returned"
+    assert (versions(feed.poll(0.0)), feed.heard_all()) == ([2], False)
+    end(POLICY_ROLLOUTS, POLICY_VERSIONS)
+    assert (feed.poll(0.0), feed.heard_all()) == ([], True)
+    log.failures = [KafkaUnavailable("the broker hung up")]
+    with pytest.raises(KafkaUnavailable):
+        feed.poll(0.0)
+    assert feed.heard_all(), "an outage makes nothing unheard"
+    log.failures = [OffsetsExpired("offset 2 is out of range")]
+    with pytest.raises(OffsetsExpired):
+        feed.poll(0.0)
+    assert not feed.heard_all(), "a topic that was made anew is another one"

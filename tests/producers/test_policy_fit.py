@@ -59,3 +59,8 @@ def test_what_is_no_policy_is_refused(data: bytes, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(PolicyRefused, match="no safetensors file of a policy"):
         require_fit(path, KIND)
+
+
+def test_a_kind_of_robot_that_no_policy_is_for_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="'action' has dtype 'float64'"):
+        RobotKind((FEATURES[0], Feature(name="action", dtype="float64", shape=(2,))), fps=10.0)

@@ -19,6 +19,7 @@ from schemas.events import (
     EpisodeEnded,
     EpisodeSource,
     EpisodeStarted,
+    Feature,
     Heartbeat,
     Intervention,
     InterventionPhase,
@@ -27,6 +28,7 @@ from schemas.events import (
 )
 from schemas.topics import ROBOT_EPISODES, ROBOT_INTERVENTIONS, ROBOT_STEPS
 from tests.producers.fakes import (
+    FEATURES,
     MemoryOutbox,
     ScriptedFeed,
     announcement,
@@ -237,10 +239,25 @@ def test_a_bad_end_leaves_the_episode_open(tmp_path: Path, changes: dict[str, An
     assert ended_of(box).step_count == 1
 
 
-@pytest.mark.parametrize("changes", [{"fps": 0.0}, {"fps": float("nan")}, {"task": ""}, {"features": ()}])
-def test_a_bad_start_opens_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fps": 0.0}, "fps is"),
+        ({"fps": float("nan")}, "fps is"),
+        ({"task": ""}, "needs a task"),
+        ({"features": ()}, "feature 'state' is missing"),
+        ({"max_steps": 0}, "max_steps is .* a whole number above 0, got 0"),
+        ({"max_steps": -5}, "got -5"),
+        ({"max_steps": 1e4}, r"got 10000\.0"),
+        (
+            {"features": (Feature(name="state", dtype="float64", shape=(3,)), FEATURES[1])},
+            "'state' has dtype 'float64'; vectors are recorded as float32",
+        ),
+    ],
+)
+def test_a_bad_start_opens_nothing(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     with robot(tmp_path) as (client, box):
-        with pytest.raises(ValueError, match=r"fps|task|feature"):
+        with pytest.raises(ValueError, match=reason):
             started(client, **changes)
         started(client)
     assert [event.sequence for event in box.robot_events()] == [0, 1]
@@ -264,6 +281,13 @@ def test_a_refused_step_uses_no_sequence_number_and_the_end_still_fits(tmp_path:
         record_too_much(client)
     assert [event.sequence for event in box.robot_events()] == list(range(6))
     assert (ended_of(box).end, ended_of(box).step_count) == (EpisodeEnd.ABORTED, 4)
+
+
+def test_a_data_directory_may_be_named_by_text(tmp_path: Path) -> None:
+    named = str(tmp_path / "arm")
+    with RobotClient(Settings(), "arm", named, outbox=MemoryOutbox(), heartbeat_interval=None) as client:
+        started(client).end()
+    assert (tmp_path / "arm" / "boot_epoch").read_text() == f"{client.boot_epoch}\n"
 
 
 @pytest.mark.parametrize("robot_id", ["", "a/b", "a b", "ä", "x" * 101])

@@ -13,7 +13,16 @@ from pydantic import SecretStr
 
 from infra.errors import SettingMissing
 from infra.policies.errors import KeyUnusable, SignatureRefused
-from infra.policies.keys import Keyring, SigningKey, read_private, read_public, signing_key, write_pair
+from infra.policies.keys import (
+    Keyring,
+    SigningKey,
+    learner_keyring,
+    operator_keyring,
+    read_private,
+    read_public,
+    signing_key,
+    write_pair,
+)
 from infra.settings import PolicySettings
 from schemas.codec import AvroSchema, decode, encode, latest
 from schemas.errors import UndecodableEvent
@@ -131,8 +140,14 @@ def test_what_is_no_key_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.key").chmod(0o600)
     with pytest.raises(KeyUnusable, match=r"x\.key"):
         read_private(tmp_path / "x.key")
-    with pytest.raises(KeyUnusable, match="no Ed25519 public key"):
-        Keyring(["bm9uc2Vuc2U="])
+    (tmp_path / "x.pub").write_text("bm9uc2Vuc2U=")
+    with pytest.raises(KeyUnusable, match=r"x\.pub: 'bm9uc2Vuc2U=' is no Ed25519 public key"):
+        read_public(tmp_path / "x.pub")
+    pinned = PolicySettings(learner_keys=("bm9uc2Vuc2U=",), operator_keys=("a",))
+    with pytest.raises(KeyUnusable, match="SOP_POLICIES__LEARNER_KEYS: 'bm9uc2Vuc2U=' is no Ed25519 public key"):
+        learner_keyring(pinned)
+    with pytest.raises(KeyUnusable, match="SOP_POLICIES__OPERATOR_KEYS: 'a' is no .* as `sop keys new` prints it"):
+        operator_keyring(pinned)
 
 
 def test_who_has_nothing_to_sign_with_is_told_what_to_do(tmp_path: Path) -> None:
