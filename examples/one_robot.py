@@ -2,12 +2,12 @@
 
 import signal
 import sys
-from pathlib import Path
 
 import numpy as np
 
 from infra.settings import load_settings
 from learner.policies import Policy, load_policy
+from producers.errors import RobotClientError
 from producers.policy_fit import RobotKind
 from producers.policy_swap import swap
 from producers.robot import RobotClient
@@ -17,7 +17,7 @@ JOINTS = tuple(f"joint_{n}" for n in range(7))
 FEATURES = tuple(Feature(name=name, shape=(7,), names=JOINTS) for name in ("state", "action"))
 
 
-def run(data_dir: Path) -> None:
+def run(data_dir: str) -> None:
     """Two episodes; in the second half of each an operator corrects. Put sensors and motors where the dots are."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as Ctrl-C: it may raise anywhere, also inside step()
     policy: Policy | None = None
@@ -38,4 +38,7 @@ def run(data_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1] if len(sys.argv) > 1 else "artifacts/arm-1"))
+    try:
+        run(sys.argv[1] if len(sys.argv) > 1 else "artifacts/arm-1")
+    except RobotClientError as error:  # off line, say: what was recorded is kept, and the next run sends it
+        sys.exit(f"error: {error}")

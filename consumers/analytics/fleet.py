@@ -63,13 +63,28 @@ class Fleet:
             key=lambda r: (not r["errors"], r["seen_seconds_ago"] < _SILENT_SECONDS, r["robot"]),
         )
 
+    @property
+    def all_silent(self) -> bool:
+        """Whether nobody reports, so that all that is known is of the past."""
+        return bool(self.robots) and min(robot["seen_seconds_ago"] for robot in self.robots) >= _SILENT_SECONDS
+
     def summary(self) -> str:
         """In a line."""
-        reporting = sum(robot["seen_seconds_ago"] < _SILENT_SECONDS for robot in self.robots)
+        if not self.robots:
+            return "no robot was heard of"
+        count = len(self.robots)
+        newest = ago(min(robot["seen_seconds_ago"] for robot in self.robots))
+        silent = sum(robot["seen_seconds_ago"] >= _SILENT_SECONDS for robot in self.robots)
         troubled = sum(bool(robot["errors"]) for robot in self.robots)
+        spooled = f"{sum(robot['spool_depth'] for robot in self.robots):,} events in their spools"
+        if self.all_silent:
+            return (
+                f"{count} robots, all silent: the newest heartbeat is {newest} old. Are Kafka, `sop index` and "
+                f"the robots' network up? What they said then: {troubled} with errors; {spooled}"
+            )
         return (
-            f"{len(self.robots)} robots, {reporting} reporting, {troubled} with errors; "
-            f"{sum(robot['spool_depth'] for robot in self.robots):,} events in their spools"
+            f"{count} robots, {count - silent} reporting, {silent} silent, {troubled} with errors; {spooled}; "
+            f"newest heartbeat {newest} ago"
         )
 
 
@@ -115,7 +130,7 @@ def table_of(known: Fleet, limit: int) -> Table:
     """The fleet as it is shown."""
     rows = known.ordered()
     caption = f"{limit} of {len(rows)} shown" if len(rows) > limit else None
-    table = Table(title=known.summary(), caption=caption)
+    table = Table(title=known.summary(), caption=caption, title_style="bold red" if known.all_silent else None)
     left = {"robot", "policy", "activation"}
     for name in ("robot", "seen", "policy", "activation", "spool", "age", "frames lost", "clock, ms"):
         table.add_column(name, justify="left" if name in left else "right")

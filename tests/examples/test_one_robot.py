@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from examples.one_robot import FEATURES
 from infra.decoder import event_in
@@ -25,6 +30,7 @@ from infra.settings import Settings, load_settings
 from learner.policies import PolicySpec
 from learner.policies.artifact import pack
 from learner.policies.chunked import ARCHITECTURE, layer_widths
+from producers.policy_inbox import PolicyInbox
 from producers.robot import RobotClient
 from schemas.codec import encode, frame, latest
 from schemas.events import PolicyVersion, Step
@@ -97,3 +103,26 @@ def test_the_example_records_its_steps_and_runs_what_the_fleet_runs(stack: Stack
     second = [step for step in steps if step.boot_epoch == max(step.boot_epoch for step in steps)]
     assert {step.policy_version for step in second} == {1}
     assert np.frombuffer(second[0].action, "<f4").tolist() == [0.5] * 7
+
+
+def test_off_line_it_ends_with_a_line_that_says_where_its_steps_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("SOP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOP_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("SOP_REGISTRY__URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("producers.robot.RobotClient", partial(RobotClient, close_timeout=0.1))
+    monkeypatch.setattr(PolicyInbox, "wait_for", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["one_robot", "arm"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "examples" / "one_robot.py"), run_name="__main__")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert isinstance(ended.value.code, str), "printed on standard error, and exit code 1"
+    assert re.fullmatch(
+        r"error: 128 events were not acknowledged .* kept in arm/spool and sent .*", ended.value.code
+    )

@@ -201,7 +201,7 @@ WRITTEN = {
     "SOP_LEARNER__HIDDEN": "is a list, which is written as JSON, such as SOP_LEARNER__HIDDEN='[256, 256, 256]': ",
     "SOP_LEARNER__TASK_WEIGHTS": "is an object, which is written as JSON, such as SOP_LEARNER__TASK_WEIGHTS='{",
     "sop_policies__learner_keys": """is a list, which is written as JSON, such as \
-sop_policies__learner_keys='["PUBLIC KEY"]': public keys in base64 that may announce versions, as `sop keys new`""",
+sop_policies__learner_keys='["PUBLIC KEY"]': public keys in base64 that may announce versions, as `sop""",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from consumers.analytics.fleet import ago
+from consumers.analytics.fleet import Fleet, ago
 from infra.clickhouse.client import connect
 from infra.clickhouse.migrate import migrate
 from infra.local.stack import Stack
@@ -104,11 +104,27 @@ def test_the_table_has_trouble_first_and_counts_the_fleet() -> None:
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert "9 robots, " in lines[0]
-    assert "2 with errors; 900 events in their spools" in lines[0]
+    assert "2 with errors; 900 events in their spools; newest heartbeat " in lines[0]
     order = [name for line in lines for name in ("cloned", "ill", "gone", "calm") if f" {name} " in line]
     assert order == ["cloned", "ill", "gone", "calm"]
     assert "1 of 9 shown" in run("--once", "--limit", "1").output
     assert "long-gone" in run("--once", "--since", "2000000").output
+
+
+def told(*robots: tuple[float, int, list[str]]) -> str:
+    rows = [{"seen_seconds_ago": age, "spool_depth": depth, "errors": errors} for age, depth, errors in robots]
+    return Fleet(rows).summary()
+
+
+def test_a_fleet_that_fell_silent_is_not_called_well() -> None:
+    assert told((1.0, 0, []), (14.0, 5, ["ill"]), (7_200.0, 0, [])) == (
+        "3 robots, 2 reporting, 1 silent, 1 with errors; 5 events in their spools; newest heartbeat 1 s ago"
+    )
+    assert told((40.0, 3, []), (240.0, 0, ["ill"])) == (
+        "2 robots, all silent: the newest heartbeat is 40 s old. Are Kafka, `sop index` and the robots' network "
+        "up? What they said then: 1 with errors; 3 events in their spools"
+    )
+    assert told() == "no robot was heard of"
 
 
 def test_spans_of_time_are_read_at_a_glance() -> None:

@@ -146,7 +146,7 @@ def test_what_is_no_key_is_named(content: bytes, tmp_path: Path) -> None:
     pinned = PolicySettings(learner_keys=("bm9uc2Vuc2U=",), operator_keys=("a",))
     with pytest.raises(KeyUnusable, match="SOP_POLICIES__LEARNER_KEYS: 'bm9uc2Vuc2U=' is no Ed25519 public key"):
         learner_keyring(pinned)
-    with pytest.raises(KeyUnusable, match="SOP_POLICIES__OPERATOR_KEYS: 'a' is no .* as `sop keys new` prints it"):
+    with pytest.raises(KeyUnusable, match=r"SOP_POLICIES__OPERATOR_KEYS: 'a' is no .*as `sop keys new` prints"):
         operator_keyring(pinned)
 
 

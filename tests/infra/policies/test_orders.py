@@ -39,8 +39,8 @@ def test_a_line_without_versions_is_named_as_such_with_what_to_do(name: str) -> 
     with pytest.raises(RolloutRefused) as refused:
         ORDERS[name](control, "demmo")
     assert str(refused.value) == (
-        "the line demmo has no versions; known lines: demo. Name the one you mean (--policy), or start its learner "
-        "(SOP_LEARNER__POLICY=demmo sop learn), which publishes them"
+        "the line demmo has no versions; known lines: demo. Name the one you mean (--policy), or start its "
+        "learner (SOP_LEARNER__POLICY=demmo sop learn), which publishes them"
     )
     with pytest.raises(RolloutRefused, match="the line demo has no versions; nor has any other line"):
         ORDERS[name](Control(), "demo")
