@@ -255,28 +255,6 @@ def stop_here(*_: object, **__: object) -> NoReturn:
     raise InfraError("came as far as this")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["policies", "list"],
-        ["policies", "hold"],
-        ["episodes", "label", "01890000-0000-7000-8000-000000000000", "--exclude", "--reason", "covered"],
-    ],
-    ids=lambda arguments: arguments[1],
-)
-def test_who_asks_without_a_broker_is_told_so_in_a_line_and_waits_for_no_start(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(*NOWHERE["Kafka"])
-    monkeypatch.setenv("SOP_KAFKA__REQUEST_TIMEOUT", "0.2")
-    monkeypatch.setenv("SOP_STARTUP_TIMEOUT", "3")
-    monkeypatch.setattr("infra.readiness.wait_for", stop_here)
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 1
-    line = "error: Kafka does not answer at 127.0.0.1:1: .*`sop stack up`.*SOP_KAFKA__BOOTSTRAP_SERVERS\n"
-    assert re.fullmatch(line, result.output), result.output
-
-
 @pytest.mark.parametrize("server", NOWHERE)
 @pytest.mark.usefixtures("servers")
 def test_a_server_that_is_down_at_start_is_named(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
