@@ -36,20 +36,42 @@ def test_a_boot_that_hears_how_its_rollout_came_about_logs_no_error_and_a_replay
     for transition in (rollout.promote("line", 2), rollout.rollback("line", 1)):
         history.append(transition(history[-1], rollout.Change("ada", "", held.written_at)))
     rotated = sent(history[0], by=SigningKey.generate())  # a key that was removed from the pinned ones
-    with follow(feed, tmp_path) as inbox:
-        feed.push(rotated, *history[1:])
-        until(lambda: inbox.wanted() == 1)
+    feed.push(rotated, *history[1:])
+    feed.publish(1, b"one")
+    with capture_logs() as logs, follow(feed, tmp_path) as inbox:
+        is_current(inbox, 1)
+        assert inbox.errors() == ()
+    assert [log for log in logs if log["log_level"] == "error"] == []
     again = ScriptedFeed()
     again.push(rotated, *history[1:])
     again.publish(1, b"one")
     with capture_logs() as logs, follow(again, tmp_path) as inbox:
         is_current(inbox, 1)
+        until(lambda: not again._pending)
         assert inbox.errors() == ()
         again.push(history[1], history[2])  # what hides it behind a copy of the newest is seen all the same
         is_refused(inbox, "line rollout 2 is older than generation 3: replayed, and ignored")
         is_current(inbox, 1)
     refused = [log["error"] for log in logs if log["log_level"] == "error"]
     assert refused == ["line rollout 2 is older than generation 3: replayed, and ignored"]
+
+
+def test_a_control_topic_that_is_read_from_its_beginning_again_says_nothing_new(
+    inbox: PolicyInbox, feed: ScriptedFeed
+) -> None:
+    first = state(rollout.hold("line", 1))
+    second = rollout.promote("line", 2)(first, rollout.Change("ada", "", first.written_at))
+    feed.publish(2, b"two")
+    feed.push(first, second)
+    is_current(inbox, 2)
+    with capture_logs() as logs:
+        feed.push(*(Heard("line", at, sent(event)) for at, event in enumerate((first, second))))
+        feed.publish(3, b"three")
+        until(lambda: not feed._pending)
+        assert inbox.errors() == ()
+        feed.push(Heard("line", 2, sent(first)))
+        is_refused(inbox, "line rollout 1 is older than generation 2")
+    assert len([log for log in logs if log["log_level"] == "error"]) == 1
 
 
 def test_a_boot_that_hears_only_an_older_rollout_than_it_knows_refuses_it(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from infra.kafka import EventProducer, OutRecord
 from infra.local.stack import Stack
@@ -224,6 +225,34 @@ def test_an_old_version_and_an_old_rollout_that_are_sent_again_are_refused_and_t
     with fleet.following() as (_, inbox):
         eventually(lambda: any("rollout 1 is older" in error for error in inbox.errors()), "not refused")
         becomes(inbox, 2)
+
+
+def test_a_boot_hears_how_its_rollout_came_about_and_calls_nothing_wrong(fleet: Fleet) -> None:
+    with fleet.following() as (_, inbox):
+        fleet.publish(1, artifact(1))
+        fleet.publish(2, artifact(2))
+        becomes(inbox, 2)
+        fleet.roll_out(*(rollout.hold(fleet.line, number) for number in (2, 1, 2, 1)))
+        becomes(inbox, 1)
+    with capture_logs() as logs, fleet.following() as (_, inbox):
+        eventually(inbox._feed.heard_all, "the topics' end was not reached")
+        becomes(inbox, 1)
+        assert inbox.errors() == ()
+    assert [log for log in logs if log["event"] == "policy_refused"] == []
+
+
+def test_a_line_that_was_misspelt_is_told_on_robot_status_with_those_that_are_known(fleet: Fleet) -> None:
+    right = fleet.line
+    fleet.publish(1, artifact(1))
+    fleet.line = f"{right}-x"
+    with fleet.following() as (client, inbox):
+        why = f"no policy line '{fleet.line}' on policy-versions yet; known: "
+        eventually(lambda: any(error.startswith(why) and right in error for error in client.errors()), "not told")
+        client.heartbeat()
+        eventually(lambda: any(error.startswith(why) for error in fleet.told()), "not on robot-status")
+        fleet.publish(1, artifact(1))
+        becomes(inbox, 1)
+        assert inbox.errors() == ()
 
 
 def test_an_unsigned_rollout_moves_nobody_and_nobody_builds_on_it(fleet: Fleet) -> None:
