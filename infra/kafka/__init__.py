@@ -1,5 +1,6 @@
 """The only door to Kafka: producers, consumers and administration, with errors of our own kind."""
 
+import stamina.instrumentation
 from confluent_kafka import Message
 
 from infra.kafka.config import MESSAGE_BYTES, Partition
@@ -20,3 +21,7 @@ __all__ = [
     "Partition",
     "TransactionalProducer",
 ]
+
+# Of its own accord it logs every attempt, on standard output where a command has set up no logs. What matters is
+# what a caller gives up on, and the error says that.
+stamina.instrumentation.set_on_retry_hooks(())
