@@ -203,6 +203,7 @@ class Materializer:
             return False
         # The take-over seeks to the committed offsets: what was delivered before it comes again.
         self._backlog.drop(number)
+        self._release(number)
         return True
 
     def _drop_lost(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from infra.clock import Clock
 from infra.policies.announced import Announced
 from infra.policies.errors import RolloutRefused, SignatureRefused
 from infra.policies.keys import Keyring
-from infra.policies.names import likely_first
+from infra.policies.names import LINE, likely_first
 from infra.policies.rollout import version_for
 from producers.policy_feed import Heard
 from producers.policy_refusals import Cause, Refusals
@@ -20,9 +19,6 @@ from schemas.events import PolicyRollout, PolicyVersion, RolloutMode
 from schemas.topics import POLICY_VERSIONS
 
 _UNKNOWN = -1
-LINE = re.compile(r"[\w-]+")
-"""What a policy line may be called."""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -69,24 +65,35 @@ class Beliefs:
         Raises:
             OSError: a rollout could not be saved; hear it again.
         """
-        announced = heard.announced
-        if heard.key.startswith(f"{self.policy}/"):
-            self._lines.add(self.policy)
-        ours = heard.key == self.policy or heard.key.startswith(f"{self.policy}/")
+        announced, versions = heard.announced, f"{self.policy}/"
+        ours = heard.key == self.policy or heard.key.startswith(versions)
         if announced is None:
             if ours:
                 what = f"record {heard.key} at {heard.offset}"
                 if heard.key == self.policy:
                     self._doubt = what
+                else:
+                    self._lines.add(self.policy)
                 self.refuse(what, heard.problem)
             return
         if isinstance(announced.event, PolicyVersion):
             self._lines.add(announced.event.policy)
-        if ours or announced.event.policy == self.policy:
-            if isinstance(announced.event, PolicyVersion):
-                self._believe_version(announced, heard.offset)
-            else:
-                self._believe_rollout(announced, heard.offset, saved=False)
+        if announced.event.policy != self.policy:
+            if ours:
+                self._refuse_foreign(announced)
+        elif isinstance(announced.event, PolicyVersion):
+            self._believe_version(announced, heard.offset)
+        else:
+            self._believe_rollout(announced, heard.offset, saved=False)
+
+    def _refuse_foreign(self, announced: Announced[PolicyVersion] | Announced[PolicyRollout]) -> None:
+        event, why = announced.event, f"sent under the key {announced.key!r}, where nobody looks for it"
+        try:
+            announced.require(self.learners if isinstance(event, PolicyVersion) else self.operators)
+        except (SignatureRefused, RolloutRefused) as error:
+            why = str(error)
+        number = f"v{event.version}" if isinstance(event, PolicyVersion) else f"rollout {event.generation}"
+        self.refuse(f"{event.policy} {number}", why)
 
     def heard(self, *, everything: bool) -> None:
         """Nothing more comes now; `everything`: that was all of the control topics when they were first asked.

@@ -49,7 +49,10 @@ class PolicyFeed(Protocol):
         """
 
     def heard_all(self) -> bool:
-        """Whether `poll` has returned all that the control topics held when they were first asked."""
+        """Whether `poll` has returned all that the control topics held when they were first asked.
+
+        Before that the newest version that was heard may be an old one.
+        """
 
     def size(self, announcement: PolicyVersion) -> int:
         """Bytes of the artifact.
@@ -93,7 +96,8 @@ class KafkaPolicyFeed:
                 self._reader.assign(self._places | self._positions)
                 self._assigned = True
             heard = self._take(self._reader.consume(100, timeout))
-            self._heard_all = self._heard_all or self._places.keys() <= self._reader.ends.keys()
+            versions = {place for place in self._places if place[0] == POLICY_VERSIONS}  # rollouts came first
+            self._heard_all = self._heard_all or versions <= self._reader.ends.keys()
             return heard
         except InfraError as error:
             # The reader is past what is not decoded: the next call reads on from what the last good one returned.

@@ -218,11 +218,16 @@ class PolicyInbox:
         return preferences
 
     def _take_best(self) -> None:
-        """The best version that can be had becomes current; none leaves what there is."""
-        preferences = self._preferences()
-        absent = preferences[:1] if preferences and preferences[0] not in self._beliefs.announced else []
+        """The best version that can be had becomes current; none leaves what there is.
+
+        Before all announcements are heard, which is best among them is not known: nothing is downloaded, and
+        nothing stands in for what the robot should run.
+        """
+        preferences, everything = self._preferences(), self._feed.heard_all()
+        best = preferences[:1]
+        absent = best if everything and best and best[0] not in self._beliefs.announced else []
         self._missing = "".join(f"{self.policy} v{version} should run, and is not announced" for version in absent)
-        for version in preferences:
+        for version in preferences if everything else best:
             announced = self._beliefs.announced.get(version)
             if announced is None or self._faults.is_bad(announced.event):
                 continue
@@ -232,7 +237,7 @@ class PolicyInbox:
             if self._faults.waits(announced.event):
                 continue
             try:
-                file = self._here(announced) or self._fetch(announced)
+                file = self._here(announced) or (self._fetch(announced) if everything else None)
             except Outdated:
                 return
             except NotNow as error:
@@ -241,6 +246,8 @@ class PolicyInbox:
                 return  # what was heard meanwhile may have changed which is next
             except (PolicyRefused, ValueError) as error:
                 self._refuse_for_good(announced.event, str(error))
+                return
+            if file is None:
                 return
             if self._faults.came(announced.event):
                 self._beliefs.withdraw(f"{self.policy} v{version}")

@@ -105,5 +105,5 @@ class Refusals:
     def _tell(self, key: str, refusal: _Refusal) -> None:
         self._told.pop(key, None)
         self._told[key] = refusal
-        while len(self._told) > _MOST:
-            self._told.pop(next(iter(self._told)))
+        for oldest in list(self._told)[:-_MOST]:
+            self._told.pop(oldest, None)  # the control loop's thread tells, too

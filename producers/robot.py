@@ -23,6 +23,7 @@ from typing import Self
 import structlog
 
 from infra.clock import Clock, SystemClock
+from infra.policies.names import LINE
 from infra.settings import Settings
 from infra.telemetry import new_traceparent
 from producers.boot import DataDir
@@ -34,7 +35,6 @@ from producers.frames.directory import FrameDirectory
 from producers.frames.recorder import FrameRecorder
 from producers.heartbeats import Heartbeats, told
 from producers.outbox import Outbox, item
-from producers.policy_beliefs import LINE
 from producers.policy_feed import KafkaPolicyFeed, PolicyFeed
 from producers.policy_fit import RobotKind
 from producers.policy_inbox import PolicyInbox

@@ -12,7 +12,7 @@ from operator import methodcaller
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
 from infra.kafka.bounded import within
@@ -48,7 +48,9 @@ class GroupConsumer:
     ) -> None:
         self.assigned: set[Partition] = set()
         self.epochs: Counter[Partition] = Counter()
+        self._unplaced: set[Partition] = set()
         self._revocations = 0
+        self._closing = False
         self._timeout = kafka.request_timeout
         self._group = group
         self._failure: Failure | None = None
@@ -87,21 +89,46 @@ class GroupConsumer:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # librdkafka keeps a pause while a partition is another member's, when nobody remembers it any more.
         consumer.resume(partitions)
-        # Left to itself it asks once where to begin: while the coordinator moves nobody answers, it does not ask
-        # again, and the partition is never read (its issue 5586).
+        wanted = {(p.topic, p.partition) for p in partitions}
         try:
-            wanted = [(p.topic, p.partition) for p in partitions]
-            consumer.incremental_assign(ask_committed(consumer, wanted, self._timeout))
+            consumer.incremental_assign(self._starts(consumer, wanted))
+        except KafkaException as error:
+            self._failure = self._failure or KafkaUnavailable(f"cannot take partitions: {error.args[0].str()}")
+            self._unplaced -= wanted
+            return
+        self.assigned |= wanted
+        self.epochs.update(wanted)
+        _log.info("partitions_assigned", partitions=sorted(wanted))
+
+    def _starts(self, consumer: Consumer, wanted: set[Partition]) -> list[TopicPartition]:
+        """Where the group was; the ends, which say nothing, where nobody tells that now.
+
+        Left to itself librdkafka asks once where to begin: while the coordinator moves nobody answers, it does not
+        ask again, and the partition is never read (its issue 5586).
+        """
+        try:
+            if not self._closing:
+                return ask_committed(consumer, sorted(wanted), self._timeout)
         except KafkaUnavailable as error:
-            _log.warning("offsets_unknown", group=self._group, error=str(error))  # it may have more luck
-        self.assigned |= {(p.topic, p.partition) for p in partitions}
-        self.epochs.update((p.topic, p.partition) for p in partitions)
-        _log.info("partitions_assigned", partitions=sorted((p.topic, p.partition) for p in partitions))
+            _log.warning("offsets_unknown", group=self._group, error=str(error))
+        self._unplaced |= wanted
+        return [TopicPartition(*partition, OFFSET_END) for partition in sorted(wanted)]
+
+    def _place(self) -> None:
+        """Go to where the group was, in partitions of which that was not known when they came."""
+        try:
+            for partition, value in self.committed(sorted(self._unplaced)).items():
+                self.seek(partition, value.offset)
+                self._unplaced.discard(partition)
+        except (KafkaUnavailable, OffsetsExpired) as error:
+            self._failure = self._failure or error
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.assigned -= {(p.topic, p.partition) for p in partitions}
+        lost = {(p.topic, p.partition) for p in partitions}
+        self.assigned -= lost
+        self._unplaced -= lost
         self._revocations += 1
-        _log.info("partitions_revoked", partitions=sorted((p.topic, p.partition) for p in partitions))
+        _log.info("partitions_revoked", partitions=sorted(lost))
 
     def consume(self, count: int, timeout: float) -> list[Message]:
         """At most `count` records, waiting at most `timeout` seconds for the first.
@@ -115,9 +142,11 @@ class GroupConsumer:
             before = self.epochs.total() + self._revocations
             records = self._consumer.consume(count, timeout)
             unchanged = before == self.epochs.total() + self._revocations
-            if unchanged and not any(map(_error_of, records)):
+            if unchanged and not self._unplaced and not any(map(_error_of, records)):
                 return records
             records = self._sifted(records)
+            if self._unplaced:
+                self._place()
             # What came beside an error will not be delivered again: it goes first, the error with the next call.
             if records or self._failure is None:
                 return records
@@ -126,12 +155,12 @@ class GroupConsumer:
 
     def _sifted(self, messages: list[Message]) -> list[Message]:
         """Records of partitions that are ours still; the first error is kept for later."""
-        records = []
+        records, ours = [], self.assigned - self._unplaced
         for message in messages:
             error = message.error()
             if error is not None:
                 self._failure = self._failure or self._failure_of(error, message)
-            elif (message.topic(), message.partition()) in self.assigned:
+            elif (message.topic(), message.partition()) in ours:
                 records.append(message)
         return records
 
@@ -254,6 +283,7 @@ class GroupConsumer:
         An assignment that arrives in just this moment blocks librdkafka's close for ever (its issue 4884). The
         coordinator then takes the partitions away when the session times out.
         """
+        self._closing = True
         try:
             within(self._timeout, self._consumer.close, "close")
         except KafkaUnavailable as error:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import stamina
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
@@ -17,6 +17,11 @@ from infra.settings import KafkaSettings
 
 # Seconds for one question; many may fit into the time that a caller has.
 _PATIENCE = 3.0
+_REFUSED = (
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+)
 
 
 def ask_committed(consumer: Consumer, partitions: Sequence[Partition], timeout: float) -> list[TopicPartition]:
@@ -26,12 +31,18 @@ def ask_committed(consumer: Consumer, partitions: Sequence[Partition], timeout: 
     where it was only just found it may wait for an event that was before.
 
     Raises:
-        KafkaUnavailable: no answer in time.
+        KafkaUnavailable: no answer in time, or we may not ask.
     """
-    for attempt in stamina.retry_context(on=KafkaUnavailable, attempts=None, timeout=timeout):
+    for attempt in stamina.retry_context(on=_may_pass, attempts=None, timeout=timeout, wait_max=0.5):
         with attempt:
             return _committed(consumer, partitions, min(timeout, _PATIENCE))
     raise AssertionError("unreachable: the last attempt raises")
+
+
+def _may_pass(error: Exception) -> bool:
+    cause = error.__cause__
+    refused = isinstance(cause, KafkaException) and cause.args[0].code() in _REFUSED
+    return isinstance(error, KafkaUnavailable) and not refused
 
 
 def _committed(consumer: Consumer, partitions: Sequence[Partition], timeout: float) -> list[TopicPartition]:
@@ -41,7 +52,8 @@ def _committed(consumer: Consumer, partitions: Sequence[Partition], timeout: flo
         raise KafkaUnavailable(error.args[0].str()) from error
     for position in found:
         if position.error is not None:
-            raise KafkaUnavailable(f"{position.topic}[{position.partition}]: {position.error.str()}")
+            where = f"{position.topic}[{position.partition}]"
+            raise KafkaUnavailable(f"{where}: {position.error.str()}") from KafkaException(position.error)
     return found
 
 

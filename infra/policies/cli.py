@@ -175,9 +175,14 @@ def _make(base: Path, earlier: tuple[str, ...]) -> None:
 
 
 def _line(policy: str | None) -> tuple[Settings, str]:
+    from infra.policies.names import LINE  # noqa: PLC0415
+
     settings = settings_or_fail()
+    line = policy or settings.learner.policy
+    if not LINE.fullmatch(line):
+        fail(f"{line!r} is no policy line: letters, digits, - and _", code=2)
     ask_or_fail(settings, ["Kafka", "schema registry"])
-    return settings, policy or settings.learner.policy
+    return settings, line
 
 
 def _read(settings: Settings) -> Control:

@@ -235,7 +235,8 @@ def _public_bytes(text: str, where: str) -> bytes:
         raw = base64.b64decode(text, validate=True)
         Ed25519PublicKey.from_public_bytes(raw)
     except (ValueError, binascii.Error) as error:
+        shown = "what is given" if "PRIVATE" in text else repr(text[:60])
         raise KeyUnusable(
-            f"{where}{text[:60]!r} is no Ed25519 public key in base64, as `sop keys new` prints it"
+            f"{where}{shown} is no Ed25519 public key in base64, as `sop keys new` prints it"
         ) from error
     return raw

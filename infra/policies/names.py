@@ -1,10 +1,13 @@
-"""Names that are known, for whoever may have made a slip."""
+"""What policy lines may be called, and which are known, for whoever may have made a slip."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LINE = re.compile(r"[\w-]+")
+"""What a policy line may be called."""
 _NAMED = 8
 
 

@@ -187,6 +187,7 @@ class ScriptedFeed:
         self.breaks_after: int | None = None
         self.closed = False
         self.everything_heard = True
+        self.polls = 0
         self._offset = 0
         self._pending: list[Heard] = []
         self._came = threading.Condition()
@@ -209,6 +210,7 @@ class ScriptedFeed:
 
     def poll(self, timeout: float) -> list[Heard]:
         with self._came:
+            self.polls += 1
             self._came.wait_for(lambda: bool(self._pending), timeout)
             taken, self._pending = self._pending, []
             return taken

@@ -76,6 +76,57 @@ def test_the_newest_of_a_backlog_is_downloaded_and_no_other(inbox: PolicyInbox, 
     assert feed.downloads == [3]
 
 
+def polled(feed: ScriptedFeed) -> None:
+    """What was pushed is heard, and was acted on."""
+    now = feed.polls
+    until(lambda: feed.polls >= now + 2)
+
+
+def test_of_a_history_that_comes_in_pieces_only_the_newest_is_downloaded(
+    inbox: PolicyInbox, feed: ScriptedFeed
+) -> None:
+    feed.everything_heard = False
+    for version in (1, 2):
+        feed.publish(version, b"w%d" % version)
+        polled(feed)
+    assert inbox.current() is None
+    assert inbox.errors() == ()
+    feed.everything_heard = True
+    is_current(inbox, 2)
+    assert feed.downloads == [2]
+
+
+def test_nothing_stands_in_for_a_version_that_is_still_to_be_heard_of(feed: ScriptedFeed, tmp_path: Path) -> None:
+    with follow(feed, tmp_path) as inbox:
+        feed.publish(1, b"w1")
+        is_current(inbox, 1)
+        feed.publish(2, b"w2")
+        is_current(inbox, 2)
+    again = ScriptedFeed()
+    again.everything_heard, again.artifacts = False, feed.artifacts
+    with follow(again, tmp_path) as inbox:
+        is_current(inbox, 2)
+        again.push(state(rollout.hold("line", 1), rollout.hold("line", 3)))
+        polled(again)
+        assert inbox.current() == inbox.wait_for(at_least(2), 0.0), "version 1, which is here, is not taken"
+        again.publish(3, b"w3")
+        polled(again)
+        assert again.downloads == []
+        again.everything_heard = True
+        is_current(inbox, 3)
+
+
+def test_what_is_of_another_line_is_refused_under_ours(inbox: PolicyInbox, feed: ScriptedFeed) -> None:
+    slip = state(rollout.hold("line/5", 5))
+    feed.push(slip)
+    is_refused(inbox, "line/5 rollout 1: sent under the key 'line/5'")
+    for version in (1, 2):
+        feed.publish(version, b"w%d" % version)
+    is_current(inbox, 2)
+    feed.push(state(rollout.hold("line", 1)))
+    is_current(inbox, 1)
+
+
 def test_other_lines_are_passed_over(inbox: PolicyInbox, feed: ScriptedFeed) -> None:
     feed.publish(9, b"x", policy="other")
     feed.publish(1, b"y")

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from threading import Event
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from structlog.testing import capture_logs
 
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
 from infra.kafka import CommittedOffset, GroupConsumer, Message, Partition
 from infra.kafka.admin import ClusterAdmin
-from infra.kafka.positions import _committed
+from infra.kafka.positions import _committed, ask_committed
 from infra.settings import KafkaSettings, Settings
 from tests.infra.conftest import MakeTopic
 from tests.infra.kafka.helpers import numbered, until, values, write
@@ -160,9 +160,9 @@ def test_a_group_without_offsets_is_told_instead_of_starting_anywhere(
             until(lambda: False, lambda: member.consume(10, 0.1))
 
 
-@pytest.mark.parametrize("refusals", [1, 10_000])
+@pytest.mark.parametrize("long", [False, True])
 def test_a_coordinator_that_moves_while_partitions_are_assigned_delays_and_stops_nothing(
-    settings: Settings, make_topic: MakeTopic, name: str, monkeypatch: pytest.MonkeyPatch, refusals: int
+    settings: Settings, make_topic: MakeTopic, name: str, monkeypatch: pytest.MonkeyPatch, long: bool
 ) -> None:
     topic = make_topic(partitions=1)
     write(settings.kafka, numbered(name, 0, 5))
@@ -170,24 +170,41 @@ def test_a_coordinator_that_moves_while_partitions_are_assigned_delays_and_stops
     with closing(GroupConsumer(settings.kafka, name, [name])) as member:
         until(lambda: bool(member.assigned), lambda: member.consume(1, 0.1))
         member.commit({(name, 0): CommittedOffset(3)})
-    asked = itertools.count()
+    asked, back = itertools.count(1), Event()
 
     def refused(*args: Any) -> list[TopicPartition]:
-        if next(asked) < refusals:
+        if next(asked) == 1 or not back.is_set():
             raise KafkaUnavailable("not the coordinator")
         return _committed(*args)
 
+    if not long:
+        back.set()
     monkeypatch.setattr("infra.kafka.positions._committed", refused)
     seen: list[str] = []
     with closing(GroupConsumer(settings.kafka, name, [name])) as member:
-        if refusals > 1:
-            member._timeout = 5.0  # after which librdkafka asks
-        until(lambda: len(seen) == 2, lambda: seen.extend(values(member.consume(10, 0.1))))
-        [given] = member._consumer.assignment()
-    assert seen == ["0:3", "0:4"]
-    assert next(asked) > 1
-    if refusals == 1:
-        assert given.offset == 3, "librdkafka did not have to ask"
+        member._timeout = 2.0
+        if long:
+            with pytest.raises(KafkaUnavailable, match="not the coordinator"):
+                until(lambda: False, lambda: seen.extend(values(member.consume(10, 0.1))))
+            assert member.assigned == {(name, 0)}
+            write(settings.kafka, numbered(name, 0, 1, start=5))
+            back.set()
+        until(lambda: len(seen) == 2 + long, lambda: seen.extend(values(member.consume(10, 0.1))))
+    assert seen == ["0:3", "0:4", "0:5"][: 2 + long]
+    assert next(asked) > 2
+
+
+def test_a_refusal_to_tell_offsets_is_not_asked_about_again() -> None:
+    asked = []
+
+    class Forbidden:
+        def committed(self, partitions: list[TopicPartition], _timeout: float) -> list[TopicPartition]:
+            asked.append(partitions)
+            raise KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+
+    with pytest.raises(KafkaUnavailable):
+        ask_committed(cast("Consumer", Forbidden()), [("t", 0)], 60.0)
+    assert len(asked) == 1
 
 
 def test_a_topic_that_is_missing_is_named_with_what_to_do(

@@ -152,6 +152,7 @@ def test_what_cannot_be_done_is_said_in_a_line_and_nothing_is_written(monkeypatc
     assert "can be believed: it is not signed" in sop("policies", "rollback", "--to", "5", code=1)
     assert "either a fraction" in sop("policies", "canary", "4", code=1)
     assert "not pinned" in sop("policies", "unpin", "arm-9", code=1)
+    assert "is no policy line" in sop("policies", "follow", "--policy", "cli-line/5", code=2)
     monkeypatch.delenv("SOP_POLICIES__SIGNING_KEY")
     assert "sop keys new" in sop("policies", "hold", "1", code=2)
     assert sop("policies", "show") == before

@@ -148,6 +148,10 @@ def test_what_is_no_key_is_named(content: bytes, tmp_path: Path) -> None:
         learner_keyring(pinned)
     with pytest.raises(KeyUnusable, match=r"SOP_POLICIES__OPERATOR_KEYS: 'a' is no .*as `sop keys new` prints"):
         operator_keyring(pinned)
+    slip = PolicySettings(learner_keys=("-----BEGIN PRIVATE KEY----- MC4CAQAw",))
+    with pytest.raises(KeyUnusable, match="LEARNER_KEYS: what is given is no Ed25519 public key") as refused:
+        learner_keyring(slip)
+    assert "MC4C" not in str(refused.value)
 
 
 def test_who_has_nothing_to_sign_with_is_told_what_to_do(tmp_path: Path) -> None:
