@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from infra.policies.names import LINE
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -181,7 +183,7 @@ class IndexSettings(_Section):
 class LearnerSettings(_Section):
     """`sop learn`. The demo's simulation sets `simulated_*`; a real fleet leaves them alone."""
 
-    policy: str = Field("default", pattern=r"^[\w-]+$", description="name of the policy line")
+    policy: str = Field("default", pattern=rf"^{LINE.pattern}$", description="name of the policy line")
     algorithm: Literal["hg-dagger", "recap", "bc"] = "hg-dagger"
     architecture: Literal["chunked-mlp", "flow-transformer"] = "chunked-mlp"
     seed: int = 0

@@ -65,8 +65,8 @@ class Beliefs:
         Raises:
             OSError: a rollout could not be saved; hear it again.
         """
-        announced, versions = heard.announced, f"{self.policy}/"
-        ours = heard.key == self.policy or heard.key.startswith(versions)
+        announced = heard.announced
+        ours = heard.key == self.policy or heard.key.startswith(f"{self.policy}/")
         if announced is None:
             if ours:
                 what = f"record {heard.key} at {heard.offset}"

@@ -31,6 +31,15 @@ def _process_is_put_back() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings but a test's own, and no stack's file in reach: it runs in a folder of its own."""
+    for name in list(os.environ):
+        if name.upper().startswith("SOP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Real servers, started at the first use. Tests make topics, buckets and tables of their own names."""

@@ -41,12 +41,8 @@ AT_WORK = {"materialize": "partition_taken_over", "index": "partitions_assigned"
 
 
 @pytest.fixture(autouse=True)
-def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings but a test's own, no stack's file in reach, and the C library's heap as it is."""
-    for name in list(os.environ):
-        if name.startswith("SOP_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+def _clean(nothing_set: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings but a test's own, and the C library's heap as it is."""
     monkeypatch.setattr("infra.heap.keep_memory", lambda: None)  # of these tests' own process, and for good
 
 

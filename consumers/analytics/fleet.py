@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -64,16 +65,21 @@ class Fleet:
         )
 
     @property
+    def newest(self) -> float:
+        """Seconds since anybody was heard of; infinite if nobody ever was."""
+        return float(min((robot["seen_seconds_ago"] for robot in self.robots), default=math.inf))
+
+    @property
     def all_silent(self) -> bool:
         """Whether nobody reports, so that all that is known is of the past."""
-        return bool(self.robots) and min(robot["seen_seconds_ago"] for robot in self.robots) >= _SILENT_SECONDS
+        return bool(self.robots) and self.newest >= _SILENT_SECONDS
 
     def summary(self) -> str:
         """In a line."""
         if not self.robots:
             return "no robot was heard of"
         count = len(self.robots)
-        newest = ago(min(robot["seen_seconds_ago"] for robot in self.robots))
+        newest = ago(self.newest)
         silent = sum(robot["seen_seconds_ago"] >= _SILENT_SECONDS for robot in self.robots)
         troubled = sum(bool(robot["errors"]) for robot in self.robots)
         spooled = f"{sum(robot['spool_depth'] for robot in self.robots):,} events in their spools"
