@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from signal import SIGCONT, SIGSTOP
 
-__all__ = ["SIGCONT", "SIGSTOP", "kill", "spawn", "stop"]
+__all__ = ["freeze", "kill", "spawn", "stop", "thaw"]
 
+_FROZEN_SECONDS = 10.0
 _LEASH = Path(__file__).with_name("leash.py")
 
 
@@ -37,7 +37,7 @@ def stop(processes: Sequence[subprocess.Popen[bytes]], *, patience: float) -> No
     """End the processes: SIGTERM to all, SIGKILL to those still there after `patience` seconds."""
     for process in processes:
         _send(process, signal.SIGTERM)
-        _send(process, SIGCONT)  # a paused process would never see the first
+        _send(process, signal.SIGCONT)  # a paused process would never see the first
     deadline = time.monotonic() + patience
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -49,6 +49,21 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """End the process with SIGKILL and wait until it is gone."""
     _send(process, signal.SIGKILL)
     process.wait(timeout=30)
+
+
+def freeze(process: subprocess.Popen[bytes]) -> None:
+    """Stop the process with SIGSTOP, and wait until all of its threads stand still."""
+    _send(process, signal.SIGSTOP)
+    until = time.monotonic() + _FROZEN_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        if os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.002)
+
+
+def thaw(process: subprocess.Popen[bytes]) -> None:
+    """Let a frozen process go on."""
+    _send(process, signal.SIGCONT)
 
 
 def _send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -116,12 +116,12 @@ class Stack:
     def pause(self, name: str) -> None:
         """Freeze a server (SIGSTOP): its connections stay open and nothing answers."""
         with self._guard:
-            self._processes[name].send_signal(process.SIGSTOP)
+            process.freeze(self._processes[name])
 
     def resume(self, name: str) -> None:
         """Let a paused server go on."""
         with self._guard:
-            self._processes[name].send_signal(process.SIGCONT)
+            process.thaw(self._processes[name])
 
     def observe(self) -> list[str]:
         """Return the servers that ended although nobody asked them to, and note that in stack.json."""
