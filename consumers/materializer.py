@@ -178,11 +178,10 @@ class Materializer:
         """Drop partition numbers that went away, and take new ones over once all topics are here."""
         self._drop_lost()
         while new := sorted(n for n in self._complete() - self._owned.keys() if not self._holds.waits(n)):
-            if not self._take_over(new[0]):
-                break  # a server may be away for all of them: one attempt a turn
-            self._drop_lost()  # the group may have been served meanwhile
-            if self._clock.monotonic() >= until:
-                break
+            taken = self._take_over(new[0])
+            self._drop_lost()  # the group may have been served meanwhile, also when it failed
+            if not taken or self._clock.monotonic() >= until:
+                break  # a server may be away for all of them: one failed attempt a turn
         for number in {number for _, number in self._consumer.assigned} - self._owned.keys():
             self._backlog.drop(number)
         self._holds.keep(self._complete())

@@ -106,6 +106,10 @@ class Group:
         self.expired = False
         self.untold: set[int] = set()
         """Partition numbers that nobody tells the committed offsets of."""
+        self.stopped: set[int] = set()
+        """Partition numbers whose place cannot be set."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens while the group is served."""
         self.assign(NUMBERS)
 
     def assign(self, numbers: Sequence[int]) -> None:
@@ -119,6 +123,7 @@ class Group:
 
     def consume(self, count: int, timeout: float) -> list[Consumed]:
         self.polls.append(self.brokers.clock.monotonic())
+        self.meanwhile()
         if self.expired:
             raise OffsetsExpired("gone")
         found: list[Consumed] = []
@@ -137,6 +142,8 @@ class Group:
         return {partition: self.brokers.committed[partition] for partition in partitions}
 
     def seek(self, partition: Partition, offset: int) -> None:
+        if partition[1] in self.stopped:
+            raise KafkaUnavailable("erroneous state")
         self.positions[partition] = offset
 
     def pause(self, partitions: Sequence[Partition]) -> None:

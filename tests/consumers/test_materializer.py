@@ -19,7 +19,7 @@ from infra.health import STALL_SECONDS
 from infra.kafka import OutRecord
 from schemas.events import RobotEvent
 from schemas.topics import DEAD_LETTERS, ROBOT_STEPS, TRAINING_EPISODES
-from tests.consumers.fakes import Rig, restarted, rig
+from tests.consumers.fakes import Rig, Written, restarted, rig
 from tests.consumers.robots import STATE, Robot, label, vector
 
 POLL_INTERVAL = 300.0
@@ -234,6 +234,35 @@ def test_what_could_not_be_taken_over_is_forgotten_once_it_is_somebody_else_s(tm
     member.group.assign([1])
     member.turns(3)
     assert member.ready() == (True, "ready")
+
+
+def test_what_went_away_while_another_could_not_be_taken_over_is_not_committed(tmp_path: Path) -> None:
+    member, events = rig(tmp_path / "one", commit_interval=10.0), Robot().episode(3)
+    member.group.assign([0])
+    member.brokers.send(events, 0)
+    member.turns(2)
+    member.brokers.clock.advance(10.0)
+    assert member.brokers.announced(0) == [], "it waits for the next transaction"
+    foreign = Written(OutRecord(topic=TRAINING_EPISODES, key=b"", value=b"", partition=1), 0)
+    member.brokers.written[TRAINING_EPISODES, 1] = [foreign] * 150
+    member.reader.seconds = 0.1
+    other = restarted(member, tmp_path / "two")
+    other.group.assign([])
+
+    def moved() -> None:
+        if len(member.group.polls) > served:
+            member.group.assign([1])
+            if not other.group.assigned:
+                other.group.assign([0])
+                other.turns()
+
+    member.group.assign([0, 1])
+    member.group.stopped = {1}
+    served = len(member.group.polls) + 1
+    member.group.meanwhile = moved
+    member.turns(60)
+    assert len(member.group.polls) > served
+    assert member.brokers.announced(0) == [(events[0].episode_id, 1)]
 
 
 def longest_turn(member: Rig, turns: int) -> float:
