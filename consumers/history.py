@@ -30,8 +30,12 @@ _log = structlog.get_logger(__name__)
 class Graveyard(Protocol):
     """Who knows dead-letters."""
 
-    def holds(self, places: Collection[Place], since_ms: int) -> set[Place]:
+    def holds(
+        self, places: Collection[Place], since_ms: int, beat: Callable[[], None] = lambda: None, /
+    ) -> set[Place]:
         """Those records of one partition number that are dead letters, buried at `since_ms` (epoch) or later.
+
+        `beat` is called while it takes.
 
         Raises:
             Unavailable: ask again.

@@ -17,6 +17,7 @@ import structlog
 from consumers.assembly import Outcome
 from consumers.committer import Committer, OutcomeUnknown
 from consumers.decode import decode
+from consumers.gaps import gaps, skipped
 from consumers.gauges import Gauges
 from consumers.holds import Holds
 from consumers.intake import Intake
@@ -224,6 +225,7 @@ class Materializer:
 
     def _fold(self) -> None:
         """Decode the batch as a whole, then fold it in: an outage of the registry leaves nothing half done."""
+        self._drop_skipped()
         if not self._backlog:
             return
         with telemetry.STAGE_SECONDS.labels("decode").time():
@@ -234,6 +236,16 @@ class Materializer:
                     self._count(self._owned[number].add(part))
         telemetry.RECORDS_CONSUMED.labels("robot-*").inc(len(self._backlog))
         self._backlog = Intake()
+
+    def _drop_skipped(self) -> None:
+        """Take partition numbers over anew of which the client left records out: they would be committed past."""
+        for gap in list(gaps(self._backlog, {n: owned.positions for n, owned in self._owned.items()})):
+            number = gap.partition[1]
+            if number in self._owned and skipped(gap, self._servers.reader):
+                _log.error("records_skipped", partition=gap.partition, expected=gap.expected, found=gap.found)
+                telemetry.RECORDS_SKIPPED.inc(gap.found - gap.expected)
+                del self._owned[number]
+                self._backlog.drop(number)
 
     def _make_room(self) -> DiskFull | None:
         """Keep the memory of episodes bounded; the error that stands in the way, if one does."""

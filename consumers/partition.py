@@ -91,6 +91,13 @@ class OwnedPartition:
         """What to commit: the first offset of the oldest open episode by topic, and where a successor reads on."""
         nexts = {topic: self.assembly.first_offset(topic, at) for topic, at in self.positions.items()}
         nexts[EPISODE_LABELS] = self.labels.first_offset(nexts[EPISODE_LABELS])
+        return self._with_positions(nexts)
+
+    def unmoved(self) -> dict[Partition, CommittedOffset]:
+        """The offsets that are committed, and where a successor of now reads on."""
+        return self._with_positions(self.committed)
+
+    def _with_positions(self, nexts: Mapping[str, int]) -> dict[Partition, CommittedOffset]:
         training, dead = self.emitted.positions(nexts)
         text = json.dumps({"training-episodes": training, "dead-letters": dead}, separators=(",", ":"))
         return {(topic, self.number): CommittedOffset(offset, text) for topic, offset in nexts.items()}

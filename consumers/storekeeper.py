@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from consumers.assembly import Outcome, Sealed
+from consumers.graveyard import Patient
 from consumers.history import Graveyard
 from consumers.labels import announced_owner
 from consumers.partition import OwnedPartition
@@ -55,6 +56,9 @@ class Storekeeper:
         self._beat()
         return self._clock.monotonic() < until
 
+    def _patient(self, until: float) -> Patient:
+        return Patient(self._graveyard, self._beat, lambda: self._has_time(until))
+
     def is_done(self, owned: OwnedPartition) -> bool:
         """Whether nothing is left to do here."""
         return not (owned.unstored() or owned.unowned_labels())
@@ -63,7 +67,12 @@ class Storekeeper:
         """Let rejected records go to dead-letters, unless the newest revision of their episode tells of them."""
         while (episodes := owned.assembly.undecided()[:WAVE]) and self._has_time(until):
             befores = announced_before(
-                episodes, owned.emitted, owned.committed, self.objects, graveyard=self._graveyard, pool=self._pool
+                episodes,
+                owned.emitted,
+                owned.committed,
+                self.objects,
+                graveyard=self._patient(until),
+                pool=self._pool,
             )
             for episode, before in zip(episodes, befores, strict=True):
                 if isinstance(before, RangeSet):
@@ -96,7 +105,7 @@ class Storekeeper:
                 owned.committed,
                 self.objects,
                 self._clock,
-                graveyard=self._graveyard,
+                graveyard=self._patient(until),
                 pool=self._pool,
             )
             outbox.sealed[: len(wave)] = [

@@ -27,6 +27,9 @@ EPISODES_EMITTED = Counter(
     "sop_materializer_episodes_emitted_total", "Episodes announced on training-episodes.", ["closed_by"]
 )
 DUPLICATES = Counter("sop_materializer_duplicates_total", "Events that had been seen before.")
+RECORDS_SKIPPED = Counter(
+    "sop_materializer_records_skipped_total", "Records that Kafka's client left out, and that were read again."
+)
 DEAD_LETTERS = Counter("sop_materializer_dead_letters_total", "Records written to dead-letters.", ["reason"])
 STAGE_SECONDS = Histogram(
     "sop_materializer_stage_seconds", "Time in each stage of a batch.", ["stage"], buckets=_SECONDS

@@ -12,7 +12,7 @@ from operator import methodcaller
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import GroupRefused, KafkaUnavailable, OffsetsExpired
 from infra.kafka.bounded import within
@@ -49,6 +49,7 @@ class GroupConsumer:
         self.assigned: set[Partition] = set()
         self.epochs: Counter[Partition] = Counter()
         self._unplaced: set[Partition] = set()
+        self._paused: set[Partition] = set()
         self._revocations = 0
         self._closing = False
         self._timeout = kafka.request_timeout
@@ -90,8 +91,11 @@ class GroupConsumer:
         # librdkafka keeps a pause while a partition is another member's, when nobody remembers it any more.
         consumer.resume(partitions)
         wanted = {(p.topic, p.partition) for p in partitions}
+        self._paused -= wanted
         try:
             consumer.incremental_assign(self._starts(consumer, wanted))
+            if not_yet := self._unplaced & wanted:
+                consumer.pause([TopicPartition(*partition) for partition in not_yet])
         except KafkaException as error:
             self._failure = self._failure or KafkaUnavailable(f"cannot take partitions: {error.args[0].str()}")
             self._unplaced -= wanted
@@ -101,10 +105,11 @@ class GroupConsumer:
         _log.info("partitions_assigned", partitions=sorted(wanted))
 
     def _starts(self, consumer: Consumer, wanted: set[Partition]) -> list[TopicPartition]:
-        """Where the group was; the ends, which say nothing, where nobody tells that now.
+        """Where the group was; where nobody tells that now the beginning, of which nothing is handed out.
 
         Left to itself librdkafka asks once where to begin: while the coordinator moves nobody answers, it does not
-        ask again, and the partition is never read (its issue 5586).
+        ask again, and the partition is never read (its issue 5586). Nor is it given the name of a place, as the
+        end: it would ask the leader where that is, and if a seek comes before the answer, ask again and go there.
         """
         try:
             if not self._closing:
@@ -112,7 +117,7 @@ class GroupConsumer:
         except KafkaUnavailable as error:
             _log.warning("offsets_unknown", group=self._group, error=str(error))
         self._unplaced |= wanted
-        return [TopicPartition(*partition, OFFSET_END) for partition in sorted(wanted)]
+        return [TopicPartition(*partition, 0) for partition in sorted(wanted)]
 
     def _place(self) -> None:
         """Go to where the group was, in partitions of which that was not known when they came."""
@@ -120,6 +125,8 @@ class GroupConsumer:
             for partition, value in self.committed(sorted(self._unplaced)).items():
                 self.seek(partition, value.offset)
                 self._unplaced.discard(partition)
+                if partition not in self._paused:
+                    self._consumer.resume([TopicPartition(*partition)])
         except (KafkaUnavailable, OffsetsExpired) as error:
             self._failure = self._failure or error
 
@@ -159,6 +166,9 @@ class GroupConsumer:
         for message in messages:
             error = message.error()
             if error is not None:
+                where = message.topic(), message.partition()
+                if error.code() == KafkaError._AUTO_OFFSET_RESET and where not in ours:
+                    continue  # that was not where the group was
                 self._failure = self._failure or self._failure_of(error, message)
             elif (message.topic(), message.partition()) in ours:
                 records.append(message)
@@ -237,11 +247,13 @@ class GroupConsumer:
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Stop delivering these partitions until `resume`, or until they are assigned anew; membership goes on."""
+        self._paused |= set(partitions)
         self._consumer.pause([TopicPartition(*p) for p in partitions])
 
     def resume(self, partitions: Sequence[Partition]) -> None:
         """Deliver these partitions again."""
-        self._consumer.resume([TopicPartition(*p) for p in partitions])
+        self._paused -= set(partitions)
+        self._consumer.resume([TopicPartition(*p) for p in partitions if p not in self._unplaced])
 
     def end_offset(self, partition: Partition) -> int:
         """The offset after the last record, asked of the broker now.

@@ -173,11 +173,16 @@ class Reader:
         self.brokers, self.seconds = brokers, seconds
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
-        return 0, len(self.brokers.written[partition])
+        return 0, len(self._log(partition))
 
-    def read_to_end(self, starts: Mapping[Partition, int], silence: float) -> Iterator[Written]:
+    def _log(self, partition: Partition) -> Sequence[Any]:
+        if partition[0] in EPISODE_TOPICS:
+            return [Consumed(place) for place in self.brokers.logs[partition]]
+        return self.brokers.written[partition]
+
+    def read_to_end(self, starts: Mapping[Partition, int], silence: float, batch: int = 0) -> Iterator[Any]:
         for partition, start in starts.items():
-            for record in self.brokers.written[partition][start:]:
+            for record in self._log(partition)[start:]:
                 self.brokers.clock.advance(self.seconds)
                 yield record
 

@@ -47,7 +47,7 @@ class Inline(Executor):
 class Unasked:
     """Dead-letters where no objects contradict one another."""
 
-    def holds(self, places: Collection[Place], since_ms: int) -> set[Place]:
+    def holds(self, places: Collection[Place], since_ms: int, _beat: object = None) -> set[Place]:
         raise AssertionError(f"nobody should ask for {places} since {since_ms}")
 
 
@@ -122,7 +122,7 @@ class Cluster:
     def now_ms(self) -> int:
         return int(self.clock.now().timestamp() * 1000)
 
-    def holds(self, places: Collection[Place], since_ms: int) -> set[Place]:
+    def holds(self, places: Collection[Place], since_ms: int, _beat: object = None) -> set[Place]:
         """Those records that are on dead-letters; they came there after `since_ms`."""
         assert since_ms <= self.now_ms()
         return {place for place in places if (place[0], place[2]) in self.dead}

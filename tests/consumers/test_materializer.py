@@ -265,6 +265,49 @@ def test_what_went_away_while_another_could_not_be_taken_over_is_not_committed(t
     assert member.brokers.announced(0) == [(events[0].episode_id, 1)]
 
 
+def test_records_that_the_client_skips_are_read_again(tmp_path: Path) -> None:
+    member, whole, more = rig(tmp_path), Robot().episode(6), Robot("robot-2").episode(6)
+    member.brokers.send(whole[:3], 0)
+    member.turns(2)
+    skipped = sample("sop_materializer_records_skipped_total") or 0.0
+    member.brokers.send(whole[3:], 0)
+    member.group.positions[ROBOT_STEPS, 0] += 2
+    member.turns(3)
+    member.brokers.send(more, 0)
+    member.turns()
+    found = {event.episode_id: event for event in member.brokers.announcements(0)}
+    assert {found[events[0].episode_id].step_count for events in (whole, more)} == {6}
+    assert sample("sop_materializer_records_skipped_total") == skipped + 2
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_more_dead_letters_than_a_transaction_takes_are_written_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, killed: bool
+) -> None:
+    monkeypatch.setattr("consumers.committer.LETTERS", 20)
+    member = rig(tmp_path / "one", episode_timeout=5.0)
+    headless, whole = Robot().episode(90)[1:91], Robot("robot-2").episode(3)
+    member.brokers.send(headless, 0)
+    member.brokers.send(whole, 0)
+    member.brokers.refuse = lambda records: TransactionAborted("too many") if len(records) > 30 else None
+    if killed:
+        brokers = member.brokers
+        brokers.refuse = lambda _: TransactionAborted("no more") if len(brokers.buried(0)) >= 40 else None
+    for _ in range(40):
+        member.turns(1)
+        member.brokers.clock.advance(1.0)
+    if killed:
+        assert len(member.brokers.buried(0)) == 40
+        member.brokers.refuse = lambda _: None
+        member = restarted(member, tmp_path / "two", episode_timeout=5.0)
+        for _ in range(40):
+            member.turns(1)
+            member.brokers.clock.advance(1.0)
+    assert sorted(int(offset) for _, offset in member.brokers.buried(0)) == list(range(90))
+    assert member.brokers.announced(0) == [(whole[0].episode_id, 1)]
+    assert member.brokers.committed[ROBOT_STEPS, 0].offset == 93
+
+
 def longest_turn(member: Rig, turns: int) -> float:
     """Seconds of the longest, by the clock."""
     longest = 0.0
