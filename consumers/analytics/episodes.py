@@ -26,6 +26,7 @@ def list_episodes(
         Literal["ONLINE", "DEMONSTRATION", "EVALUATION"] | None,
         typer.Option(case_sensitive=False, help="Recorded for this."),
     ] = None,
+    policy: Annotated[str | None, typer.Option(help="Of robots that followed this policy line.")] = None,
     version: Annotated[int | None, typer.Option(help="In which this policy version was the newest.")] = None,
     success: Annotated[
         bool | None, typer.Option("--success/--failure", help="That succeeded, or did not.")
@@ -42,13 +43,14 @@ def list_episodes(
         "task = {task:String}": ("task", task),
         "robot_id = {robot:String}": ("robot", robot),
         "source = {source:String}": ("source", source),
+        "policy = {policy:String}": ("policy", policy),
         "policy_version = {version:Int64}": ("version", version),
         "success = {success:UInt8}": ("success", None if success is None else int(success)),
     }
     given = {condition: bound for condition, bound in wanted.items() if bound[1] is not None}
     sql = (
-        "SELECT episode_id, started_at, task, robot_id, source, policy_version, end, success, step_count, "  # noqa: S608
-        f"human_step_count FROM episodes {'WHERE' if given else ''} {' AND '.join(given)} "
+        "SELECT episode_id, started_at, task, robot_id, source, policy, policy_version, end, success, "  # noqa: S608
+        f"step_count, human_step_count FROM episodes {'WHERE' if given else ''} {' AND '.join(given)} "
         "ORDER BY started_at DESC LIMIT {limit:UInt32}"
     )
     with analyst(settings_or_fail()) as client:

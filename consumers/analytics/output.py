@@ -78,7 +78,8 @@ def show_record(client: Client, sql: str, parameters: Mapping[str, object]) -> N
 
 def as_array(lines: str) -> str:
     """JSON objects, one a line, as one JSON array."""
-    objects = [line for line in lines.splitlines() if line]
+    # ClickHouse escapes line feeds alone; splitlines() would also cut at U+0085 and U+2028.
+    objects = [line for line in lines.split("\n") if line]
     return "[" + ",".join(f"\n{line}" for line in objects) + "\n]" if objects else "[]"
 
 

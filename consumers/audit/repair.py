@@ -98,28 +98,37 @@ class Repair:
         else:
             rows = [finding for finding in wrong if finding.kind is not Kind.DOUBLED]
             self._delete(_DELETE_LATENCY, rows, 3)
-            self._delete(_DELETE, rows, 5)
-            if rows:
-                with unavailable_as_ours(self._settings.clickhouse):
-                    forget_sums(self._client)
+            self._delete(_DELETE, rows, 5, summed=True)
             self._delete(_DELETE_INTERVENTIONS, interventions, 3)
         # What was announced of an episode whose other rows were deleted is inserted, too.
         self._reinsert(report, spans, {str(finding.episode_id) for finding in wrong if finding.mended})
         self._rebuild(report, spans)
 
-    def _delete(self, statement: str, findings: list[Finding], columns: int) -> None:
-        """Delete rows by the first columns of their findings' detail."""
+    def _delete(self, statement: str, findings: list[Finding], columns: int, *, summed: bool = False) -> None:
+        """Delete rows by the first columns of their findings' detail.
+
+        Sums of what is `summed` are forgotten before each deletion, as whoever dies after it never comes back to
+        them, and after the last, as somebody may have summed meanwhile.
+        """
         rows = [finding.detail[:columns] for finding in findings]
         for at in range(0, len(rows), DELETED_AT_ONCE):
+            if summed:
+                self._forget()
             with unavailable_as_ours(self._settings.clickhouse):
                 self._client.command(
                     statement,
                     parameters={"rows": [tuple(row) for row in rows[at : at + DELETED_AT_ONCE]]},
                     settings={"mutations_sync": 1},
                 )
+        if rows and summed:
+            self._forget()
         for finding in findings:
             if finding.kind is Kind.ORPHANED:
                 finding.mended = "row deleted"
+
+    def _forget(self) -> None:
+        with unavailable_as_ours(self._settings.clickhouse):
+            forget_sums(self._client)
 
     def _reinsert(self, report: Report, spans: Spans, also: set[str]) -> None:
         rows = report.of(Where.ROWS, Kind.MISSING, Kind.WRONG, Kind.DOUBLED)

@@ -100,9 +100,9 @@ def _pages() -> list[Route]:
         Route("/interventions", interventions.interventions),
         Route("/latency", latency.latency),
         Route("/policies", policies.policies),
-        Route("/policies/{policy}/{version:int}", policies.policy),
+        Route("/policies/{policy}/{version}", policies.policy),
         Route("/dead-letters", dead_letters.dead_letters),
-        Route("/dead-letters/{topic}/{partition:int}/{offset:int}", dead_letters.dead_letter),
+        Route("/dead-letters/{topic}/{partition}/{offset}", dead_letters.dead_letter),
     ]
 
 
@@ -128,8 +128,8 @@ def _panels() -> list[Route]:
         Route("/panels/latency/stages", latency.stages),
         Route("/panels/latency/staleness", latency.staleness),
         Route("/panels/policies/versions", policies.versions),
-        Route("/panels/policies/{policy}/{version:int}/lineage", policies.made_of),
-        Route("/panels/policies/{policy}/{version:int}/did", policies.did),
+        Route("/panels/policies/{policy}/{version}/lineage", policies.made_of),
+        Route("/panels/policies/{policy}/{version}/did", policies.did),
         Route("/panels/dead-letters/reasons", dead_letters.by_reason),
         Route("/panels/dead-letters/list", dead_letters.listed),
     ]

@@ -19,6 +19,7 @@ Row = dict[str, Any]
 """One row of an answer, by column."""
 
 _ANSWERS_KEPT = 256
+"""At most; and none for longer than whoever asked wants it remembered."""
 _AT_ONCE = 3
 """Queries of one console that run at the same time: a page has more panels than a server has idle cores."""
 
@@ -40,10 +41,11 @@ class Trouble(Exception):
 
 @dataclass
 class _Answer:
-    """What was answered last; `asking` is held while it is asked for."""
+    """What was answered last, and until when it is kept; `asking` is held while it is asked for."""
 
     rows: list[Row] | None = None
     at: float = 0.0
+    until: float = 0.0
     asking: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -73,7 +75,9 @@ class Warehouse:
         self._seconds = seconds
         self._remembered = remembered
         self._client: Client | None = None
-        self._guard = threading.Lock()
+        self._refused: tuple[float, Exception] | None = None
+        self._connecting = threading.Lock()
+        self._guard = threading.Lock()  # held for a moment, never while the network is waited for
         self._running = threading.Semaphore(at_once)
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
 
@@ -82,19 +86,29 @@ class Warehouse:
     ) -> list[Row]:
         """Rows of a query; what comes from users is in `bound`, never in `sql`.
 
+        Args:
+            sql: a query.
+            bound: its parameters.
+            remembered: seconds, in place of the console's own. 0 is for what is large: its answer is not kept, and
+                only those share it who ask at the same time.
+
         Raises:
             Trouble: there is no answer.
         """
         keep = self._remembered if remembered is None else remembered
-        answer = self._place(f"{sql}\0{sorted((bound or {}).items())!r}")
+        asked, question = self._clock.monotonic(), f"{sql}\0{sorted((bound or {}).items())!r}"
+        answer = self._place(question, asked)
         if not answer.asking.acquire(timeout=2 * self._seconds):
             raise _too_busy()
         try:
-            if answer.rows is None or self._clock.monotonic() - answer.at > keep:
+            if answer.rows is None or (answer.at < asked and self._clock.monotonic() - answer.at > keep):
                 answer.rows = self._query(sql, bound or {})
                 answer.at = self._clock.monotonic()
+            answer.until = max(answer.until, answer.at + keep)
             return answer.rows
         finally:
+            if keep <= 0:
+                self._drop(question, answer)
             answer.asking.release()
 
     def forget(self) -> None:
@@ -105,17 +119,27 @@ class Warehouse:
     def close(self) -> None:
         """Let the connections go."""
         with self._guard:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
-    def _place(self, question: str) -> _Answer:
+    def _place(self, question: str, now: float) -> _Answer:
         with self._guard:
+            # What nobody asked for again in time is dropped by whoever asks next.
+            gone = [q for q, a in self._answers.items() if a.rows is not None and a.until < now]
+            for old in gone:
+                if old != question and not self._answers[old].asking.locked():
+                    del self._answers[old]
             answer = self._answers.setdefault(question, _Answer())
             self._answers.move_to_end(question)
             while len(self._answers) > _ANSWERS_KEPT:
                 self._answers.popitem(last=False)
             return answer
+
+    def _drop(self, question: str, answer: _Answer) -> None:
+        with self._guard:
+            if self._answers.get(question) is answer:
+                del self._answers[question]
 
     def _query(self, sql: str, bound: Mapping[str, object]) -> list[Row]:
         if not self._running.acquire(timeout=2 * self._seconds):
@@ -131,10 +155,32 @@ class Warehouse:
             self._running.release()
 
     def _connected(self) -> Client:
+        """The client that all threads share. One connects; those that wait for it meanwhile fail if it does."""
+        client = self._client
+        if client is not None:
+            return client
+        asked = self._clock.monotonic()
+        if not self._connecting.acquire(timeout=2 * self._seconds):
+            raise _too_busy()
+        try:
+            client = self._client
+            if client is None:
+                if self._refused is not None and self._refused[0] > asked:
+                    raise self._refused[1]
+                client = self._connect()
+            return client
+        finally:
+            self._connecting.release()
+
+    def _connect(self) -> Client:
+        try:
+            client = connect(self._settings, analyst=True)
+        except Exception as error:
+            self._refused = (self._clock.monotonic(), error)
+            raise
         with self._guard:
-            if self._client is None:
-                self._client = connect(self._settings, analyst=True)
-            return self._client
+            self._client, self._refused = client, None
+        return client
 
     def _limits(self, client: Client) -> dict[str, Any]:
         """Settings of each query; a server whose analyst may change none keeps to the client's timeout."""

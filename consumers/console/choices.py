@@ -14,6 +14,9 @@ from consumers.console.asking import Trouble
 SOURCES: Final = ("ONLINE", "EVALUATION", "DEMONSTRATION")
 OUTCOMES: Final = ("success", "failure", "unknown")
 _LONGEST_TEXT = 200
+_YEARS = range(1900, 2300)
+"""What ClickHouse's DateTime64 can hold."""
+
 _FEWEST_BINS, _MOST_BINS, _IN_A_BIN = 6, 40, 12
 _BINS: Final = (
     1,
@@ -48,9 +51,18 @@ class Window:
     seconds: int
 
     def since(self, now: datetime) -> str:
-        """Its begin as ClickHouse reads it, UTC; the views' hours are whole ones."""
-        begin = now - timedelta(seconds=self.seconds)
-        return begin.astimezone(UTC).strftime("%Y-%m-%d %H:00:00")
+        """Its begin as ClickHouse reads it, UTC, cut to the hour: the views' hours are whole ones."""
+        return self._begin(now).strftime("%Y-%m-%d %H:00:00")
+
+    def bound(self, now: datetime) -> dict[str, object]:
+        """What a query of single episodes binds: `since`, so that it reads no older hours, and `begin`.
+
+        `begin` is cut to the minute, so that equal questions within one are the same question.
+        """
+        return {"since": self.since(now), "begin": self._begin(now).strftime("%Y-%m-%d %H:%M:00")}
+
+    def _begin(self, now: datetime) -> datetime:
+        return (now - timedelta(seconds=self.seconds)).astimezone(UTC)
 
 
 WINDOWS: Final = {
@@ -124,11 +136,26 @@ def moment_of(given: Mapping[str, str], name: str) -> str:
     text = given.get(name, "").strip()
     if not text:
         return ""
+    found: datetime | None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
-        raise Trouble(f"{name} is a time, not {text[:40]!r}.", "Begin again at the newest episode.", 400) from None
-    return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        found = found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        found = None
+    if found is None or found.year not in _YEARS:
+        raise Trouble(f"{name} is a time, not {text[:40]!r}.", "Begin again at the newest episode.", 400)
+    return found.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def whole(text: str, bits: int) -> int:
+    """A whole number that is a part of an address.
+
+    Raises:
+        Trouble: it is none, or ClickHouse's signed integer of so many bits could not hold it.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 20 and (number := int(text)) < 1 << (bits - 1):
+        return number
+    raise Trouble(f"Nothing here has the number {text[:40]!r}.", "Pick one from the list.", 404)
 
 
 def id_of(text: str) -> UUID:

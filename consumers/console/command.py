@@ -29,6 +29,9 @@ def console(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Another name under which it is reached; may be repeated.")
     ] = None,
+    behind_tls: Annotated[
+        bool, typer.Option("--behind-tls", help="A proxy with TLS stands before it: the cookie needs TLS.")
+    ] = False,
 ) -> None:
     """Serve a web page over the fleet: robots, episodes, success, latencies, policies, dead letters. Read-only."""
     import uvicorn  # noqa: PLC0415 - each command loads what it needs, no more
@@ -56,7 +59,7 @@ def console(
         bound = _listen(host, port)
     except OSError as error:
         fail(f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with --port", code=2)
-    desk = Desk(settings, token, clock) if operator else None
+    desk = Desk(settings, token, clock, behind_tls=behind_tls) if operator else None
     app = application(build(settings, clock, desk=desk), allowed_hosts(host, allowed_host or ()))
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS

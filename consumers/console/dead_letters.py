@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.asking import Trouble
-from consumers.console.choices import text_of, window_of
+from consumers.console.choices import text_of, whole, window_of
 from consumers.console.decoded import Decoded, decoded
 from consumers.console.serving import console_of, page, panel
 
@@ -19,7 +19,7 @@ GROUP BY reason, topic ORDER BY letters DESC, reason, topic LIMIT 100
 """
 _LIST = """
 SELECT topic, partition, offset, robot_id, reason, error, length(value) AS bytes, appended_at
-FROM dead_letters WHERE appended_at >= {{since:DateTime64(0, 'UTC')}} {where}
+FROM dead_letters WHERE appended_at >= {{begin:DateTime64(0, 'UTC')}} {where}
 ORDER BY appended_at DESC, topic, partition, offset DESC LIMIT 100
 """
 _ONE = """
@@ -54,7 +54,7 @@ def listed(request: Request) -> dict[str, Any]:
     """The newest of them."""
     console, given = console_of(request), request.query_params
     window = window_of(given, "7d")
-    bound: dict[str, object] = {"since": window.since(console.clock.now())}
+    bound = window.bound(console.clock.now())
     where = ""
     if reason := text_of(given, "reason"):
         where += " AND reason = {reason:String}"
@@ -71,10 +71,10 @@ def dead_letter(request: Request) -> Response:
     console, place = console_of(request), request.path_params
     bound = {
         "topic": place["topic"],
-        "partition": place["partition"],
-        "offset": place["offset"],
+        "partition": whole(place["partition"], 32),
+        "offset": whole(place["offset"], 64),
     }
-    rows = console.warehouse.ask(_ONE, bound)
+    rows = console.warehouse.ask(_ONE, bound, remembered=0)
     if not rows:
         raise Trouble("There is no such dead letter.", "They are kept for 90 days; the list has the newest.", 404)
     letter = rows[0]

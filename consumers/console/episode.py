@@ -46,7 +46,7 @@ def episode(request: Request) -> Response:
 def steps(request: Request) -> dict[str, Any]:
     """State, action and reward over the steps; what a human did is shaded."""
     found = _known(request)
-    rows = console_of(request).warehouse.ask(_STEPS, {"id": str(found["episode_id"])}, remembered=30)
+    rows = console_of(request).warehouse.ask(_STEPS, {"id": str(found["episode_id"])}, remembered=0)
     footer = footer_of(console_of(request).store, found["payload_uri"], found["payload_bytes"])
     cut = len(rows) > _STEPS_DRAWN
     return {

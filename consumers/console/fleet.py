@@ -27,11 +27,13 @@ _NEWEST = "SELECT policy, max(version) AS version FROM policy_versions GROUP BY 
 _TOTALS = """
 SELECT count() AS episodes, count(success) AS judged, countIf(success = 1) AS successes,
     sum(intervention_count) AS interventions, sum(step_count) AS steps, sum(human_step_count) AS human_steps
-FROM episode_outcomes WHERE hour >= {since:DateTime64(0, 'UTC')} AND source = 'ONLINE'
+FROM episode_outcomes
+WHERE hour >= {since:DateTime64(0, 'UTC')} AND ended_at >= {begin:DateTime64(0, 'UTC')} AND source = 'ONLINE'
 """
 _LATEST = """
 SELECT episode_id, started_at, task, robot_id, source, policy_version, success, end, step_count, human_step_count
-FROM episodes WHERE start_hour >= {since:DateTime64(0, 'UTC')} ORDER BY started_at DESC LIMIT 8
+FROM episodes WHERE start_hour >= {since:DateTime64(0, 'UTC')} AND started_at >= {begin:DateTime64(0, 'UTC')}
+ORDER BY started_at DESC LIMIT 8
 """
 
 
@@ -51,7 +53,7 @@ def robots(request: Request) -> dict[str, Any]:
 def totals(request: Request) -> dict[str, Any]:
     """What online episodes brought in the window."""
     console, window = console_of(request), window_of(request.query_params)
-    [found] = console.warehouse.ask(_TOTALS, {"since": window.since(console.clock.now())}, remembered=10)
+    [found] = console.warehouse.ask(_TOTALS, window.bound(console.clock.now()), remembered=10)
     return {"totals": found, "window": window}
 
 
@@ -59,7 +61,7 @@ def totals(request: Request) -> dict[str, Any]:
 def latest(request: Request) -> dict[str, Any]:
     """The latest episodes."""
     console, window = console_of(request), window_of(request.query_params)
-    bound = {"since": window.since(console.clock.now())}
+    bound = window.bound(console.clock.now())
     return {"episodes": console.warehouse.ask(_LATEST, bound, remembered=5), "window": window}
 
 

@@ -18,12 +18,16 @@ _OVER_TIME = """
 SELECT intDiv(toUnixTimestamp(ended_at), {{grain:UInt32}}) * {{grain:UInt32}} AS bin,
     count() AS episodes, sum(intervention_count) AS interventions, sum(step_count) AS steps,
     sum(human_step_count) AS human_steps
-FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' {where}
+FROM episode_outcomes
+WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND ended_at >= {{begin:DateTime64(0, 'UTC')}}
+    AND source = 'ONLINE' {where}
 GROUP BY bin ORDER BY bin LIMIT 50000
 """
 _SPAN = """
 SELECT toUnixTimestamp(min(ended_at)) AS first, toUnixTimestamp(max(ended_at)) AS last
-FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' {where}
+FROM episode_outcomes
+WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND ended_at >= {{begin:DateTime64(0, 'UTC')}}
+    AND source = 'ONLINE' {where}
 """
 _BY_VERSION = """
 SELECT policy, policy_version, task, episodes, interventions_per_episode, human_share,
@@ -38,13 +42,13 @@ FROM return_on_human_effort {where} ORDER BY policy, policy_version DESC, task L
 _REASONS = """
 SELECT reason, count() AS takeovers, avg(last_step - first_step + 1) AS mean_steps, uniqExact(robot_id) AS robots
 FROM interventions
-WHERE began_at >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' AND NOT excluded {where}
+WHERE began_at >= {{begin:DateTime64(0, 'UTC')}} AND source = 'ONLINE' AND NOT excluded {where}
 GROUP BY reason ORDER BY takeovers DESC LIMIT 30
 """
 _LATEST = """
 SELECT episode_id, began_at, robot_id, task, operator, reason, first_step, last_step
 FROM interventions
-WHERE began_at >= {{since:DateTime64(0, 'UTC')}} AND source = 'ONLINE' AND NOT excluded {where}
+WHERE began_at >= {{begin:DateTime64(0, 'UTC')}} AND source = 'ONLINE' AND NOT excluded {where}
 ORDER BY began_at DESC LIMIT 15
 """
 
@@ -116,12 +120,12 @@ def latest(request: Request) -> dict[str, Any]:
 def _asked(request: Request, sql: str, **bound: object) -> list[Row]:
     console, window = console_of(request), window_of(request.query_params)
     task = text_of(request.query_params, "task")
-    windowed = "{{since" in sql
+    windowed = "{{begin" in sql
     if task:
         bound["task"] = task
     condition = "task = {task:String}" if task else ""
     if windowed:
-        bound["since"] = window.since(console.clock.now())
+        bound |= window.bound(console.clock.now())
     word = "AND" if windowed else "WHERE"
     where = f"{word} {condition}" if condition else ""
     return console.warehouse.ask(sql.format(where=where), bound, remembered=10)

@@ -76,6 +76,8 @@ class Feed:
         self._readers += 1
         try:
             if self._looking is None:
+                # Nobody looked since the last reader left: what was seen then is no news any more.
+                self._event, self._number = "", 0
                 self._looking = asyncio.create_task(self._watch())
             yield f"retry: {_RETRY_MILLISECONDS}\n\n"
             loop = self._loop = asyncio.get_running_loop()

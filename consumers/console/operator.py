@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -55,11 +55,15 @@ class Session:
 
 @dataclass
 class Desk:
-    """Sessions, by the cookie's value, and the way to the rollout log. Threads may share it."""
+    """Sessions, by the cookie's value, and the way to the rollout log. Threads may share it.
+
+    behind_tls: a proxy takes TLS off before requests come here, so that their own scheme does not tell of it.
+    """
 
     settings: Settings
     token: SecretStr
     clock: Clock
+    behind_tls: bool = False
     _sessions: dict[str, Session] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _next_try: float = 0.0
@@ -91,6 +95,10 @@ class Desk:
             self._sessions[value] = Session(name, secrets.token_urlsafe(32), now + SESSION_SECONDS)
             _log.info("operator_entered", name=name)
             return value
+
+    def keeps_secure(self, request: Request) -> bool:
+        """Whether the browser is to send the cookie over TLS only."""
+        return self.behind_tls or request.url.scheme == "https"
 
     def leave(self, request: Request) -> None:
         """End the session of a request."""
@@ -137,7 +145,7 @@ async def enter(request: Request) -> Response:
         max_age=int(SESSION_SECONDS),
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=desk.keeps_secure(request),
     )
     return answer
 
@@ -148,7 +156,7 @@ async def leave(request: Request) -> Response:
     require_session(request, desk, form)
     desk.leave(request)
     answer = RedirectResponse("/policies", 303)
-    answer.delete_cookie(COOKIE)
+    answer.delete_cookie(COOKIE, secure=desk.keeps_secure(request), httponly=True, samesite="strict")
     return answer
 
 
@@ -180,16 +188,27 @@ def require_session(request: Request, desk: Desk, form: dict[str, str]) -> Sessi
 
 
 def require_same_origin(request: Request) -> None:
-    """Refuse what another site sends.
+    """Refuse what another site sends. The scheme is left out: behind a proxy with TLS only the browser knows it.
 
     Raises:
         Trouble: it does not come from a page of this console.
     """
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "same-origin")
-    ours = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    if site not in ("same-origin", "none") or (origin is not None and origin != ours):
+    ours = request.headers.get("host", "")
+    if site not in ("same-origin", "none") or (origin is not None and not _is_of(origin, ours)):
         raise Trouble("This was sent by another site.", "Use the console's own pages.", 403)
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Whether an Origin header names the host and port of a Host header; either may leave out the usual port."""
+    try:
+        theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
+        usual = {"http": 80, "https": 443}.get(theirs.scheme)
+        same_port = (theirs.port or usual) == (ours.port or usual)
+    except ValueError:
+        return False
+    return usual is not None and bool(ours.hostname) and theirs.hostname == ours.hostname and same_port
 
 
 async def form_of(request: Request) -> dict[str, str]:

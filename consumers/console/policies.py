@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.asking import Row, Trouble
-from consumers.console.choices import number_of, text_of
+from consumers.console.choices import number_of, text_of, whole
 from consumers.console.serving import console_of, page, panel
 
 _LINES = "SELECT policy, max(version) AS newest FROM policy_versions GROUP BY policy ORDER BY policy LIMIT 100"
@@ -131,6 +131,7 @@ def did(request: Request) -> dict[str, Any]:
         "rows": warehouse.ask(_DID, bound, remembered=10),
         "swaps": warehouse.ask(_SWAPPED, bound, remembered=10),
         "version": bound["version"],
+        "line": bound["policy"],
     }
 
 
@@ -162,7 +163,7 @@ def _pins(pins: Sequence[Any]) -> list[tuple[str, int]]:
 
 
 def _version(request: Request) -> dict[str, object]:
-    return {"policy": request.path_params["policy"], "version": request.path_params["version"]}
+    return {"policy": request.path_params["policy"], "version": whole(request.path_params["version"], 64)}
 
 
 def _pretty(config: str) -> str:

@@ -25,13 +25,15 @@ FROM success_by_task {where} ORDER BY task, source LIMIT 500
 _OVER_TIME = """
 SELECT task, intDiv(toUnixTimestamp(ended_at), {{grain:UInt32}}) * {{grain:UInt32}} AS bin,
     count(success) AS judged, countIf(success = 1) AS successes
-FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} {where}
+FROM episode_outcomes
+WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND ended_at >= {{begin:DateTime64(0, 'UTC')}} {where}
 GROUP BY task, bin HAVING judged > 0 ORDER BY task, bin LIMIT 50000
 """
 _SPAN = """
 SELECT toUnixTimestamp(min(ended_at)) AS first, toUnixTimestamp(max(ended_at)) AS last,
     count(success) / greatest(uniqExact(task), 1) AS of_a_task
-FROM episode_outcomes WHERE hour >= {{since:DateTime64(0, 'UTC')}} {where}
+FROM episode_outcomes
+WHERE hour >= {{since:DateTime64(0, 'UTC')}} AND ended_at >= {{begin:DateTime64(0, 'UTC')}} {where}
 """
 # The newest of each line: a new line's first versions are old numbers. Version 0 stands for none.
 _BY_VERSION = """
@@ -73,7 +75,7 @@ def over_time(request: Request) -> dict[str, Any]:
     """Success in the window, a chart for each task."""
     console, window = console_of(request), window_of(request.query_params)
     where, bound = _conditions(request)
-    where, bound = f"AND {where}" if where else "", {**bound, "since": window.since(console.clock.now())}
+    where, bound = f"AND {where}" if where else "", bound | window.bound(console.clock.now())
     [span] = console.warehouse.ask(_SPAN.format(where=where), bound, remembered=10)
     bound["grain"] = grain(span["first"], span["last"], span["of_a_task"])
     rows = console.warehouse.ask(_OVER_TIME.format(where=where), bound, remembered=10)

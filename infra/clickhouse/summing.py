@@ -20,7 +20,8 @@ SELECT toString(now64(6, 'UTC')), groupArray(toString(day)) FROM
     ORDER BY day LIMIT {most:UInt32}
 )
 """
-# Tasks whose episodes are all excluded have a row too: it replaces the one from before.
+# Tasks whose episodes are all excluded, or gone, have a row too. It replaces the one from before, which somebody
+# may have worked out before the sums were forgotten, and inserted after that.
 _SUMS = """
 INSERT INTO raw_outcome_sums (task, day, summed_at, sums)
 SELECT task, day, {at:DateTime64(6, 'UTC')},
@@ -42,6 +43,13 @@ FROM
     GROUP BY task, day, policy, policy_version, source
 )
 GROUP BY task, day
+UNION ALL
+SELECT DISTINCT task, day, {at:DateTime64(6, 'UTC')}, []
+FROM raw_outcome_sums
+WHERE day IN {days:Array(Date)} AND (task, day) NOT IN
+(
+    SELECT task, toDate(start_hour) FROM episodes WHERE toDate(start_hour) IN {days:Array(Date)}
+)
 """
 _DONE = """
 INSERT INTO raw_outcome_days (day, changed_at, summed_at)

@@ -6,6 +6,7 @@ token by token, and name no table function but those listed; what the tokenizer 
 
 Functions run without brackets (`* APPLY file`, `arrayMap(file, …)`), under escaped names (`f\\x69le`), and out of
 strings: a table's structure may have columns that are expressions, as in values('a Int8, b String ALIAS file(…)').
+A bound parameter of type Identifier becomes a name that stands in no token; those of other types stay values.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Policy:
             if token.has_escape:
                 raise _denied("A backslash in a quoted name is not allowed")
         for index, token in enumerate(tokens):
-            self._check_word(token, tokens[max(0, index - 2) : index], tokens[index + 1 : index + 4])
+            self._check_word(token, tokens[max(0, index - 3) : index], tokens[index + 1 : index + 4])
 
     def _check_word(self, token: Token, before: Sequence[Token], after: Sequence[Token]) -> None:
         """Refuse a token by what stands before and after it."""
@@ -125,6 +126,8 @@ class Policy:
         called = bool(after) and after[0].is_mark(b"(")
         if token.is_word("insert") and not qualified and not called:
             raise _denied("Cannot execute query in readonly mode")
+        if name == "identifier" and _is_type_of_parameter(before):
+            raise _denied("A parameter of type Identifier is not allowed: write the name itself")
         if token.is_word("parallel") and after and after[0].is_word("with"):
             raise _denied("Cannot execute query in readonly mode")
         if token.is_word("format") and after and after[0].name in READER_NEVER:
@@ -148,7 +151,12 @@ def _is_pattern(arguments: Sequence[Token]) -> bool:
 
 def _is_standard(before: Sequence[Token]) -> bool:
     """Whether VALUES stands as in the SQL standard, `FROM (VALUES (1), (2))`, which takes no structure."""
-    return len(before) == 2 and before[0].is_word("from", "join", "as") and before[1].is_mark(b"(")
+    return len(before) > 1 and before[-2].is_word("from", "join", "as") and before[-1].is_mark(b"(")
+
+
+def _is_type_of_parameter(before: Sequence[Token]) -> bool:
+    """Whether what follows is the type of a bound parameter, `{name: type}`; a map's keys are no names."""
+    return len(before) > 2 and before[-3].is_mark(b"{") and before[-1].is_mark(b":")
 
 
 def _no_statement(keyword: str) -> QueryError:

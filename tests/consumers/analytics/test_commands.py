@@ -83,6 +83,10 @@ def test_episodes_are_listed_the_latest_first_and_as_asked() -> None:
     assert ids("--task", "push", "--success") == [episode_id(number) for number in (6, 4, 3)]
     assert ids("--robot", "robot-1", "--failure", "--source", "evaluation") == [episode_id(13)]
     assert ids("--version", "1") == [episode_id(number) for number in (7, 6, 5, 4)]
+    assert ids("--version", "1", "--policy", POLICY) == [episode_id(number) for number in (7, 6, 5, 4)]
+    assert ids("--version", "1", "--policy", "another") == []
+    listed = run("episodes", "list", "--format", "csv", "--limit", "1").output.splitlines()
+    assert POLICY in dict(zip(*csv.reader(listed), strict=True))["policy"]
     assert ids("--task", "' OR 1 --") == []
 
 
@@ -123,3 +127,5 @@ def test_cells_and_arrays_are_what_they_hold() -> None:
     assert [cell(value) for value in (None, b"ab", 1.5, [1])] == ["NULL", "ab", "1.5", "[1]"]
     assert json.loads(as_array('{"a":1}\n{"a":2}\n')) == [{"a": 1}, {"a": 2}]
     assert as_array("") == "[]"
+    odd = {"a": "one\x85two\u2028three\u2029four\x0bfive\r"}
+    assert json.loads(as_array(json.dumps(odd, ensure_ascii=False) + "\n")) == [odd]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver.httpclient import HttpClient
 
 from consumers.audit.findings import Finding, Kind, Report, Where
 from consumers.audit.reconcile import Options, reconcile
 from consumers.dead_letters import place_of
 from consumers.graveyard import DeadLetterLog
 from infra.clickhouse.client import connect
+from infra.clickhouse.summing import sum_days
 from infra.kafka import LogReader
 from tests.consumers.audit.graves import put_tombstone
 from tests.consumers.integration.pipeline import Pipeline
@@ -65,6 +70,18 @@ def test_an_object_and_a_row_that_were_deleted_are_named_and_mended(pipeline: Pi
     assert audit(pipeline, deep=True).findings == []
 
 
+def summed(pipeline: Pipeline) -> None:
+    """Work out the sums of all days, as the index does once they are quiet."""
+    client = connect(pipeline.settings.clickhouse)
+    while sum_days(client, quiet=0):
+        pass
+    client.close()
+
+
+class KilledError(Exception):
+    """The process that repaired is gone."""
+
+
 FORGERIES = {
     "robot-3": ("episode_id", "generateUUIDv7()"),
     "robot-4": ("revision", "9"),
@@ -73,7 +90,12 @@ FORGERIES = {
 """Column and value by the robot whose row is taken as a pattern."""
 
 
-def test_rows_that_nobody_announced_are_named_and_taken_away_or_replaced(pipeline: Pipeline) -> None:
+def test_rows_that_nobody_announced_are_named_and_taken_away_or_replaced(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the first repair is killed when it has deleted them: no sum is left as it was before."""
+    sums = "SELECT sum(episodes), sum(steps) FROM outcome_sums"
+    before = pipeline.query(sums)
     events = {event.robot_id: event for event in pipeline.newest().values()}
     table = "FROM system.columns WHERE database = currentDatabase() AND table = 'raw_episodes' "
     table += "AND default_kind = '' ORDER BY position"
@@ -86,8 +108,26 @@ def test_rows_that_nobody_announced_are_named_and_taken_away_or_replaced(pipelin
     assert kinds(report) == [(Where.ROWS, Kind.ORPHANED), (Where.ROWS, Kind.WRONG), (Where.ROWS, Kind.WRONG)]
     named = {finding.episode_id for finding in report.findings if finding.kind is Kind.WRONG}
     assert named == {events["robot-4"].episode_id, events["robot-5"].episode_id}
+    summed(pipeline)
+    assert pipeline.query(sums) != before
+    command = HttpClient.command
+
+    def killed_after_it(client: HttpClient, sql: str, *given: Any, **more: Any) -> Any:
+        answer = command(client, sql, *given, **more)
+        if sql.startswith("ALTER TABLE raw_episodes DELETE"):
+            raise KilledError
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HttpClient, "command", killed_after_it)
+        with pytest.raises(KilledError):
+            audit(pipeline, repair=True)
+    assert pipeline.query("SELECT countIf(summed) FROM outcome_days") == [(0,)], "what is left is read"
     assert audit(pipeline, repair=True).clean
     assert audit(pipeline).findings == []
+    assert pipeline.query(sums) == before
+    summed(pipeline)
+    assert pipeline.query(sums) == before
 
 
 def test_interventions_that_are_gone_or_were_never_announced_are_named_and_mended(pipeline: Pipeline) -> None:

@@ -18,6 +18,7 @@ from consumers.console.choices import (
     number_of,
     one_of,
     text_of,
+    whole,
     window_of,
 )
 from consumers.console.formatting import DASH, duration, milliseconds, moment, number, share, size
@@ -26,9 +27,10 @@ from consumers.console.wilson import interval
 NOW = datetime(2026, 5, 1, 12, 34, 56, tzinfo=UTC)
 
 
-def test_a_window_begins_at_a_whole_hour() -> None:
+def test_a_window_begins_at_a_whole_hour_for_views_by_hour_and_at_a_minute_for_episodes() -> None:
     assert window_of({}).name == "24h"
     assert WINDOWS["1h"].since(NOW) == "2026-05-01 11:00:00"
+    assert WINDOWS["1h"].bound(NOW) == {"since": "2026-05-01 11:00:00", "begin": "2026-05-01 11:34:00"}
     with pytest.raises(Trouble, match="no window") as told:
         window_of({"window": "1; DROP"})
     assert told.value.status == 400
@@ -51,11 +53,24 @@ def test_numbers_names_times_and_ids() -> None:
     with pytest.raises(Trouble, match="longer than"):
         text_of({"task": "x" * 201}, "task")
     assert moment_of({"before": "2026-05-01T02:00:00.000001+02:00"}, "before") == "2026-05-01 00:00:00.000001"
-    with pytest.raises(Trouble, match="is a time"):
-        moment_of({"before": "now()"}, "before")
+    for text in ("now()", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-02-03", "2300-01-01"):
+        with pytest.raises(Trouble, match="is a time"):
+            moment_of({"before": text}, "before")
     with pytest.raises(Trouble) as told:
         id_of("nonsense")
     assert told.value.status == 404
+
+
+@pytest.mark.parametrize("text", [str(2**63), "9" * 5000, "-1", "x", "", "٣"])
+def test_a_number_that_nothing_can_have_is_nowhere(text: str) -> None:
+    assert whole(str(2**63 - 1), 64) == 2**63 - 1
+    assert whole("12", 32) == 12
+    for bits in (32, 64):
+        with pytest.raises(Trouble) as told:
+            whole(text, bits)
+        assert told.value.status == 404
+    with pytest.raises(Trouble):
+        whole(str(2**31), 32)
 
 
 @given(st.floats(0, 2e9), st.floats(0, 4e8))

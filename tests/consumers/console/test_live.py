@@ -128,3 +128,24 @@ def test_there_are_only_so_many_readers(monkeypatch: pytest.MonkeyPatch) -> None
         await feed.stop()
 
     asyncio.run(scenario())
+
+
+def test_who_reads_after_a_pause_sees_what_is_now_and_not_what_was() -> None:
+    state = ["before"]
+
+    async def first_event(feed: Feed) -> str:
+        reader = Reader(feed)
+        assert await reader.next() == "retry: 2000\n\n"
+        event = await reader.next()
+        await reader.close()
+        return event
+
+    async def scenario() -> None:
+        feed = Feed(lambda: state[0], interval=0.01)
+        assert "before" in await first_event(feed)
+        state[0] = "now"
+        for _ in range(2):  # what has not changed is told to who is new, too
+            assert "now" in await first_event(feed)
+        await feed.stop()
+
+    asyncio.run(scenario())

@@ -104,6 +104,28 @@ def test_an_operator_enters_holds_promotes_rolls_back_and_leaves(pages: TestClie
     assert "Sign in as operator" in pages.get("/policies").text
 
 
+def test_behind_a_proxy_with_tls_the_browser_says_https_and_the_cookie_keeps_to_it(
+    settings: Settings, pages: TestClient
+) -> None:
+    entered = {"token": TOKEN, "name": "ada"}
+    for origin, status in (
+        ("https://testserver", 303),
+        ("https://testserver:443", 303),
+        ("https://testserver:8443", 403),
+        ("https://testserver.evil.example", 403),
+        ("https://evil.example", 403),
+        ("file://testserver", 403),
+    ):
+        found = pages.post("/operator/enter", data=entered, headers={"origin": origin})
+        assert found.status_code == status, origin
+    assert "Secure" not in pages.post("/operator/enter", data=entered).headers["set-cookie"]
+    desk = Desk(settings, SecretStr(TOKEN), ManualClock(), behind_tls=True)
+    app = application(build(settings, SystemClock(), desk=desk), ["testserver"])
+    with TestClient(app, follow_redirects=False, headers={"origin": "https://testserver"}) as proxied:
+        cookie = proxied.post("/operator/enter", data=entered).headers["set-cookie"]
+    assert all(part in cookie for part in ("Secure", "HttpOnly", "SameSite=strict"))
+
+
 def test_nothing_is_written_without_token_form_secret_and_own_page(pages: TestClient, settings: Settings) -> None:
     before = rollout(settings)
     order = {"order": "hold", "policy": LINE, "version": "1", "reason": "x"}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,13 +17,13 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from consumers.console.app import application, build
-from consumers.console.asking import Trouble
+from consumers.console.asking import Trouble, Warehouse
 from consumers.console.fleet import state_of
 from consumers.console.serving import NAVIGATION
 from consumers.console.wilson import interval
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
-from infra.clock import SystemClock
+from infra.clock import ManualClock, SystemClock
 from infra.local.stack import Stack
 from schemas.events import PolicyVersion
 from tests.consumers.console.conftest import World, environment_of, settings_of
@@ -47,6 +49,19 @@ def fragment(pages: TestClient, address: str, status: int = 200) -> str:
     found = pages.get(address, headers={"X-Fragment": "1"})
     assert found.status_code == status, found.text
     return found.text
+
+
+def paged(pages: TestClient, address: str) -> list[str]:
+    """Ids of all episodes, page after page."""
+    seen: list[str] = []
+    for _ in range(5):
+        text = fragment(pages, f"/panels/episodes?{address}")
+        seen += re.findall(r'href="/episodes/([0-9a-f-]{36})"', text)
+        older = re.search(r'href="/episodes\?([^"]+)" rel="next"', text)
+        if older is None:
+            break
+        address = older[1].replace("&amp;", "&")
+    return seen
 
 
 def test_every_address_answers_whole_and_as_a_part(pages: TestClient, world: World) -> None:
@@ -114,20 +129,35 @@ def test_episodes_are_filtered_by_what_was_chosen_and_paged(pages: TestClient, w
     of_version = [e.episode_id for e in wanted if e.policy_versions == wanted[0].policy_versions]
     assert ids(f"{FILTERS}&version={wanted[0].policy_versions[0]}") == of_version
 
-    seen, address = [], "window=24h&task=pour-beans"
-    for _ in range(5):
-        text = fragment(pages, f"/panels/episodes?{address}")
-        seen += re.findall(r'href="/episodes/([0-9a-f-]{36})"', text)
-        older = re.search(r'href="/episodes\?([^"]+)" rel="next"', text)
-        if older is None:
-            break
-        address = older[1].replace("&amp;", "&")
+    seen = paged(pages, "window=24h&task=pour-beans")
     assert seen == [e.episode_id for e in everything if e.task == "pour-beans"]
 
     assert "No episode is like that" in fragment(pages, "/panels/episodes?task=' OR 1 --")
     assert fragment(pages, "/panels/names/tasks").count("<option") == len(TASKS)
     form = pages.get(f"/episodes?{FILTERS}").text
     assert all(part in form for part in ('value="fold-towel"', "checked", 'selected value="ONLINE"'))
+
+
+def test_the_last_hour_is_an_hour(world: World) -> None:
+    """Towards the end of an hour it was nearly two; the views' hours are whole ones."""
+    now = world.fleet.now.replace(minute=59, second=30) - timedelta(hours=1)
+    begin = (now - timedelta(hours=1)).replace(second=0, microsecond=0)
+    everything = [*world.fleet.episodes, world.fleet.shown]
+    online = [e for e in everything if e.source == "ONLINE" and not e.excluded]
+    with TestClient(application(build(world.settings, ManualClock(now)), ["testserver"])) as pages:
+        ended = sum(e.ended_at >= begin for e in online)
+        assert f"<dd>{ended}</dd>" in fragment(pages, "/panels/totals?window=1h")
+        charts = fragment(pages, "/panels/success/time?window=1h&source=ONLINE")
+        judged = [int(found) for found in re.findall(r'class="unit">success, (\d+) judged', charts)]
+        assert sum(judged) == sum(e.ended_at >= begin for e in online if e.success is not None)
+        spans = [span for e in online for span in e.interventions if span.began_at >= begin]
+        reasons = fragment(pages, "/panels/interventions/reasons?window=1h")
+        counted = re.findall(r'</th><td class="n">(\d+)<', reasons)
+        assert sum(map(int, counted)) == len(spans) > 0
+        oldest = [e for e in everything if e.started_at >= begin and e.task == "load-rack"]
+        listed = fragment(pages, "/panels/episodes?window=1h&task=load-rack")
+        assert len(oldest) < 50
+        assert listed.count('<tr><th scope="row">') == len(oldest)
 
 
 def test_an_episode_shows_its_steps_with_names_and_what_a_human_did(pages: TestClient, world: World) -> None:
@@ -227,6 +257,14 @@ def test_what_is_asked_wrongly_is_told_with_what_to_do(pages: TestClient) -> Non
     for address, status, told in (
         ("/episodes?window=3y", 400, "There is no window"),
         ("/panels/episodes?version=x", 400, "whole number"),
+        ("/panels/episodes?before=0001-01-01T00:00:00%2B14:00", 400, "before is a time"),
+        ("/panels/names/colours", 404, "There is no such list"),
+        (f"/policies/{LINE}/{2**63}", 404, "Nothing here has the number"),
+        (f"/policies/{LINE}/{'9' * 5000}", 404, "Nothing here has the number"),
+        (f"/panels/policies/{LINE}/{2**63}/did", 404, "Nothing here has the number"),
+        (f"/panels/policies/{LINE}/{2**63}/lineage", 404, "Nothing here has the number"),
+        (f"/dead-letters/robot-steps/{2**31}/0", 404, "Nothing here has the number"),
+        (f"/dead-letters/robot-steps/0/{2**63}", 404, "Nothing here has the number"),
         (f"/episodes/{NOBODY}", 404, "There is no episode"),
         ("/episodes/nonsense", 404, "no episode&#39;s id"),
         ("/nowhere", 404, "There is no such page"),
@@ -257,7 +295,8 @@ def test_without_any_data_each_part_says_what_to_do_next(stack: Stack) -> None:
             assert (found.status_code, told in found.text) == (200, True), (address, found.text)
 
 
-def test_a_new_line_s_first_versions_are_drawn_beside_an_old_line_s_newest(stack: Stack) -> None:
+def test_lines_are_told_apart_and_equal_times_lose_no_episode(stack: Stack) -> None:
+    """A new line's first versions are drawn beside an old line's newest; version 1 of both is two versions."""
     settings = settings_of(environment_of(stack, SOP_CLICKHOUSE__DATABASE="console_lines"))
     migrate(settings.clickhouse)
     writer = connect(settings.clickhouse)
@@ -266,9 +305,27 @@ def test_a_new_line_s_first_versions_are_drawn_beside_an_old_line_s_newest(stack
         history.insert(writer, [history.golden(PolicyVersion).model_copy(update=changes)])
     for number, (line, version) in enumerate((("live", 400), ("live", 500), ("backfill", 1))):
         history.insert(writer, [history.episode(number, policy=line, policy_versions=(version,))])
+    together = {"task": "tie", "policy": "", "policy_versions": (), "started_at": history.at(0)}
+    tied = [history.episode(number, **together) for number in range(100, 220)]
+    history.insert(writer, [*tied, history.episode(3, task="push", policy="live", policy_versions=(1,))])
     writer.close()
     with TestClient(application(build(settings, SystemClock()), ["testserver"])) as pages:
         text = fragment(pages, "/panels/success/versions")
+        of_version = [
+            re.findall(r'<td>(\w+)</td><td class="n">v1<', fragment(pages, address))
+            for address in (
+                "/panels/episodes?window=7d&version=1",
+                "/panels/episodes?window=7d&version=1&policy=backfill",
+                "/panels/episodes?window=7d&version=1&policy=nobody",
+            )
+        ]
+        assert [sorted(found) for found in of_version] == [["backfill", "live"], ["backfill"], []]
+        assert 'policy=backfill&amp;version=1"' in fragment(pages, "/panels/policies/backfill/1/did")
+        for address in ("/panels/interventions/versions", "/panels/interventions/return"):
+            assert all(f"<td>{line}</td>" in fragment(pages, address) for line in ("live", "backfill")), address
+        assert fragment(pages, "/panels/names/lines").count("<option") == 2
+        assert 'name="policy" value="live"' in pages.get("/episodes?policy=live").text
+        assert paged(pages, "window=7d&task=tie") == [e.episode_id for e in tied]
     assert re.findall(r'chart-title">([^<]+)', text) == ["push, backfill", "push, live"]
     points = [json.loads(found.replace("&#34;", '"')) for found in re.findall(r'data-points="([^"]+)"', text)]
     assert [found["x"] for found in points] == [["1"], ["500"]], "version 400 is none of the newest 60"
@@ -318,6 +375,72 @@ def test_the_live_table_waits_for_no_page_s_queries(world: World) -> None:
     with pytest.raises(Trouble, match="busy"):
         state_of(console.warehouse, now)
     console.live.close()
+
+
+def test_while_one_thread_waits_for_a_silent_server_others_are_told_and_not_held(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        settings = world.settings.clickhouse.model_copy(update={"port": port})
+        warehouse = Warehouse(settings, SystemClock(), seconds=0.2)
+        told: list[Trouble] = []
+
+        def ask() -> None:
+            try:
+                warehouse.ask("SELECT 1")
+            except Trouble as trouble:
+                told.append(trouble)
+
+        first = threading.Thread(target=ask)
+        first.start()
+        held, _ = silent.accept()  # it has asked, and nobody answers
+        with pytest.raises(Trouble, match="busy"):
+            warehouse.ask("SELECT 2")
+        assert not told, "the first one waits still"
+        held.close()
+    first.join(60)
+    assert [trouble.status for trouble in told] == [503]
+
+
+def test_who_waits_for_a_connection_is_told_why_there_is_none(world: World) -> None:
+    """In place of trying it once more, one after the other."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = world.settings.clickhouse.model_copy(update={"port": silent.getsockname()[1]})
+        warehouse = Warehouse(settings, SystemClock(), seconds=30, at_once=3)
+        causes: list[BaseException | None] = []
+
+        def ask(question: str) -> None:
+            try:
+                warehouse.ask(question)
+            except Trouble as trouble:
+                causes.append(trouble.__cause__)
+
+        threads = [threading.Thread(target=ask, args=(f"SELECT {number}",)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        held, _ = silent.accept()
+        time.sleep(0.5)  # the others wait by then
+    held.close()
+    for thread in threads:
+        thread.join(60)
+    assert len(causes) == 3
+    assert None not in causes
+    assert len({id(cause) for cause in causes}) == 1
+
+
+def test_answers_are_kept_no_longer_than_they_are_remembered_and_large_ones_not_at_all(world: World) -> None:
+    clock = ManualClock()
+    warehouse = Warehouse(world.settings.clickhouse, clock, seconds=60)
+    sql = "SELECT toString(generateUUIDv4()) AS id"
+    first = warehouse.ask(sql, remembered=10)
+    clock.advance(9)
+    assert warehouse.ask(sql, remembered=10) == first
+    large = [warehouse.ask("SELECT generateUUIDv4() AS large", remembered=0) for _ in range(2)]
+    assert large[0] != large[1]
+    assert [list(answer.rows or ()) for answer in warehouse._answers.values()] == [first]
+    clock.advance(2)
+    other = warehouse.ask("SELECT 2 AS other")
+    assert [list(answer.rows or ()) for answer in warehouse._answers.values()] == [other]
+    warehouse.close()
 
 
 def test_a_newer_heartbeat_is_seen_at_the_next_look(pages: TestClient, world: World, writer: Client) -> None:

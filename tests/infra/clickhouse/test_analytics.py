@@ -246,6 +246,34 @@ def test_an_episode_by_an_old_policy_is_told_how_old(database: ClickHouseSetting
     sql = "SELECT newest_version, versions_behind, seconds_behind FROM policy_staleness"
     assert rows(client, sql) == [(3, 2, 41 * 60.0)]
     assert rows(client, "SELECT newest_share, max_versions_behind FROM staleness_by_hour") == [(0.0, 2)]
+    world.insert(client, [world.episode(2, policy_versions=(1,))])  # began before version 1 was there
+    assert rows(client, "SELECT count() FROM policy_staleness") == [(1,)]
+    of_view = "FROM system.tables WHERE name = 'policy_staleness' AND database = currentDatabase()"
+    [(said,)] = rows(client, f"SELECT comment {of_view}")
+    assert "but for those that began" in str(said)
+
+    # Versions 1, 2 and 4 drew from 16 episodes, of which two have a row.
+    columns = ("task", "robot_id", "source", "success", "excluded", "human_step_count", "started_at")
+    nothing = " AND ".join(f"{column} IS NULL" for column in columns)
+    for view in ("lineage_of_version", "lineage_to_version"):
+        source = f"{view}(policy = '{POLICY}', version = 4)"
+        assert rows(client, f"SELECT count(), countIf({nothing}) FROM {source}") == [(16, 14)], view
+        sql = f"SELECT task, source, excluded, human_step_count, started_at FROM {source} WHERE episode_id ="
+        assert rows(client, f"{sql} '{episode_id(2)}'") == [("push", "ONLINE", False, 0, at(20))]
+    client.close()
+
+
+def test_a_target_that_is_reached_exactly_is_reached(database: ClickHouseSettings) -> None:
+    other = database.model_copy(update={"database": "infra_analytics_retold"})
+    migrate(other)
+    client = connect(other)
+    # In floating point 0.55 * 100 is more than 55, and 0.07 * 100 more than 7.
+    for task, wins, first in (("wipe", 55, 100), ("stack", 7, 200)):
+        changes = {"task": task, "policy_versions": ()}
+        world.insert(client, [world.episode(first + n, success=n < wins, **changes) for n in range(100)])
+        for more, reached in ((0, 100), (1, None)):
+            call = f"time_to_success(target = {(wins + more) / 100}, window = 100)"
+            assert rows(client, f"SELECT episodes FROM {call} WHERE task = '{task}'") == [(reached,)]
     client.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import infra.telemetry
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.settings import Settings, _known
-from schemas.events import PolicyRollout, PolicyVersion
+from schemas.events import Heartbeat, PolicyRollout, PolicyVersion
 from tests.infra.clickhouse import world
 
 GRAFANA = Path(infra.telemetry.__file__).parent / "deploy" / "grafana"
@@ -60,6 +61,18 @@ def expanded(sql: str, dashboard: dict[str, Any], begin: int, end: int) -> str:
     return sql
 
 
+def beats() -> list[Heartbeat]:
+    """Of a robot that is there, and of forty that nobody has heard of for a week."""
+    now = datetime.now(UTC)
+    found = [("here", now, ("the gripper is stuck",))]
+    found += [(f"gone-{number}", now - timedelta(days=7), ("the disk is full",)) for number in range(40)]
+    beat = world.golden(Heartbeat)
+    return [
+        beat.model_copy(update={"robot_id": robot, "reported_at": at, "errors": errors, "spool_depth": 1000})
+        for robot, at, errors in found
+    ]
+
+
 @pytest.fixture(scope="module")
 def analyst(settings: Settings) -> Iterator[Client]:
     database = settings.clickhouse.model_copy(update={"database": "infra_grafana"})
@@ -68,7 +81,7 @@ def analyst(settings: Settings) -> Iterator[Client]:
     rollout = world.golden(PolicyRollout).model_copy(update={"written_at": world.at(100)})
     # A line far ahead of the others, whose newest versions have no episodes yet: the others are shown too.
     ahead = world.golden(PolicyVersion).model_copy(update={"policy": "ahead", "version": 500})
-    world.insert(writer, [*world.everything(), rollout, ahead], world.dead_letters())
+    world.insert(writer, [*world.everything(), rollout, ahead, *beats()], world.dead_letters())
     writer.close()
     made = connect(database, analyst=True)
     yield made
@@ -97,6 +110,14 @@ def test_each_query_gives_rows_of_the_shape_that_its_panel_draws(
         assert any(re.search(r"Float|U?Int", kind) for kind in kinds[1:]), kinds
     else:
         assert target["queryType"] == "table"
+
+
+@pytest.mark.parametrize("title", ["Events in spools", "Robots in trouble"])
+def test_robots_that_are_long_gone_are_in_no_trouble(analyst: Client, title: str) -> None:
+    [sql] = [target["rawSql"] for name, _, target in SQL if name == f"fleet: {title}"]
+    assert analyst.query("SELECT count() FROM robot_status WHERE robot_id LIKE 'gone-%'").result_rows == [(40,)]
+    [(found,)] = analyst.query(sql).result_rows
+    assert 1 <= found < 40_000 if title == "Events in spools" else 1 <= found < 40
 
 
 @pytest.mark.parametrize(("name", "panel", "target"), PROMETHEUS, ids=[entry[0] for entry in PROMETHEUS])

@@ -223,6 +223,30 @@ TABLES = [
 ]
 
 
+# Tried with a parameter `f` that holds the word `file`: in the URL, in a form, in a session, among the settings.
+NAMED = [
+    "SELECT arrayMap({f:Identifier}, ['{path}'])",
+    "SELECT arrayMap({ f /* x */ : -- y\n Identifier }, ['{path}'])",
+    "SELECT arrayMap({f:`Identifier`}, ['{path}'])",
+    "SELECT arrayMap({f:identifier}, ['{path}'])",
+    "SELECT * APPLY {f:Identifier} FROM (SELECT '{path}' AS p)",
+    "SELECT * APPLY({f:Identifier}) FROM (SELECT '{path}' AS p)",
+    "SELECT {f:Identifier}('{path}')",
+    "SELECT * FROM {f:Identifier}('{path}', 'LineAsString')",
+    "WITH {f:Identifier} AS g SELECT arrayMap(g, ['{path}'])",
+    "SELECT arrayMap({f:String}, ['{path}'])",
+    "SELECT {f:String}('{path}')",
+]
+
+# Parameters that are values, beside `f`, and what is not one.
+VALUES = {
+    "SELECT {f:String}": b"file\n",
+    "SELECT arrayMap(x -> concat(x, {f:String}), ['a'])": b"['afile']\n",
+    "SELECT map({f:String}, 1)": b"{'file':1}\n",
+    "SELECT 3 AS identifier, 0 ? 2 : identifier": b"3\t3\n",
+}
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """A file with the canary, and the name of one that nobody is to make."""
@@ -295,6 +319,27 @@ def test_text_of_the_url_stays_text(
     status, body, headers = plain_analyst.post(query_of(parameters, files), b"SELECT 1")
     assert (status, body) == (200, b"1\n")
     assert_nothing_came_out(body, headers, files)
+
+
+@pytest.mark.parametrize("sql", NAMED)
+def test_no_parameter_becomes_a_name(plain_analyst: Plain, files: dict[str, str], sql: str) -> None:
+    session, text = f"session_id={uuid.uuid4().hex}", filled(sql, files)
+    assert plain_analyst.post(session, b"SET param_f = 'file'")[0] == 200
+    kind = "multipart/form-data; boundary=edge"
+    for status, body, headers in (
+        plain_analyst.post("param_f=file", text.encode()),
+        plain_analyst.post("param_f=file&wait_end_of_query=1", text.encode()),
+        plain_analyst.post(f"query={quote(text)}", form("param_f", "file"), Content_Type=kind),
+        plain_analyst.post(session, text.encode()),
+        plain_analyst.post("", f"{text} SETTINGS param_f = 'file'".encode()),
+    ):
+        assert status != 200, body
+        assert_nothing_came_out(body, headers, files)
+
+
+@pytest.mark.parametrize("sql", VALUES)
+def test_parameters_are_values(plain_analyst: Plain, sql: str) -> None:
+    assert plain_analyst.post("param_f=file", sql.encode())[:2] == (200, VALUES[sql])
 
 
 @pytest.mark.parametrize("parameters", TABLES, ids=str)
