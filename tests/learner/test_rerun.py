@@ -219,6 +219,15 @@ def test_a_learner_killed_anywhere_goes_on_with_the_same_batches_losses_and_vers
     assert trace.steps == {step: bits for step, bits in life.trace.steps.items() if step > first}
 
 
+def test_a_line_that_begins_with_what_a_fleet_did_trains_on_only_for_what_the_fleet_brings_then() -> None:
+    begun_with = [made.episode for made in (*DEMONSTRATIONS, FLEET[0])]
+    core = begin(BASE, Beginning(features=FEATURES, fps=10.0), begun_with)
+    train_base(core, BASE, lambda: core.update(online=False))
+    assert core.updates_allowed() == 0
+    core.admit(FLEET[1].episode)
+    assert core.updates_allowed() == FLEET[1].record.step_count * BASE.max_updates_per_online_step
+
+
 def until(segment: Segment, entries: int, learner_step: int) -> Segment:
     """The begin of a version: so many decisions, and updates up to that step."""
     return segment.model_copy(update={"entries": segment.entries[:entries], "learner_step": learner_step})
