@@ -3,8 +3,8 @@
 Removed are, under `episodes/`, older revisions, what was never announced, and tombstones of what was not buried;
 under `frames/` what no newest revision refers to; under `policies/` artifacts of versions that were never
 announced; under `halfway/` what was left of a backfill whose version is announced. What a checkpoint or a journal
-names stays: a learner that resumes, or a version that is trained again, reads it. Checkpoints are the learner's own
-to prune; names that are not ours are left alone.
+names stays: a learner that resumes, or a version that is trained again, reads it. Checkpoints are the learner's to
+prune; names that are not ours are left alone.
 
 What is older than a topic says nothing for: the topic may have been lost, and then the bucket has the only copy.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,12 +23,19 @@ from infra.kafka import EventProducer, OutRecord
 from infra.kafka.identity import cluster_id
 from infra.object_store import Entry, sha256_hex
 from infra.registry import Registry
+from infra.settings import LearnerSettings
+from learner.checkpoint import Checkpoint
+from learner.core import TrainingCore
+from learner.episodes import EpisodeRecord
+from learner.set_aside import SetAside
 from schemas import codec
 from schemas.events import EpisodeMaterialized, PolicyVersion
 from schemas.topics import POLICY_VERSIONS, TRAINING_EPISODES
 from tests.consumers.audit.graves import put_tombstone
 from tests.consumers.audit.test_accounting import committed_cluster
 from tests.consumers.integration.pipeline import Pipeline
+from tests.learner.test_checkpoint import version
+from tests.learner.test_replay import SPEC
 
 NO_GRACE = timedelta(0)
 
@@ -98,8 +104,11 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
     assert len(tombstones) == 1, "of the robot whose start never came"
     unburied, to_be_buried = put_tombstone(pipeline, whole, 0), put_tombstone(pipeline, whole, 10**9)
     policies = {n: put_policy(pipeline, n, announced=n == 2) for n in (2, 1, 3)}
-    header = json.dumps({"__metadata__": {"sop": json.dumps({"episodes": [{"payload_uri": older.payload_uri}]})}})
-    pipeline.objects.put("checkpoints/p/1.safetensors", struct.pack("<Q", len(header)) + header.encode())
+    core = TrainingCore(LearnerSettings(hidden=(4,)), SPEC)
+    core.episodes.put(EpisodeRecord.of(older))
+    checkpoint = Checkpoint(version(1), *core.snapshot(), SetAside()).pack()
+    assert older_key.encode() not in checkpoint, "it is named by its parts"
+    pipeline.objects.put("checkpoints/p/1.safetensors", checkpoint)
     done, unfinished = "halfway/p.json", "halfway/q.json"
     for key in ("notes/mine.txt", done, unfinished):
         pipeline.objects.put(key, b"not ours")
