@@ -35,13 +35,13 @@ from schemas.topics import POLICY_VERSIONS
 class Listed:
     """A stream that holds what was chosen, once. Implements `learner.stream.Announcements`."""
 
-    def __init__(self, chosen: Iterable[Received[EpisodeMaterialized]]) -> None:
-        self._chosen = list(chosen)
+    def __init__(self, chosen: Iterable[Received[EpisodeMaterialized]], ends: Mapping[int, int]) -> None:
+        self._chosen, self._ends = list(chosen), ends
 
     @property
     def positions(self) -> dict[int, int]:
-        """None: a chosen set is not read on."""
-        return {}
+        """Behind all that was looked at: who trains the line on is not given what was not chosen."""
+        return dict(self._ends)
 
     def seek(self, positions: Mapping[int, int] | None = None) -> None:
         """Nothing to seek."""
@@ -130,10 +130,10 @@ def backfill(
         raise
     if not chosen:
         raise NothingChosen("no episode was chosen")
-    unfinished.begin(call or Begun.of(None, Choice(), chosen))
+    begun = unfinished.begin(call or Begun.of(None, Choice(), chosen))
     _require_same_settings(settings, patience)
     told("beginning", 0, None)
-    with Line(settings, stop, SystemClock(), Health(), announcements=Listed(chosen)) as line:
+    with Line(settings, stop, SystemClock(), Health(), announcements=Listed(chosen, begun.ends)) as line:
         line.take_over()
         line.catch_up()
         if line.newest is not None:  # a call before had trained it to its end, and this one has announced it

@@ -23,7 +23,7 @@ from infra.local.stack import Stack
 from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings, Settings
 from learner.backfill import backfill
-from learner.chosen import NOWHERE, Choice, Offsets, choose_episodes
+from learner.chosen import NOWHERE, Choice, Offsets, choose_episodes, find_episodes
 from learner.errors import LineExists, OtherChoice
 from learner.patience import Patience, Stopped
 from learner.reproduce import replay
@@ -77,12 +77,16 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[
         yield site, made
 
 
-def command(
-    site: Site, *arguments: str, program: tuple[str, ...] = ("sop",), **environment: str
+def command(site: Site, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return program(site, ("sop",), *arguments, **environment)
+
+
+def program(
+    site: Site, name: tuple[str, ...], *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     settings = {"HIDDEN": "[16]", "BATCH_SIZE": "16", "RECAP_VALUE_STEPS": "20"}
     given = {f"SOP_LEARNER__{name}": value for name, value in settings.items()} | environment
-    return preloaded.run((*program, "backfill", *arguments), site.environment | given)
+    return preloaded.run((*name, "backfill", *arguments), site.environment | given)
 
 
 def trained_as(site: Site, policy: str, steps: int = 30) -> Settings:
@@ -227,7 +231,7 @@ def test_a_backfill_killed_around_its_announcement_publishes_one_version_and_lea
 ) -> None:
     site, _ = past
     found = choose_episodes(site.settings, Choice(), PATIENCE)
-    killed = command(site, "--policy", "last", "--steps", "30", program=(CRASH, "announcement", "1"))
+    killed = program(site, (CRASH, "announcement", "1"), "--policy", "last", "--steps", "30")
     assert killed.returncode == -9, killed.stderr
     assert site.store.list("halfway/") == ["halfway/last.json"]
     with pytest.raises(OtherChoice, match=r"other settings \(pretrain_steps\)"):
@@ -254,6 +258,9 @@ def test_a_line_from_sql_is_the_same_from_s3_once_the_topics_records_are_deleted
     assert first.returncode == 0, first.stderr
     (kept,) = site.versions("kept")
     assert kept.algorithm == "recap"
+    ends = find_episodes(site.settings, Choice(), PATIENCE).ends
+    assert {position.partition: position.offset for position in kept.offsets} == ends
+    assert sum(ends.values()) > len(EPISODES), "a learner goes on behind what was not chosen"
     assert kept.episodes_admitted == 8
     assert replay(site.settings, "kept", 1).equal
     again = command(site, "--policy", "kept", *arguments)
