@@ -200,6 +200,7 @@ class TrainingCore:
             "online_updates": self.online_updates,
             "online_steps": self.online_steps,
             "paid": dict(self._paid),
+            "learning_rate": self.settings.learning_rate,
             "random": self.random.bit_generator.state,
             "sampler": self.sampler.state(),
             "index": names,
@@ -227,7 +228,8 @@ class TrainingCore:
         index = EpisodeIndex.load(document["index"], columns)
         core = cls(settings, PolicySpec.model_validate(document["spec"]), room=room, index=index, team=team)
         core.algorithm.load_state(tensors)
-        core.algorithm.go_on_at(settings.learning_rate)  # the snapshot's may be of other settings
+        if document.get("learning_rate") != settings.learning_rate:  # earlier checkpoints do not say
+            core.algorithm.go_on_at(settings.learning_rate)
         core.learner_step = document["learner_step"]
         core.online_updates = document["online_updates"]
         core.online_steps = document["online_steps"]

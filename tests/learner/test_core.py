@@ -13,7 +13,7 @@ from learner.policies.artifact import pack_json, unpack_json
 from schemas.events import EpisodeSource
 from tests.learner.synthetic import Synthetic, make_episode
 
-SETTINGS = LearnerSettings(batch_size=32, hidden=(16,), max_updates_per_online_step=0.5, learning_rate=1e-3)
+SETTINGS = LearnerSettings(batch_size=32, hidden=(16,), max_updates_per_online_step=0.5)
 
 
 def demonstrations() -> list[Synthetic]:
