@@ -164,12 +164,13 @@ def backfill(
         if begun is not None and begun.words == words:
             choice = begun.choice
         found = find_episodes(settings, choice, Patience(stop))
+        ends = found.ends if begun is None or begun.words != words else begun.ends
         show_chosen(found, Console())
         if not dry_run:
             with reading(Console(stderr=True)) as read:
                 chosen = read_episodes(settings, found, Patience(stop), read)
             show_lost(chosen.lost, Console(stderr=True))
-            call = Begun.of(words, choice, chosen.episodes)
+            call = Begun.of(words, choice, chosen.episodes, ends)
             with bar(Console(stderr=True)) as told:
                 done = past.backfill(settings, chosen.episodes, stop, told, call=call)
             typer.echo(f"{policy} version {done.version}: {done.sha256}")

@@ -12,13 +12,16 @@ from typing import overload
 
 from infra.clock import SystemClock
 from infra.health import Health
+from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
+from learner.checkpoint import CheckpointStore, choose
 from learner.chosen import Choice
 from learner.episodes import Episode
-from learner.errors import LineExists, NothingChosen
+from learner.errors import LineExists, NothingChosen, OtherChoice
 from learner.frames import Room
 from learner.gathering import Gathered
+from learner.halfway import Halfway
 from learner.intake import Seen
 from learner.line import Line
 from learner.patience import Patience
@@ -32,13 +35,13 @@ from schemas.topics import POLICY_VERSIONS
 class Listed:
     """A stream that holds what was chosen, once. Implements `learner.stream.Announcements`."""
 
-    def __init__(self, chosen: Iterable[Received[EpisodeMaterialized]]) -> None:
-        self._chosen = list(chosen)
+    def __init__(self, chosen: Iterable[Received[EpisodeMaterialized]], ends: Mapping[int, int]) -> None:
+        self._chosen, self._ends = list(chosen), ends
 
     @property
     def positions(self) -> dict[int, int]:
-        """None: a chosen set is not read on."""
-        return {}
+        """Behind all that was looked at: who trains the line on is not given what was not chosen."""
+        return dict(self._ends)
 
     def seek(self, positions: Mapping[int, int] | None = None) -> None:
         """Nothing to seek."""
@@ -97,7 +100,8 @@ def backfill(
     """Train a new line's first version on these episodes; `settings.learner` says how, and its name.
 
     If it is interrupted, the same call goes on with the same episodes, which the journal has, from where it was at
-    most `save_every` seconds earlier. A call with other episodes does not.
+    most `save_every` seconds earlier. A call with other episodes does not. With other settings the training begins
+    anew; once it has come to its end, they are refused, and the same call announces what was trained.
 
     Args:
         settings: `learner.pretrain_steps` updates are taken.
@@ -109,20 +113,33 @@ def backfill(
 
     Raises:
         LineExists: the line has versions: a backfill never adds to one.
-        OtherChoice: it was begun with other episodes, by another call.
+        OtherChoice: it was begun with other episodes, by another call, or trained to its end with other settings.
         NothingChosen: there is nothing in these episodes to learn from.
         Stopped: a stop was asked for.
     """
-    learner = settings.learner
-    require_new(settings, Patience(stop))
+    learner, patience = settings.learner, Patience(stop)
+    unfinished, halfway = (
+        Unfinished(settings, patience),
+        Halfway(ObjectStore(settings.s3), learner.policy, patience),
+    )
+    try:
+        require_new(settings, patience)
+    except LineExists:  # of use to nobody, and left if a call was killed once its version was announced
+        halfway.remove()
+        unfinished.remove()
+        raise
     if not chosen:
         raise NothingChosen("no episode was chosen")
-    unfinished = Unfinished(settings, Patience(stop))
-    unfinished.begin(call or Begun.of(None, Choice(), chosen))
+    begun = unfinished.begin(call or Begun.of(None, Choice(), chosen))
+    _require_same_settings(settings, patience)
     told("beginning", 0, None)
-    with Line(settings, stop, SystemClock(), Health(), announcements=Listed(chosen)) as line:
+    with Line(settings, stop, SystemClock(), Health(), announcements=Listed(chosen, begun.ends)) as line:
         line.take_over()
         line.catch_up()
+        if line.newest is not None:  # a call before had trained it to its end, and this one has announced it
+            halfway.remove()
+            unfinished.remove()
+            return line.newest
         if not line.started:
             line.intake.poll(0.0)
             gathered = _Watched(line.room, lambda read: told("admitting", read, None))
@@ -147,11 +164,26 @@ def backfill(
 
         train_base(line.core, learner, update)
         line.publish()
-        line.halfway.remove()
+        halfway.remove()
         unfinished.remove()
         if line.newest is None:
             raise RuntimeError("a line that has published has a newest version")
         return line.newest
+
+
+def _require_same_settings(settings: Settings, patience: Patience) -> None:
+    """Refuse other settings than a version was trained with that only has to be announced yet."""
+    learner = settings.learner.model_copy(update={"tensorboard": None})
+    checkpoints = CheckpointStore(ObjectStore(settings.s3), learner.policy, patience, keep=1)
+    trained = choose(checkpoints.newest_first(), {})
+    if trained is None or trained.settings == learner:
+        return
+    theirs, ours = trained.settings.model_dump(), learner.model_dump()
+    names = ", ".join(name for name, value in ours.items() if value != theirs[name])
+    raise OtherChoice(
+        f"policy {learner.policy} was trained to its end with other settings ({names}), and only has to be "
+        "announced: give the command that began it to have that done, or another name (--policy) to use these"
+    )
 
 
 def require_new(settings: Settings, patience: Patience) -> None:

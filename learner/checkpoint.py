@@ -7,10 +7,11 @@ says exactly what is to be announced.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -91,6 +92,18 @@ class Checkpoint:
             raise InvalidArtifact(f"not a checkpoint: {error!r}") from error
 
 
+class Announced(NamedTuple):
+    """Of a version that was announced: its hash, and the version that it was trained from."""
+
+    sha256: str
+    parent: int | None
+
+    @classmethod
+    def of(cls, version: PolicyVersion) -> Announced:
+        """What is remembered of each."""
+        return cls(version.sha256, version.parent_version)
+
+
 class CheckpointStore:
     """The checkpoints of one policy line; those of the newest `keep` versions that have one are kept."""
 
@@ -108,21 +121,24 @@ class CheckpointStore:
         self._patience.call("object store", lambda: self._store.put(self._prefix + name, data))
         return self._prefix + name
 
-    def prune(self, published: Mapping[int, str], needed: Iterable[int] = ()) -> None:
+    def prune(self, published: Mapping[int, Announced], needed: Iterable[int] = ()) -> None:
         """Delete all but the newest of announced versions, and those from which `needed` versions can be reached.
 
         What belongs to no announced version does not count among the newest. It goes, unless its number is above
         theirs: a younger learner may be about to announce it.
 
         Args:
-            published: sha256 of the announced versions.
+            published: the announced versions.
             needed: numbers of such versions.
         """
         keys = self._keys()
-        announced = [key for key in keys if published.get(_version(key)) == _sha256(key)]
+        hashes = {number: version.sha256 for number, version in published.items()}
+        announced = [key for key in keys if hashes.get(_version(key)) == _sha256(key)]
         kept = {*announced[-self._keep :], *(key for key in keys if _version(key) > max(published, default=0))}
+        by_version = {_version(key): key for key in announced}
         for version in needed:
-            kept.update([key for key in announced if _version(key) <= version][-1:])
+            found = (by_version[at] for at in _back_from(version, published) if at in by_version)
+            kept.update(itertools.islice(found, 1))
         for key in keys:
             if key not in kept:
                 self._patience.call("object store", partial(self._store.delete, key))
@@ -140,6 +156,15 @@ class CheckpointStore:
         # By version: after a rollback its steps are fewer than those of what was given up.
         keys = self._patience.call("object store", lambda: self._store.list(self._prefix))
         return sorted(keys, key=_version)
+
+
+def _back_from(version: int, published: Mapping[int, Announced]) -> Iterator[int]:
+    """A version and its ancestors."""
+    at: int | None = version
+    while at is not None and at in published:
+        yield at
+        parent = published[at].parent
+        at = parent if parent is not None and parent < at else None
 
 
 def _version(key: str) -> int:

@@ -118,12 +118,14 @@ class Found:
 
     newer: of how many the topic holds a newer revision than the row that the predicate named. It is taken, and
     whether the predicate holds of it too nobody knows. unseen: how many episodes the topic holds and the index
-    does not yet: a predicate says nothing of them.
+    does not yet: a predicate says nothing of them. ends: by partition of the topic, the offset behind all that was
+    looked at.
     """
 
     episodes: tuple[Received[EpisodeMaterialized] | Row, ...]
     newer: int = 0
     unseen: int = 0
+    ends: Mapping[int, int] = field(default_factory=dict)
 
     def sizes(self) -> list[tuple[str, int, int]]:
         """Task, control steps and bytes of each episode."""
@@ -154,7 +156,7 @@ def find_episodes(settings: Settings, choice: Choice, patience: Patience) -> Fou
         clickhouse_connect.driver.exceptions.ClickHouseError: the predicate is none.
         Stopped: a stop was asked for.
     """
-    held, whole = _held(settings, patience)
+    held, whole, ends = _held(settings, patience)
     rows = {} if choice.where is None and whole else _rows(settings, choice.where or "true")
     newer = unseen = 0
     found: dict[str, Received[EpisodeMaterialized] | Row] = {}
@@ -169,7 +171,7 @@ def find_episodes(settings: Settings, choice: Choice, patience: Patience) -> Fou
         useful = {episode_id for episode_id, item in held.items() if not _is_useless(item.event)}
         unseen = len(useful - _indexed(settings, held))
     episodes = [item for item in found.values() if _is_chosen(item, choice)]
-    return Found(tuple(sorted(episodes, key=_by_arrival)), newer, unseen)
+    return Found(tuple(sorted(episodes, key=_by_arrival)), newer, unseen, ends)
 
 
 def read_episodes(
@@ -236,8 +238,8 @@ def _by_arrival(item: Received[EpisodeMaterialized] | Row) -> tuple[datetime, st
 Held = Mapping[str, Received[EpisodeMaterialized]]
 
 
-def _held(settings: Settings, patience: Patience) -> tuple[Held, bool]:
-    """Newest revisions that the topic holds, by episode; and whether retention has taken none."""
+def _held(settings: Settings, patience: Patience) -> tuple[Held, bool, dict[int, int]]:
+    """Newest revisions that the topic holds, by episode; whether retention has taken none; and where it ends."""
     registry = Registry(settings.registry)
     stream = EventStream(settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, patience)
     try:
@@ -249,7 +251,7 @@ def _held(settings: Settings, patience: Patience) -> tuple[Held, bool]:
         whole = stream.begins_at_its_beginning()
     finally:
         stream.close()
-    return newest, whole
+    return newest, whole, stream.positions
 
 
 def _rows(settings: Settings, where: str) -> dict[str, Row]:

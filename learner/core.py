@@ -15,6 +15,7 @@ import numpy.typing as npt
 import structlog
 
 from infra.object_store import sha256_hex
+from infra.payload_names import COLUMN
 from infra.settings import LearnerSettings
 from learner.adaptive import AdaptiveMixing
 from learner.algorithms import make_algorithm
@@ -31,9 +32,6 @@ from learner.team import ALONE, Team
 from schemas.events import EpisodeDraws, EpisodeMaterialized, EpisodeSource
 
 _log = structlog.get_logger(__name__)
-
-_COLUMN = "episodes."
-"""Before the names of the index's columns among a snapshot's tensors."""
 
 
 class TrainingCore:
@@ -58,6 +56,8 @@ class TrainingCore:
         self.learner_step = 0
         self.online_updates = 0
         self.online_steps = 0
+        self._paid: dict[str, int] = {}
+        """Online steps by episode that was forgotten: updates were allowed for them, and are not again."""
         self.room = room or Room()
         self._buffer = ReplayBuffer(
             spec, settings.batch_size, limit=settings.buffer_steps, room=self.room, index=index, team=team
@@ -112,7 +112,8 @@ class TrainingCore:
         self._require_admissible(episode.record)
         self._say("admit", record=episode.record.model_dump(mode="json"))
         row = self.episodes.row(episode.record.episode_id)
-        before = self.episodes.steps[row] if row is not None else 0
+        paid = self._paid.pop(episode.record.episode_id, 0)
+        before = self.episodes.steps[row] if row is not None else paid
         self._fill(episode)
         if episode.record.online:
             self.online_steps += episode.record.step_count - before
@@ -125,6 +126,9 @@ class TrainingCore:
     def forget(self, episode_id: str) -> None:
         """Drop an episode that a label excludes, or whose payload can no longer be read."""
         self._say("forget", **{"with": {"episode_id": episode_id}})
+        row = self.episodes.row(episode_id)
+        if row is not None and self.episodes.online(row):
+            self._paid[episode_id] = self.episodes.steps[row]
         self._buffer.remove(episode_id)
         self.algorithm.forget(episode_id)
 
@@ -195,11 +199,13 @@ class TrainingCore:
             "learner_step": self.learner_step,
             "online_updates": self.online_updates,
             "online_steps": self.online_steps,
+            "paid": dict(self._paid),
+            "learning_rate": self.settings.learning_rate,
             "random": self.random.bit_generator.state,
             "sampler": self.sampler.state(),
             "index": names,
         }
-        return document, {**self.algorithm.state(), **{_COLUMN + name: rows for name, rows in columns.items()}}
+        return document, {**self.algorithm.state(), **{COLUMN + name: rows for name, rows in columns.items()}}
 
     @classmethod
     def restore(
@@ -213,16 +219,21 @@ class TrainingCore:
     ) -> TrainingCore:
         """The core of a snapshot, with an empty buffer: `refill` it with `episodes.held()`, in their order.
 
+        Where `settings` are others than the snapshot was trained with, they count from here on.
+
         Raises:
             InvalidArtifact: the tensors are another policy's.
         """
-        columns = {name.removeprefix(_COLUMN): rows for name, rows in tensors.items() if name.startswith(_COLUMN)}
+        columns = {name.removeprefix(COLUMN): rows for name, rows in tensors.items() if name.startswith(COLUMN)}
         index = EpisodeIndex.load(document["index"], columns)
         core = cls(settings, PolicySpec.model_validate(document["spec"]), room=room, index=index, team=team)
         core.algorithm.load_state(tensors)
+        if document.get("learning_rate") != settings.learning_rate:  # earlier checkpoints do not say
+            core.algorithm.go_on_at(settings.learning_rate)
         core.learner_step = document["learner_step"]
         core.online_updates = document["online_updates"]
         core.online_steps = document["online_steps"]
+        core._paid = dict(document.get("paid", {}))  # earlier checkpoints do not say
         core.random.bit_generator.state = document["random"]
         core.sampler.load_state(document["sampler"])
         core.tell()

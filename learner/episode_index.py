@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from infra.payload_names import address, pattern_of
 from learner.episodes import EpisodeRecord
 from learner.revisions import RevisionTable, uuid_bytes
 from schemas.events import EpisodeEnd, EpisodeSource
@@ -87,17 +88,17 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
         if before is not None:
             self.mark(before, GONE)
         row = len(self._states)
-        identity = uuid_bytes(record.episode_id)
+        identity, digest = uuid_bytes(record.episode_id), record.payload_sha256
         if identity is None:
             self._odd[row] = record.episode_id
         self._ids += identity or bytes(16)
-        self._digests += bytes.fromhex(record.payload_sha256)
+        self._digests += bytes.fromhex(digest)
         self._revisions.append(record.revision)
         self.steps.append(record.step_count)
         self._epochs.append(record.boot_epoch)
         self._tasks.append(record.task)
         self._robots.append(record.robot_id)
-        self._uris.append(_pattern(record))
+        self._uris.append(pattern_of(record.payload_uri, record.episode_id, record.revision, digest))
         source, end = _SOURCES.index(record.source), _ENDS.index(record.end)
         self._traits.append(source * 16 + end * 4 + _SUCCESSES.index(record.success))
         self._states.append(HELD)
@@ -109,7 +110,6 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
         traits = self._traits[row]
         episode_id, revision = self._id(row), self._revisions[row]
         digest = self._digests[32 * row : 32 * row + 32].hex()
-        uri = self._uris[row].replace("\0i", episode_id).replace("\0r", str(revision)).replace("\0s", digest)
         return EpisodeRecord(
             episode_id=episode_id,
             revision=revision,
@@ -120,7 +120,7 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
             success=_SUCCESSES[traits & 3],
             end=_ENDS[traits >> 2 & 3],
             step_count=self.steps[row],
-            payload_uri=uri,
+            payload_uri=address(self._uris[row], episode_id, revision, digest),
             payload_sha256=digest,
         )
 
@@ -215,10 +215,3 @@ class Names:
         self._names = list(names)
         self._by_name = {name: code for code, name in enumerate(names)}
         self.codes.extend(codes.tolist())
-
-
-def _pattern(record: EpisodeRecord) -> str:
-    """The payload's address without what the row says anyway: the same for most episodes of a bucket."""
-    folder, _, name = record.payload_uri.rpartition("/")
-    name = name.replace(record.payload_sha256, "\0s").replace(f"{record.revision}-\0s", "\0r-\0s")
-    return folder.replace(record.episode_id, "\0i") + "/" + name if folder else record.payload_uri

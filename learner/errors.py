@@ -6,7 +6,7 @@ LearnerError
 ├── BadPayload          an episode's payload is missing, altered, or not what its announcement says
 ├── UnfitEpisode        an episode of another robot kind, rate or task than the policy's
 ├── LineExists          a backfill was to add to a line that has versions
-├── OtherChoice         an unfinished backfill was begun with other episodes
+├── OtherChoice         an unfinished backfill was begun with other episodes, or ended with other settings
 ├── NothingChosen       a backfill has no episode to learn from
 ├── PayloadGone         what a version was trained on is no longer there
 ├── JournalMissing      how a version came about was not written down
@@ -78,7 +78,7 @@ class LineExists(LearnerError, InfraError):
 
 
 class OtherChoice(LearnerError, InfraError):
-    """An unfinished backfill was begun with other episodes. Wrong use: the text says how to go on."""
+    """An unfinished backfill has other episodes, or other settings. Wrong use: the text says how to go on."""
 
 
 class NothingChosen(LearnerError, InfraError):

@@ -18,7 +18,7 @@ from infra.object_store import ObjectStore, sha256_hex
 from infra.policies.keys import signing_key
 from infra.registry import Registry
 from infra.settings import Settings
-from learner.checkpoint import Checkpoint, CheckpointStore, choose
+from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode
 from learner.errors import CheckpointMissing, LearnerError
@@ -84,7 +84,7 @@ class Line:
         self.published_step = 0
         self.simulated_seconds: float | None = None
         self._parent: int | None = None
-        self._published: dict[int, str] = {}
+        self._published: dict[int, Announced] = {}
         self._team = team
         self._core: TrainingCore | None = None
         self._tail: list[Entry] = []
@@ -156,7 +156,7 @@ class Line:
         published = self._publisher.take_over()
         self.newest = published[max(published)] if published else None
         past = self._rollbacks.past(published)
-        self._published = {number: version.sha256 for number, version in published.items()}
+        self._published = {number: Announced.of(version) for number, version in published.items()}
         way = Way(self.settings, past, self._journal, self.intake.payloads, self.room, self._team)
         try:
             checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
@@ -183,8 +183,8 @@ class Line:
             self._tail.insert(0, Entry(learner_step=resumed.core.learner_step, forgotten=forgotten))
         for record in resumed.lost:
             resumed.set_aside.put(record)
-        positions = {position.partition: position.offset for position in resumed.at.offsets}
-        self._begin_intake(positions, resumed.set_aside)
+        counted = self.settings.simulated_interval is not None
+        self._begin_intake(resumed.positions(all_are_counted=counted), resumed.set_aside)
 
     def catch_up(self) -> None:
         """Take up what the last learner had decided after the newest version, at the same steps."""
@@ -322,6 +322,7 @@ class Line:
             published_at=self.clock.now(),
             simulated_seconds=self.simulated_seconds,
         )
+        self._publisher.require_youngest()
         # Before the version is sealed: who resumes draws the same again, and tells the same again. Once it is
         # announced nobody does: the report is delivered with the lineage, which is waited for.
         self.report()
@@ -352,7 +353,7 @@ class Line:
     def _announce(self, announcement: PolicyVersion) -> None:
         self._publisher.announce(announcement)
         self.newest = announcement
-        self._published[announcement.version] = announcement.sha256
+        self._published[announcement.version] = Announced.of(announcement)
 
     def _take_up_beginning(self) -> None:
         """Nothing is published yet: begin as the last learner had begun, if it had."""

@@ -31,6 +31,13 @@ class Patience:
     def __init__(self, stop: threading.Event, health: Health | None = None) -> None:
         self._stop = stop
         self._health = health or Health()
+        self._held_up = ""
+
+    def held_up(self, why: str) -> None:
+        """What work waits for though the servers answer otherwise; empty: nothing. Any thread may say so."""
+        if why != self._held_up:
+            self._held_up = why
+            self._health.set_ready(not why, why)
 
     def check(self) -> None:
         """Go on, unless a stop was asked for.
@@ -67,7 +74,7 @@ class Patience:
         while True:
             try:
                 result = self._on_thread(action)
-                self._health.set_ready(True)
+                self._health.set_ready(not self._held_up, self._held_up)
                 return result
             except Unavailable as error:
                 UNAVAILABLE.labels(server).inc()

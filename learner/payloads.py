@@ -72,6 +72,7 @@ class PayloadFetcher:
         self._under_way: dict[Key, int] = {}
         self._steps = 0
         self._results: dict[Key, Episode | Exception] = {}
+        self._refused: dict[Key, str] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._threads = threads
@@ -159,6 +160,15 @@ class PayloadFetcher:
 
     def _forget(self, key: Key) -> None:
         self._steps -= self._under_way.pop(key, 0)
+        self._note(key, None)
+
+    def _note(self, key: Key, refused: str | None) -> None:
+        """Why a payload does not come, or None; what does not for longest is what the process waits for."""
+        if refused is None:
+            self._refused.pop(key, None)
+        else:
+            self._refused[key] = refused
+        self._patience.held_up(next(iter(self._refused.values()), ""))
 
     def _work(self) -> None:
         while not self._closed.is_set():
@@ -173,8 +183,9 @@ class PayloadFetcher:
                     continue  # dropped
             result = self._fetch(record)
             if result is None:
-                return
+                continue
             with self._changed:
+                self._note(_key(record), None)
                 if _key(record) in self._under_way:
                     self._results[_key(record)] = result
                     self._changed.notify_all()
@@ -195,17 +206,22 @@ class PayloadFetcher:
             _log.debug("payload_not_warmed", uri=record.payload_uri, error=str(error))
 
     def _fetch(self, record: EpisodeRecord) -> Episode | Exception | None:
-        """The episode, or why it is none; None once closed."""
+        """The episode, or why it is none; None once closed, or dropped."""
         backoff = Backoff()
-        while not self._closed.is_set():
+        while not self._closed.is_set() and _key(record) in self._under_way:
             try:
                 data = self._verified(record)
                 frames = decode_payload(data, record)
                 return Episode(record, frames, tracks_of(data, self.cameras, self._segments))
             except ObjectStoreUnavailable as error:
                 UNAVAILABLE.labels("object store").inc()
-                pause = backoff.failed()
-                _log.warning("waiting_for_server", server="object store", error=str(error), retry_in=pause)
+                pause, uri = backoff.failed(), record.payload_uri
+                _log.warning(
+                    "waiting_for_server", server="object store", uri=uri, error=str(error), retry_in=pause
+                )
+                with self._changed:
+                    if _key(record) in self._under_way:
+                        self._note(_key(record), f"{uri}: {error}")
                 self._closed.wait(pause)
             except BadPayload as error:
                 return error

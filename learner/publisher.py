@@ -69,6 +69,13 @@ class Publisher:
         LEARNER_VERSION.set(max(versions, default=0))
         return versions
 
+    def require_youngest(self) -> None:
+        """Go on only while no younger learner has taken the line over.
+
+        To be asked before anything is told that fences nobody: of two that tell, the later one is believed.
+        """
+        self._patience.call("object store", self._claim.require_youngest)
+
     def announce(self, version: PolicyVersion) -> None:
         """Announce a version once, whatever Kafka does meanwhile. `take_over` must have been called."""
         if self._encoder is None or self._producer is None:
@@ -112,9 +119,9 @@ class Publisher:
         One that takes over between the first look and the connection is fenced by it. It is the younger, so it
         connects again; we look again and have announced nothing in between.
         """
-        self._patience.call("object store", self._claim.require_youngest)
+        self.require_youngest()
         self._producer = self._patience.call("Kafka", self._connect)
-        self._patience.call("object store", self._claim.require_youngest)
+        self.require_youngest()
 
     def _require_ours(self, version: PolicyVersion) -> bool:
         found = self._versions().get(version.version)

@@ -107,6 +107,7 @@ class ReplayBuffer:
         self._pools = {key: Pool() for key in np.ndindex(len(spec.tasks), SOURCES)}
         self._steps = 0
         self._front = 0
+        self._last = -1
         self._first = np.zeros((len(spec.tasks), SOURCES), np.int64)
         self._sizes = np.zeros((len(spec.tasks), SOURCES), np.int64)
         self._tasks = np.empty(0, np.int64)
@@ -173,9 +174,12 @@ class ReplayBuffer:
             self.index.mark(row, GONE)
 
     def overflow(self) -> list[str]:
-        """Let leave what must, and say which episodes those were; to be called after each `add`."""
+        """Let leave what must, and say which episodes those were; to be called after each `add`.
+
+        Nothing behind what was just added: while a buffer is filled again, that has no frames yet.
+        """
         left: list[str] = []
-        while self._limit is not None and self._steps > self._limit and self._front < self.index.rows - 1:
+        while self._limit is not None and self._steps > self._limit and self._front < self._last:
             row = self._front
             if self.index.state(row) == HELD and self.index.online(row) and self._begins[row] != _NOWHERE:
                 self._drop(row)
@@ -329,7 +333,7 @@ class ReplayBuffer:
         return self.index.put(record)
 
     def _enter(self, record: EpisodeRecord, task: int, begin: int, count: int) -> None:
-        row = self._row(record)
+        row = self._last = self._row(record)
         self._begins[row], self._shards[row] = begin, self._team.owner(record.episode_id)
         if count:
             self._pools[task, ONLINE if record.online else OFFLINE].append(row, count)

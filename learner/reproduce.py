@@ -24,6 +24,7 @@ from learner.patience import Patience
 from learner.policies.artifact import Arrays, unpack
 from learner.ranks import make_fetcher, make_room
 from learner.rerun import rerun
+from learner.restoring import past_of
 from learner.resume import restore
 from learner.stream import EventStream
 from learner.team import ALONE
@@ -107,18 +108,18 @@ def replay(
     room = make_room(settings, patience)
     try:
         core: TrainingCore | None = None
-        path = path_to(version, published, journal)
+        after = 0
         if from_checkpoint:
-            ancestors = {segment.version: n for n, segment in enumerate(path[:-1])}
+            past = past_of(published, version)
             for checkpoint in CheckpointStore(store, policy, patience, keep=1).newest_first():
-                place = ancestors.get(checkpoint.announcement.version)
-                if place is not None and checkpoint.announcement.sha256 == path[place].sha256:
+                at = checkpoint.announcement
+                if at.version != version and at.version in past and at.sha256 == past[at.version].sha256:
                     restored = restore(checkpoint.settings, checkpoint, payloads, room)
                     if restored.lost:
-                        raise PayloadGone(f"of version {checkpoint.announcement.version}: {restored.lost[0]}")
-                    core = restored.core
-                    path = path[place + 1 :]
+                        raise PayloadGone(f"of version {at.version}: {restored.lost[0]}")
+                    core, after = restored.core, at.version
                     break
+        path = path_to(version, published, journal, after=after)
         began = core.learner_step if core is not None else 0
         for segment in path:
             core = rerun(core, segment, payloads, room)

@@ -37,6 +37,7 @@ def begin(
     core.tell()
     for episode in demonstrations:
         core.admit(episode)
+    core.online_steps = 0  # the base's updates are free; those to come are for what the fleet is yet to bring
     return core
 
 

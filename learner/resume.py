@@ -25,19 +25,32 @@ from learner.payloads import PayloadFetcher
 from learner.rerun import rerun, with_settings
 from learner.set_aside import SetAside
 from learner.team import ALONE, Team
-from schemas.events import PolicyVersion
+from schemas.events import PolicyVersion, Position
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass
 class Resumed:
-    """A core as it was when `at` was published; `set_aside` until then; `lost`: admitted, and gone."""
+    """A core as it was when `at` was published; `set_aside` until then; `lost`: admitted, and gone.
+
+    begun: where to read on from what it began with, before versions were trained again.
+    """
 
     core: TrainingCore
     at: PolicyVersion
     set_aside: SetAside = field(default_factory=SetAside)
     lost: list[EpisodeRecord] = field(default_factory=list)
+    begun: tuple[Position, ...] = ()
+
+    def positions(self, *, all_are_counted: bool) -> dict[int, int]:
+        """Next offset to read by partition of training-episodes.
+
+        No journal says which announcements were refused before their payload was asked for. Who counts the
+        episodes of each robot reads them again.
+        """
+        places = self.begun if all_are_counted else self.at.offsets
+        return {position.partition: position.offset for position in places}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +76,23 @@ def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
         Stopped: a stop was asked for.
     """
     _require_same_algorithm(way.settings, checkpoint.announcement)
-    resumed = restore(way.settings, checkpoint, way.payloads, way.room, way.team)
-    newest = max(way.past)
-    if newest == resumed.at.version or resumed.lost:
-        return resumed
+    at, newest = checkpoint.announcement.version, max(way.past)
+    if at == newest:
+        return restore(way.settings, checkpoint, way.payloads, way.room, way.team)
+    # What follows was trained with the settings of then. Today's, if they are others, come last: what a smaller
+    # buffer or another sampler lets go is needed on the way.
+    resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, way.team)
     try:
-        for segment in path_to(newest, way.past, way.journal, after=resumed.at.version):
+        if resumed.lost:
+            raise PayloadGone(f"of version {at}: {resumed.lost[0].episode_id}")
+        for segment in path_to(newest, way.past, way.journal, after=at):
             _train_again(way, segment, resumed)
+        if resumed.core.settings != way.settings or resumed.core.team != way.team:
+            resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
     except (JournalMissing, PayloadGone, InvalidArtifact) as error:
-        _log.error("going_on_from_an_older_version", version=checkpoint.announcement.version, reason=str(error))
+        _log.error("going_on_from_an_older_version", version=at, reason=str(error))
         resumed.core.close()
         return restore(way.settings, checkpoint, way.payloads, way.room, way.team)
-    if resumed.core.settings != way.settings or resumed.core.team != way.team:
-        resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
     return resumed
 
 
@@ -150,7 +167,8 @@ def restore(
     """The core of a checkpoint, its buffer filled again; `room` is where the frames will lie."""
     core = TrainingCore.restore(settings, checkpoint.core, checkpoint.tensors, room=room, team=team)
     payloads.cameras = core.spec.cameras
-    resumed = Resumed(core, checkpoint.announcement, checkpoint.set_aside.copy())
+    at = checkpoint.announcement
+    resumed = Resumed(core, at, checkpoint.set_aside.copy(), begun=at.offsets)
     for record, episode in payloads.take_all(core.episodes.held()):
         if isinstance(episode, BadPayload):
             _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))

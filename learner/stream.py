@@ -96,10 +96,7 @@ class EventStream(Generic[E]):
             self._assign()  # what the failed call had taken is read again
             return []
         received = list(self._decode(messages))
-        # Behind the last record lie its transaction's marks. Once retention has taken them, too, the offset after
-        # the last record is none that Kafka would read from.
-        for (_, partition), end in self._reader.ends.items():
-            self._positions[partition] = max(self._positions[partition], end)
+        self._pass_marks()
         return received
 
     def read_to_end(self) -> list[Received[E]]:
@@ -109,7 +106,9 @@ class EventStream(Generic[E]):
             offsets = dict.fromkeys(self._reader.partitions(self.topic), BEGINNING)
             return list(self._reader.read_to_end(offsets, _CATCH_UP_SECONDS))
 
-        return list(self._decode(self._call(read)))
+        received = list(self._decode(self._call(read)))
+        self._pass_marks()
+        return received
 
     def begins_at_its_beginning(self) -> bool:
         """Whether retention has taken nothing: every partition still begins at offset 0."""
@@ -129,6 +128,12 @@ class EventStream(Generic[E]):
         result = self._patience.call("Kafka", action)
         self._idle = True
         return result
+
+    def _pass_marks(self) -> None:
+        # Behind the last record lie its transaction's marks. Once retention has taken them, too, the offset after
+        # the last record is none that Kafka would read from.
+        for (_, partition), end in self._reader.ends.items():
+            self._positions[partition] = max(self._positions.get(partition, end), end)
 
     def _assign(self) -> None:
         self._reader.assign({(self.topic, number): offset for number, offset in self._positions.items()})

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,12 +28,15 @@ _log = structlog.get_logger(__name__)
 
 Announced = Received[EpisodeMaterialized]
 
+_NOWHERE: Mapping[int, int] = {}
+
 
 class Begun(BaseModel):
     """The first call of a backfill.
 
     words: the command's own, None if there was none. choice: what they meant then. sha256: of what was chosen,
-    ids and revisions.
+    ids and revisions. ends: by partition of training-episodes, the offset behind all that was looked at; a learner
+    that trains the line on begins there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,18 +44,20 @@ class Begun(BaseModel):
     words: str | None
     choice: Choice
     sha256: str
+    ends: dict[int, int] = {}
 
     @classmethod
-    def of(cls, words: str | None, choice: Choice, chosen: Iterable[Announced]) -> Begun:
+    def of(
+        cls, words: str | None, choice: Choice, chosen: Iterable[Announced], ends: Mapping[int, int] = _NOWHERE
+    ) -> Begun:
         """A call that chose these; what arrives later is not chosen by it."""
         events = [item.event for item in chosen]
         past = max((event.appended_at for event in events), default=None)
         if past is not None:
             until = past + timedelta(microseconds=1)
             choice = replace(choice, until=until if choice.until is None else min(choice.until, until))
-        return cls(
-            words=words, choice=choice, sha256=_digest((event.episode_id, event.revision) for event in events)
-        )
+        digest = _digest((event.episode_id, event.revision) for event in events)
+        return cls(words=words, choice=choice, sha256=digest, ends=dict(ends))
 
 
 class Unfinished:
@@ -80,8 +85,8 @@ class Unfinished:
             _log.error("choice_passed_over", key=self._key, reason=str(error.errors()[0]["msg"]))
             return None
 
-    def begin(self, call: Begun) -> None:
-        """Write down what is begun with, unless training has begun with it before.
+    def begin(self, call: Begun) -> Begun:
+        """Write down what is begun with, unless training has begun with it before; the call that began it.
 
         Raises:
             OtherChoice: training has begun with other episodes.
@@ -90,7 +95,7 @@ class Unfinished:
         if trained is None:
             data = call.model_dump_json().encode()
             self._patience.call("object store", lambda: self._store.put(self._key, data))
-            return
+            return call
         if before is None:  # the journal alone knows, which leaves out what could not be read
             same = trained == call.sha256
         else:
@@ -101,6 +106,7 @@ class Unfinished:
                 f"policy {self._policy} is being trained on another choice{began}: give the command that began it "
                 "to go on with that one, or another name (--policy) to begin with this one"
             )
+        return before or call
 
     def remove(self) -> None:
         """It is published."""

@@ -2,8 +2,9 @@
 
 Removed are, under `episodes/`, older revisions, what was never announced, and tombstones of what was not buried;
 under `frames/` what no newest revision refers to; under `policies/` artifacts of versions that were never
-announced. What a checkpoint or a journal names stays: a learner that resumes, or a version that is trained again,
-reads it. Checkpoints are the learner's own to prune; names that are not ours are left alone.
+announced; under `halfway/` what was left of a backfill whose version is announced. What a checkpoint or a journal
+names stays: a learner that resumes, or a version that is trained again, reads it. Checkpoints are the learner's to
+prune; names that are not ours are left alone.
 
 What is older than a topic says nothing for: the topic may have been lost, and then the bucket has the only copy.
 """
@@ -42,6 +43,8 @@ AT_ONCE = 8
 
 _FRAMES = "frames nobody refers to"
 _POLICY = re.compile(r"policies/([\w-]+)/(\d+)-([0-9a-f]{64})\.safetensors")
+
+_HALFWAY = re.compile(r"halfway/([\w-]+)\.(json|safetensors)")
 
 _log = structlog.get_logger(__name__)
 
@@ -137,6 +140,8 @@ def reason_to_remove(entry: Entry, named: Named, before: datetime, objects: Obje
         unannounced = entry.key not in named.artifacts and not named.predates(entry, POLICY_VERSIONS)
         if unannounced and int(artifact[2]) <= newest:
             return "policy never announced"
+    if (begun := _HALFWAY.fullmatch(entry.key)) is not None and begun[1] in named.newest_version:
+        return "backfill that is done"
     return None
 
 
@@ -206,6 +211,7 @@ def _in_vain(key: str, named: Named, objects: ObjectStore) -> bool:
 def _entries(objects: ObjectStore) -> Iterator[Entry]:
     yield from objects.entries("episodes/")
     yield from objects.entries("policies/")
+    yield from objects.entries("halfway/")
 
 
 def _refuse_strangers(named: Named, objects: ObjectStore) -> None:

@@ -22,6 +22,7 @@ from infra.errors import DeploymentConflict, ObjectMissing
 from infra.kafka import LogReader, Message
 from infra.kafka.positions import committed_offsets
 from infra.object_store import Entry, ObjectStore
+from infra.payload_names import payloads_in
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.errors import SchemaError
@@ -153,7 +154,8 @@ def _policy_version(message: Message, registry: Registry) -> PolicyVersion:
 
 def _held(objects: ObjectStore) -> frozenset[str]:
     """Keys that checkpoints and journals name. Whatever looks like an address of ours in their JSON counts."""
-    address = re.compile(re.escape(objects.uri("").encode()) + rb"([\w./-]+)")
+    ours = objects.uri("")
+    address = re.compile(re.escape(ours.encode()) + rb"([\w./-]+)")
     found: set[str] = set()
     for entry in objects.entries("checkpoints/"):
         try:
@@ -162,6 +164,7 @@ def _held(objects: ObjectStore) -> frozenset[str]:
             continue  # the learner pruned it; what replaced it is younger, and names no less
         header = data[8 : 8 + int.from_bytes(data[:8], "little")]
         found.update(match.decode() for match in address.findall(header))
+        found.update(uri.removeprefix(ours) for uri in payloads_in(data) if uri.startswith(ours))
     for entry in objects.entries("journals/"):
         try:
             found.update(match.decode() for match in address.findall(objects.get(entry.key)))

@@ -70,6 +70,10 @@ class Algorithm(Protocol):
         """Start afresh with this learning rate; with `decay_over` it falls to a tenth over so many updates."""
         ...
 
+    def go_on_at(self, learning_rate: float) -> None:
+        """This learning rate from now on, unless one falls by its schedule; nothing starts afresh."""
+        ...
+
     def update(self, batch: Batch) -> Metrics:
         """One gradient step.
 

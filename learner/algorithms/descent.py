@@ -61,6 +61,11 @@ class Descent:
         self._means = [torch.zeros_like(p) for p in self._parameters]
         self._squares = [torch.zeros_like(p) for p in self._parameters]
 
+    def go_on_at(self, learning_rate: float) -> None:
+        """Another rate from now on, with the moments as they are; not while one falls by its schedule."""
+        if self._decay_over is None:
+            self._learning_rate = learning_rate
+
     @property
     def learning_rate(self) -> float:
         """That of the next update."""

@@ -41,6 +41,10 @@ class GradientAlgorithm:
         """Start afresh with this learning rate; with `decay_over` it falls to a tenth over so many updates."""
         self._descent.begin_phase(learning_rate, decay_over)
 
+    def go_on_at(self, learning_rate: float) -> None:
+        """This learning rate from now on, unless one falls by its schedule; nothing starts afresh."""
+        self._descent.go_on_at(learning_rate)
+
     def update(self, batch: Batch) -> Metrics:
         """One gradient step on the mean of the samples' losses, weighted as they were selected."""
         if self.team.ranks > 1:

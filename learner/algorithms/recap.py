@@ -31,6 +31,8 @@ from schemas.events import EpisodeSource
 
 NAME = "recap"
 _HORIZONS = "recap.horizons"
+# ε where no step of the policy is known yet: what a human did stays positive, and what failed is not.
+_BEYOND_ALL = float(np.finfo(np.float32).max)
 
 _log = structlog.get_logger(__name__)
 
@@ -144,7 +146,10 @@ class Recap(GradientAlgorithm):
                 self._thresholds = None
 
     def thresholds(self) -> npt.NDArray[np.float64]:
-        """ε of each task, float64[tasks], over the policy's steps that are in the buffer now."""
+        """ε of each task, float64[tasks], over the policy's steps that are in the buffer now.
+
+        Above every advantage but +∞ while a task has none.
+        """
         if self._thresholds is None:
             self._thresholds = np.array([self._threshold(task) for task in range(len(self._known))])
         return self._thresholds
@@ -208,4 +213,4 @@ class Recap(GradientAlgorithm):
             return options.threshold_steps / max(int(self._horizons[task]), 1)
         share = options.positive_shares.get(self.spec.tasks[task], options.positive_share)
         ranked = self._ranked[task]
-        return ranked.at(rank_of(share, len(ranked))) if len(ranked) else float("-inf")
+        return ranked.at(rank_of(share, len(ranked))) if len(ranked) else _BEYOND_ALL

@@ -16,11 +16,9 @@ import safetensors.numpy
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from infra.payload_names import METADATA_KEY, document_in
 from learner.errors import InvalidArtifact, WeightsNotFinite
 from learner.policies.base import PolicySpec
-
-METADATA_KEY = "sop"
-_LENGTH = struct.Struct("<Q")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -74,8 +72,6 @@ def unpack_json(data: bytes) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
     """
     try:
         tensors = safetensors.numpy.load(data)
-        (length,) = _LENGTH.unpack_from(data)
-        header = json.loads(data[_LENGTH.size : _LENGTH.size + length])
-        return json.loads(header["__metadata__"][METADATA_KEY]), tensors
+        return document_in(data), tensors
     except (SafetensorError, KeyError, ValueError, struct.error) as error:
         raise InvalidArtifact(f"not a safetensors file of ours: {error!r}") from error

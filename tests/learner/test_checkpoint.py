@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 
 from infra.errors import InfraError
 from infra.object_store import ObjectStore
-from learner.checkpoint import Checkpoint, CheckpointStore, choose
+from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
 from learner.errors import CheckpointMissing, InvalidArtifact
 from learner.patience import Patience
 from learner.policies.artifact import pack_json, unpack_json
@@ -104,22 +104,31 @@ def stored(keep: int, *made: Checkpoint) -> tuple[CheckpointStore, Callable[[], 
     return store, held
 
 
-def hashes(*numbers: int) -> dict[int, str]:
-    return {number: announced.sha256 for number, announced in published(*numbers).items()}
+def announced(*numbers: int, parents: Mapping[int, int | None] = {}) -> dict[int, Announced]:
+    return {
+        number: Announced(one.sha256, parents.get(number, number - 1 or None))
+        for number, one in published(*numbers).items()
+    }
 
 
 @pytest.mark.parametrize("first", ["0", "f"])
 def test_what_was_never_announced_does_not_count_among_the_newest(first: str) -> None:
     """A learner that had been taken over left a checkpoint of the same number, before or after ours by name."""
     store, held = stored(1, checkpoint(2), checkpoint(3), checkpoint(3, sha256=first * 63 + "e"))
-    store.prune(hashes(1, 2, 3))
+    store.prune(announced(1, 2, 3))
     assert held() == [(3, "3")]
 
 
 def test_the_newest_and_what_is_needed_and_what_may_be_announced_yet_are_kept() -> None:
     store, held = stored(2, *(checkpoint(number) for number in (1, 2, 4, 5, 6)), checkpoint(2, sha256="e" * 64))
-    store.prune(hashes(1, 2, 3, 4, 5), needed=[3])
+    store.prune(announced(1, 2, 3, 4, 5), needed=[3])
     assert held() == [(2, "2"), (4, "4"), (5, "5"), (6, "6")]
+
+
+def test_what_is_needed_is_reached_from_an_ancestor_and_not_from_what_a_rollback_gave_up() -> None:
+    store, held = stored(1, *(checkpoint(number) for number in (3, 6, 9, 12)))
+    store.prune(announced(*range(1, 13), parents={10: 5}), needed=[11, 2])
+    assert held() == [(3, "3"), (12, "c")], "11 comes from 5, and nothing leads to 2"
 
 
 def test_newest_published_version_is_continued() -> None:

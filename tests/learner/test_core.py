@@ -64,6 +64,12 @@ def test_updates_are_bounded_by_what_the_fleet_has_brought() -> None:
     assert core.updates_allowed() == 7, "a revision adds only the steps that are new"
     with pytest.raises(ValueError, match="revision 2"):
         core.admit(make_episode(5, steps=12, revision=1).episode)
+    core.forget(make_episode(5).record.episode_id)
+    core = TrainingCore.restore(SETTINGS, *unpack_json(pack_json(*core.snapshot())))
+    for demo in demonstrations():
+        core.refill(demo.episode)
+    core.admit(make_episode(5, steps=18, revision=3).episode)
+    assert core.updates_allowed() == 8, "nor do those of an episode that was excluded and came back"
 
 
 @pytest.mark.parametrize("algorithm", ["hg-dagger", "recap"])
@@ -93,6 +99,19 @@ def test_continuing_from_a_snapshot_gives_the_same_bytes(mixing: str, algorithm:
     assert whole.artifact() == second.artifact()
     assert whole.updates_allowed() == second.updates_allowed()
     assert whole.snapshot()[0] == second.snapshot()[0]
+
+
+def test_another_learning_rate_counts_from_a_restart_on_but_for_one_that_falls() -> None:
+    core = started()
+    core.update(online=False)
+    other = SETTINGS.model_copy(update={"learning_rate": 7e-3})
+    same, faster = (TrainingCore.restore(one, *core.snapshot()) for one in (SETTINGS, other))
+    before, after = (restored.algorithm.state() for restored in (same, faster))
+    assert [before["schedule"][0], after["schedule"][0]] == [1e-3, 7e-3]
+    for name in before:  # moments and all
+        assert name == "schedule" or np.array_equal(before[name], after[name])
+    core.begin_phase(2e-3, decay_over=10)
+    assert TrainingCore.restore(other, *core.snapshot()).algorithm.state()["schedule"].tolist() == [2e-3, 10, 0]
 
 
 def test_training_imitates_the_demonstrations() -> None:

@@ -7,11 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.object_store import sha256_hex
+from infra.payload_names import COLUMN, payloads_in
+from learner.checkpoint import Checkpoint
 from learner.episode_index import GONE, LEFT, EpisodeIndex
 from learner.episodes import EpisodeRecord
 from learner.policies.artifact import pack_json, unpack_json
 from learner.revisions import RevisionTable
+from learner.set_aside import SetAside
 from schemas.events import EpisodeEnd, EpisodeSource
+from tests.learner.test_checkpoint import version
 
 IDS = st.one_of(
     st.uuids().map(str),
@@ -105,3 +109,16 @@ def test_a_table_that_grows_forgets_nothing() -> None:
     for number in range(5000):
         table.put(str(uuid.UUID(int=number << 70 | 7)), number)
     assert [table.get(str(uuid.UUID(int=number << 70 | 7))) for number in range(5000)] == list(range(5000))
+
+
+@settings(max_examples=30)
+@given(st.lists(records(), max_size=6))
+def test_a_checkpoint_names_the_payloads_of_all_episodes_that_are_not_gone(made: list[EpisodeRecord]) -> None:
+    index = EpisodeIndex()
+    for record in made:
+        index.put(record)
+    names, columns = index.dump()
+    tensors = {COLUMN + name: rows for name, rows in columns.items()}
+    data = Checkpoint(version(1), {"index": names}, tensors, SetAside()).pack()
+    assert list(payloads_in(data)) == [record.payload_uri for record in index.values()]
+    assert list(payloads_in(data[:-1])) == list(payloads_in(pack_json({}, tensors))) == []

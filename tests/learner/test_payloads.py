@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.clock import ManualClock
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
+from infra.health import Health
 from infra.object_store import ObjectStore
 from learner.cache import PayloadCache
 from learner.episodes import Episode
@@ -51,6 +53,47 @@ def test_outage_is_waited_out() -> None:
     made = make_episode(1)
     fetcher = PayloadFetcher(Shelf([made], outages=2), Patience(threading.Event()))
     assert fetcher.take(made.record).record == made.record
+    fetcher.close()
+
+
+class Refusing(Shelf):
+    """Answers, and refuses one object."""
+
+    refused: str | None = None
+
+    def get(self, key: str) -> bytes:
+        if key == self.refused:
+            raise ObjectStoreUnavailable("403")
+        return super().get(key)
+
+
+def told(health: Health, expected: tuple[bool, str]) -> None:
+    until = time.monotonic() + 60.0
+    while health.readiness() != expected:
+        assert time.monotonic() < until, health.readiness()
+        time.sleep(0.005)
+
+
+def test_one_object_that_is_refused_is_named_until_it_comes_or_nobody_wants_it_any_more() -> None:
+    made = [make_episode(n, steps=3) for n in range(3)]
+    shelf, health = Refusing(made), Health(ManualClock())
+    patience = Patience(threading.Event(), health)
+    fetcher = PayloadFetcher(shelf, patience, threads=2)
+    uri = made[0].event.payload_uri
+    for wanted in (True, False):
+        shelf.refused = shelf.key(uri)
+        assert not fetcher.ready(made[0].record)
+        assert fetcher.take(made[1].record).record == made[1].record
+        told(health, (False, f"{uri}: 403"))
+        assert patience.call("object store", lambda: 1) == 1
+        assert health.readiness() == (False, f"{uri}: 403"), "that a server answers otherwise does not help"
+        if wanted:
+            shelf.refused = None
+            assert fetcher.take(made[0].record).record == made[0].record
+        else:
+            fetcher.drop(made[0].record)
+        told(health, (True, "ready"))
+    assert [fetcher.take(item.record).record for item in made[1:]] == [item.record for item in made[1:]]
     fetcher.close()
 
 

@@ -285,6 +285,21 @@ def test_a_buffer_that_is_filled_again_draws_the_same() -> None:
     assert len(again.draws.take()) == len(list(again.index.held()))
 
 
+def test_a_buffer_that_is_filled_again_below_a_lower_limit_keeps_the_demonstrations_and_the_newest() -> None:
+    made = [marked(number, [True] * 10, online=number > 3) for number in range(9)]
+    first = ReplayBuffer(SPEC, batch_size=64)
+    for episode in made:
+        first.add(episode, everything(episode))
+    for limit, left in ((5, [4, 5, 6, 7]), (60, [4, 5, 6]), (90, [])):
+        again = ReplayBuffer(SPEC, batch_size=64, limit=limit, index=EpisodeIndex.load(*first.index.dump()))
+        gone = []
+        for episode in made:
+            again.add(episode, everything(episode))
+            gone += again.overflow()
+        assert gone == [made[number].record.episode_id for number in left]
+        assert again.steps == 90 - 10 * len(left)
+
+
 def test_a_place_finds_its_episode_among_very_short_and_very_long_ones() -> None:
     """Each frame that may be drawn is, and belongs to the episode that was counted."""
     buffer, random = ReplayBuffer(SPEC, batch_size=64), np.random.default_rng(3)

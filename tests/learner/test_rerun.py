@@ -22,18 +22,22 @@ from infra.settings import LearnerSettings
 from learner import adaptive
 from learner.algorithms.base import Metrics
 from learner.cache import PayloadCache
+from learner.checkpoint import Checkpoint
 from learner.core import TrainingCore
 from learner.errors import JournalMissing, PayloadGone
 from learner.frames import Room
-from learner.journal import Beginning, Decision, Entry, Segment
+from learner.journal import Beginning, Decision, Entry, Journal, Segment
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.policies.artifact import pack_json, unpack_json
 from learner.replay import Batch
 from learner.rerun import apply, begin, rerun, train_base
+from learner.resume import Way, resume
+from learner.set_aside import SetAside
 from learner.team import ALONE, Team
-from schemas.events import EpisodeEnd, EpisodeSource
+from schemas.events import EpisodeEnd, EpisodeSource, Position
 from tests.learner.synthetic import FEATURES, START, Synthetic, make_episode
+from tests.learner.test_checkpoint import Bucket, version
 from tests.learner.test_payloads import Shelf
 
 BASE = LearnerSettings(
@@ -219,6 +223,15 @@ def test_a_learner_killed_anywhere_goes_on_with_the_same_batches_losses_and_vers
     assert trace.steps == {step: bits for step, bits in life.trace.steps.items() if step > first}
 
 
+def test_a_line_that_begins_with_what_a_fleet_did_trains_on_only_for_what_the_fleet_brings_then() -> None:
+    begun_with = [made.episode for made in (*DEMONSTRATIONS, FLEET[0])]
+    core = begin(BASE, Beginning(features=FEATURES, fps=10.0), begun_with)
+    train_base(core, BASE, lambda: core.update(online=False))
+    assert core.updates_allowed() == 0
+    core.admit(FLEET[1].episode)
+    assert core.updates_allowed() == FLEET[1].record.step_count * BASE.max_updates_per_online_step
+
+
 def until(segment: Segment, entries: int, learner_step: int) -> Segment:
     """The begin of a version: so many decisions, and updates up to that step."""
     return segment.model_copy(update={"entries": segment.entries[:entries], "learner_step": learner_step})
@@ -340,6 +353,40 @@ def test_settings_that_changed_between_versions_count_from_then_on() -> None:
         again = rerun(again, segment, payloads)
         assert sha256_hex(again.artifact()) == segment.sha256
     payloads.close()
+
+
+@pytest.mark.parametrize("changes", [{"mixing": "fixed"}, {"buffer_steps": 30}, {"learning_rate": 7e-3}])
+def test_a_learner_started_again_with_other_settings_goes_the_way_to_the_newest_version_with_those_of_then(
+    changes: dict[str, object],
+) -> None:
+    life = Life(BASE)
+    life.live([[(3, [0, 1]), (9, [2])], [(9, [3]), (2, [])], [(3, [5]), (2, [])]])
+    announced = {
+        segment.version: version(segment.version, segment.sha256).model_copy(
+            update={
+                "parent_version": segment.parent,
+                "config": segment.config,
+                "offsets": (Position(partition=2, offset=10 * segment.version),),
+            }
+        )
+        for segment in life.segments
+    }
+    patience, payloads = Patience(threading.Event()), fetcher()
+    journal = Journal(Bucket(), "default", patience)
+    for segment in life.segments:
+        journal.seal(segment)
+    today = BASE.model_copy(update=changes)
+    begun = Checkpoint(announced[2], *unpack_json(life.snapshots[1]), SetAside())
+    resumed = resume(Way(today, announced, journal, payloads), begun)
+    payloads.close()
+    assert resumed.at.version == 4
+    assert resumed.positions(all_are_counted=False) == {2: 40}
+    assert resumed.positions(all_are_counted=True) == {2: 20}
+    assert sha256_hex(resumed.core.artifact()) == life.segments[-1].sha256
+    straight = restored(today, life.snapshots[-1])
+    for core in (resumed.core, straight):
+        core.update(online=True)
+    assert pack_json(*resumed.core.snapshot()) == pack_json(*straight.snapshot())
 
 
 def test_another_decision_makes_another_version() -> None:

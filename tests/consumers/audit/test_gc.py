@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,12 +23,19 @@ from infra.kafka import EventProducer, OutRecord
 from infra.kafka.identity import cluster_id
 from infra.object_store import Entry, sha256_hex
 from infra.registry import Registry
+from infra.settings import LearnerSettings
+from learner.checkpoint import Checkpoint
+from learner.core import TrainingCore
+from learner.episodes import EpisodeRecord
+from learner.set_aside import SetAside
 from schemas import codec
 from schemas.events import EpisodeMaterialized, PolicyVersion
 from schemas.topics import POLICY_VERSIONS, TRAINING_EPISODES
 from tests.consumers.audit.graves import put_tombstone
 from tests.consumers.audit.test_accounting import committed_cluster
 from tests.consumers.integration.pipeline import Pipeline
+from tests.learner.test_checkpoint import version
+from tests.learner.test_replay import SPEC
 
 NO_GRACE = timedelta(0)
 
@@ -98,19 +104,29 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
     assert len(tombstones) == 1, "of the robot whose start never came"
     unburied, to_be_buried = put_tombstone(pipeline, whole, 0), put_tombstone(pipeline, whole, 10**9)
     policies = {n: put_policy(pipeline, n, announced=n == 2) for n in (2, 1, 3)}
-    header = json.dumps({"__metadata__": {"sop": json.dumps({"episodes": [{"payload_uri": older.payload_uri}]})}})
-    pipeline.objects.put("checkpoints/p/1.safetensors", struct.pack("<Q", len(header)) + header.encode())
-    pipeline.objects.put("notes/mine.txt", b"not ours")
+    core = TrainingCore(LearnerSettings(hidden=(4,)), SPEC)
+    core.episodes.put(EpisodeRecord.of(older))
+    checkpoint = Checkpoint(version(1), *core.snapshot(), SetAside()).pack()
+    assert older_key.encode() not in checkpoint, "it is named by its parts"
+    pipeline.objects.put("checkpoints/p/1.safetensors", checkpoint)
+    done, unfinished = "halfway/p.json", "halfway/q.json"
+    for key in ("notes/mine.txt", done, unfinished):
+        pipeline.objects.put(key, b"not ours")
     before = keys(pipeline)
 
     assert gc(pipeline, timedelta(hours=1)).objects.total() == 0, "everything is younger than the grace period"
     planned = gc(pipeline, dry_run=True)
-    assert planned.objects == {"never announced": 1, "never buried": 1, "policy never announced": 1}
+    assert planned.objects == {
+        "never announced": 1,
+        "never buried": 1,
+        "policy never announced": 1,
+        "backfill that is done": 1,
+    }
     assert planned.bytes["never announced"] == len(moved(data, 0))
     assert keys(pipeline) == before
-    done = gc(pipeline)
-    assert (done.objects, done.bytes, done.kept) == (planned.objects, planned.bytes, planned.kept)
-    assert before - keys(pipeline) == {orphan, unburied, policies[1]}
+    removed = gc(pipeline)
+    assert (removed.objects, removed.bytes, removed.kept) == (planned.objects, planned.bytes, planned.kept)
+    assert before - keys(pipeline) == {orphan, unburied, policies[1], done}
 
     journal = "journals/p/versions/1.json"
     pipeline.objects.put(journal, json.dumps({"payload_uri": older.payload_uri}).encode())
@@ -118,11 +134,12 @@ def test_only_what_nothing_names_is_removed_and_a_dry_run_says_so_before(pipelin
     assert gc(pipeline).objects == {}, "a version can be trained again"
     pipeline.objects.delete(journal)
     assert gc(pipeline).objects == {"older revision": 1}
-    assert before - keys(pipeline) == {orphan, unburied, policies[1], older_key, "checkpoints/p/1.safetensors"}
+    gone = {orphan, unburied, policies[1], done, older_key, "checkpoints/p/1.safetensors"}
+    assert before - keys(pipeline) == gone
     assert gc(pipeline).objects == {}
     assert all(pipeline.objects.exists(pipeline.objects.key(event.payload_uri)) for event in newest.values())
     assert all(pipeline.objects.exists(key) for key in tombstones)
-    for key in (under_way, unreadable, to_be_buried, policies[2], policies[3], "notes/mine.txt"):
+    for key in (under_way, unreadable, to_be_buried, policies[2], policies[3], unfinished, "notes/mine.txt"):
         assert pipeline.objects.exists(key)
         pipeline.objects.delete(key)
 

@@ -54,10 +54,17 @@ def test_human_corrections_are_positive_and_every_frame_is_drawn() -> None:
     assert (found == POSITIVE).all()
 
 
-def test_a_demonstration_is_positive_unless_it_is_known_to_have_failed() -> None:
-    for success, positive in ((True, True), (None, True), (False, False)):
+@pytest.mark.parametrize("policy_steps", [False, True])
+def test_a_demonstration_is_positive_unless_it_is_known_to_have_failed(policy_steps: bool) -> None:
+    for success, expected in ((True, POSITIVE), (None, POSITIVE), (False, NEGATIVE)):
+        algorithm = prepared()
+        if policy_steps:
+            algorithm.select(make_episode(31, human=None, success=True, steps=30).episode)
         made = make_episode(30, source=EpisodeSource.DEMONSTRATION, success=success)
-        assert np.isposinf(prepared().select(made.episode).advantages).all() == positive
+        advantages = algorithm.select(made.episode).advantages
+        assert np.isposinf(advantages).all() == (expected == POSITIVE)
+        if expected == POSITIVE or not policy_steps:  # else ε judges the steps of what failed
+            assert (algorithm.indicators(labelled(advantages)) == expected).all()
 
 
 def test_the_wanted_share_of_the_policys_steps_is_positive_by_task() -> None:
@@ -146,7 +153,7 @@ def test_the_threshold_is_the_quantile_of_what_is_held_whatever_came_and_went() 
             algorithm.forget(gone)
         values = np.concatenate(list(held.values()))
         assert algorithm.thresholds()[1] == np.quantile(values, 0.6, method="lower")
-        assert algorithm.thresholds()[0] == -np.inf, "no step of the other task is known"
+        assert algorithm.thresholds()[0] == np.finfo(np.float32).max, "no step of the other task is known"
     shuffled = prepared()
     for episode_id in sorted(held, key=lambda name: name[::-1]):
         place = next(n for n in range(70, 78) if make_episode(n).record.episode_id == episode_id)

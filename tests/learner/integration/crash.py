@@ -1,6 +1,6 @@
-"""`sop learn` that kills itself with SIGKILL just before a call.  python -m ...crash CALL COUNT
+"""`sop learn` that kills itself with SIGKILL just before a call.  python -m ...crash CALL COUNT [COMMAND ...]
 
-CALL is an effect, or a step on the way to one; COUNT says which time.
+CALL is an effect, or a step on the way to one; COUNT says which time. COMMAND: another one than `sop learn`.
 """
 
 from __future__ import annotations
@@ -49,4 +49,8 @@ if __name__ == "__main__":
     import threading
 
     die_before(*CALLS[sys.argv[1]], int(sys.argv[2]))
+    if sys.argv[3:]:
+        import sop
+
+        sop.app(sys.argv[3:])
     run(load_settings(), threading.Event())

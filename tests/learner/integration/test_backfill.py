@@ -23,7 +23,8 @@ from infra.local.stack import Stack
 from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings, Settings
 from learner.backfill import backfill
-from learner.chosen import NOWHERE, Choice, Offsets, choose_episodes
+from learner.chosen import NOWHERE, Choice, Offsets, choose_episodes, find_episodes
+from learner.errors import LineExists, OtherChoice
 from learner.patience import Patience, Stopped
 from learner.reproduce import replay
 from schemas.events import EpisodeSource
@@ -42,6 +43,7 @@ EPISODES = [
     make_episode(40, source=EpisodeSource.EVALUATION, steps=9),
 ]
 PATIENCE = Patience(threading.Event())
+CRASH = "tests.learner.integration.crash"
 REVISED = make_episode(10, human=None, steps=18, revision=2)
 
 
@@ -76,9 +78,24 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, list[
 
 
 def command(site: Site, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return program(site, ("sop",), *arguments, **environment)
+
+
+def program(
+    site: Site, name: tuple[str, ...], *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     settings = {"HIDDEN": "[16]", "BATCH_SIZE": "16", "RECAP_VALUE_STEPS": "20"}
     given = {f"SOP_LEARNER__{name}": value for name, value in settings.items()} | environment
-    return preloaded.run(("sop", "backfill", *arguments), site.environment | given)
+    return preloaded.run((*name, "backfill", *arguments), site.environment | given)
+
+
+def trained_as(site: Site, policy: str, steps: int = 30) -> Settings:
+    """What `command` trains a line with."""
+    changes = {"policy": policy, "algorithm": "recap", "hidden": (16,), "batch_size": 16, "recap_value_steps": 20}
+    learner = LearnerSettings.model_validate(
+        site.settings.learner.model_dump() | changes | {"pretrain_steps": steps, "pretrain_episodes": 1}
+    )
+    return site.settings.model_copy(update={"learner": learner})
 
 
 def chosen(site: Site, choice: Choice) -> dict[str, tuple[int, int]]:
@@ -175,21 +192,7 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
 ) -> None:
     site, _ = past
     found = choose_episodes(site.settings, Choice(), PATIENCE)
-
-    def settings(policy: str) -> Settings:
-        changes = {
-            "policy": policy,
-            "algorithm": "recap",
-            "hidden": (16,),
-            "batch_size": 16,
-            "recap_value_steps": 20,
-        }
-        learner = LearnerSettings.model_validate(
-            site.settings.learner.model_dump() | changes | {"pretrain_steps": 30, "pretrain_episodes": 1}
-        )
-        return site.settings.model_copy(update={"learner": learner})
-
-    straight = backfill(settings("straight"), found, threading.Event())
+    straight = backfill(trained_as(site, "straight"), found, threading.Event())
     for _ in range(2):
         stop, steps = threading.Event(), list[int]()
 
@@ -202,7 +205,7 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
                 stop.set()
 
         with pytest.raises(Stopped):
-            backfill(settings("broken"), found, stop, told, save_every=0.0)
+            backfill(trained_as(site, "broken"), found, stop, told, save_every=0.0)
     assert steps[0] == 12, "the update after the last snapshot, which was not whole when the stop came"
     rest: list[int] = []
 
@@ -210,7 +213,7 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
         if what == "training":
             rest.append(step)
 
-    done = backfill(settings("broken"), found, threading.Event(), heard)
+    done = backfill(trained_as(site, "broken"), found, threading.Event(), heard)
     assert rest[-1] == 30
     assert len(rest) < 12
     assert done.sha256 == straight.sha256
@@ -223,6 +226,29 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
     assert replay(site.settings, "broken", 1).equal
 
 
+def test_a_backfill_killed_around_its_announcement_publishes_one_version_and_leaves_nothing_behind(
+    past: tuple[Site, list[Synthetic]],
+) -> None:
+    site, _ = past
+    found = choose_episodes(site.settings, Choice(), PATIENCE)
+    killed = program(site, (CRASH, "announcement", "1"), "--policy", "last", "--steps", "30")
+    assert killed.returncode == -9, killed.stderr
+    assert site.store.list("halfway/") == ["halfway/last.json"]
+    with pytest.raises(OtherChoice, match=r"other settings \(pretrain_steps\)"):
+        backfill(trained_as(site, "last", steps=31), found, threading.Event())
+    assert site.versions("last") == []
+    done = backfill(trained_as(site, "last"), found, threading.Event())
+    (only,) = site.versions("last")
+    assert (done.version, done.sha256, done.learner_step) == (1, only.sha256, 30)
+    assert site.store.list("halfway/") == []
+
+    for name in ("json", "safetensors"):  # killed later, once its version was announced
+        site.store.put(f"halfway/last.{name}", b"")
+    with pytest.raises(LineExists):
+        backfill(trained_as(site, "last"), found, threading.Event())
+    assert site.store.list("halfway/") == []
+
+
 def test_a_line_from_sql_is_the_same_from_s3_once_the_topics_records_are_deleted(
     past: tuple[Site, list[Synthetic]],
 ) -> None:
@@ -232,6 +258,9 @@ def test_a_line_from_sql_is_the_same_from_s3_once_the_topics_records_are_deleted
     assert first.returncode == 0, first.stderr
     (kept,) = site.versions("kept")
     assert kept.algorithm == "recap"
+    ends = find_episodes(site.settings, Choice(), PATIENCE).ends
+    assert {position.partition: position.offset for position in kept.offsets} == ends
+    assert sum(ends.values()) > len(EPISODES), "a learner goes on behind what was not chosen"
     assert kept.episodes_admitted == 8
     assert replay(site.settings, "kept", 1).equal
     again = command(site, "--policy", "kept", *arguments)

@@ -13,11 +13,14 @@ from infra.policies.announced import read_announcements
 from infra.policies.errors import SignatureRefused
 from infra.policies.keys import Keyring, SigningKey
 from infra.registry import Registry
+from learner.backfill import backfill
 from learner.patience import Patience
 from learner.publisher import Publisher
-from schemas.events import PolicyVersion
+from learner.stream import Received
+from schemas.events import EpisodeSource, PolicyVersion
 from schemas.topics import POLICY_VERSIONS
 from tests.learner.integration.site import Site
+from tests.learner.synthetic import START, make_episode
 from tests.producers.fakes import announcement
 
 pytestmark = pytest.mark.slow
@@ -110,6 +113,21 @@ def test_an_older_learner_is_fenced_at_its_next_announcement_and_only_the_newest
     assert site.versions("plain")[-1] == version("plain", 2, b"younger")
     (claim,) = site.store.list("learners/plain/")
     assert claim.startswith("learners/plain/00000002-")
+
+
+def test_a_learner_that_was_taken_over_while_it_trained_tells_nobody_what_it_trained_on(site: Site) -> None:
+    made = make_episode(1, source=EpisodeSource.DEMONSTRATION)
+    site.put([made])
+    changes = {"policy": "hung", "hidden": (4,), "batch_size": 4, "pretrain_steps": 3, "publish_every": 1000}
+    settings = site.settings.model_copy(update={"learner": site.settings.learner.model_copy(update=changes)})
+
+    def told(what: str, done: int, _all: int | None) -> None:
+        if (what, done) == ("training", 3):
+            publisher(site, "hung").take_over()
+
+    with pytest.raises(ProducerFenced, match="younger learner"):
+        backfill(settings, [Received(made.event, 0, 0, START)], threading.Event(), told)
+    assert (site.versions("hung"), site.lineage("hung"), site.progress("hung")) == ([], [], [])
 
 
 def test_versions_are_signed_as_they_are_sent_and_a_forger_s_are_not_believed(site: Site) -> None:

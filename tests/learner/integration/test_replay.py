@@ -158,6 +158,8 @@ def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(s
         site.store.delete(key)
         with pytest.raises(JournalMissing, match="version 1 was published without"):
             replay(site.settings, line, 2)
+        near = replay(site.settings, line, len(versions), from_checkpoint=True)
+        assert near.equal, "what came before the checkpoint is not asked for"
     finally:
         site.store.put(key, original)
     assert replay(site.settings, line, 2).equal

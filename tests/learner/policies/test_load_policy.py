@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.payload_names import METADATA_KEY
 from learner.errors import InvalidArtifact, UnfitEpisode, UnknownTask
 from learner.policies import load_policy
-from learner.policies.artifact import METADATA_KEY, pack, unpack
+from learner.policies.artifact import pack, unpack
 from learner.policies.base import POSITIVE, UNCONDITIONED, Inference, PolicySpec
 from learner.policies.chunked_network import ChunkedNetwork, weights_of
 from schemas.events import Feature
