@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 LEASH = ROOT / "infra" / "local" / "leash.py"
 LITTLE_MEMORY = 16_384
 """Bytes for open episodes where they are to spill."""
+SETTLE = 10.0
+"""Seconds for a member to leave before it is taken for one that froze itself just then."""
 MARK = "chaos-mark "
 """Begins the lines by which a member says what it is about to do to itself."""
 
@@ -143,6 +145,10 @@ class Fleet:
         """Ask a member to leave the group, and wait until it did."""
         process.killed = True
         process.send(signal.SIGTERM)
+        try:
+            process.popen.wait(SETTLE)
+        except subprocess.TimeoutExpired:
+            process.thaw()  # one that has frozen itself meanwhile would not hear of it
         try:
             process.popen.wait(60)
         except subprocess.TimeoutExpired:
