@@ -13,6 +13,7 @@ from consumers.console.charts import Chart, Line, Shade, chart
 from consumers.console.choices import id_of
 from consumers.console.footer import Footer, footer_of
 from consumers.console.serving import Console, console_of, page, panel
+from infra.clickhouse.payloads import unreadable
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
 
 _ONE = "SELECT * FROM episodes WHERE episode_id = {id:UUID}"
@@ -46,7 +47,22 @@ def episode(request: Request) -> Response:
 def steps(request: Request) -> dict[str, Any]:
     """State, action and reward over the steps; what a human did is shaded."""
     found = _known(request)
-    rows = console_of(request).warehouse.ask(_STEPS, {"id": str(found["episode_id"])}, remembered=0)
+    try:
+        rows = console_of(request).warehouse.ask(_STEPS, {"id": str(found["episode_id"])}, remembered=0)
+    except Trouble as trouble:
+        if unreadable(trouble.__cause__):
+            raise Trouble(
+                f"The payload is damaged: {found['payload_uri']}",
+                "sop reconcile --deep --repair makes it anew from Kafka.",
+                500,
+            ) from trouble
+        raise
+    if found["step_count"] and not rows:
+        raise Trouble(
+            f"The payload is not in the object store ({found['step_count']:,} steps announced).",
+            "sop reconcile --repair makes it anew from Kafka.",
+            404,
+        )
     footer = footer_of(console_of(request).store, found["payload_uri"], found["payload_bytes"])
     cut = len(rows) > _STEPS_DRAWN
     return {
