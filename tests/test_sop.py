@@ -211,8 +211,9 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(monkeypatch: pytest.MonkeyP
         assert "hush" not in result.output
 
 
-def test_a_query_without_an_analyst_is_wrong_use_and_runs_as_nobody_else() -> None:
-    result = CliRunner().invoke(app, ["query", "SELECT 1"])
+@pytest.mark.parametrize("arguments", [["query", "SELECT 1"], ["console", "--port", "0"]], ids=lambda a: a[0])
+def test_a_query_without_an_analyst_is_wrong_use_and_runs_as_nobody_else(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert re.fullmatch("error: .*`sop stack up`.*SOP_CLICKHOUSE__ANALYST_USERNAME.*\n", result.output), (
         result.output

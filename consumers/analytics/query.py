@@ -53,7 +53,7 @@ def _told(client: Client, sql: str, error: ClickHouseError) -> str | None:
         return None
     for name, parameters in client.query(_VIEWS).result_rows:
         if re.search(rf"\b{re.escape(name)}\b", sql):
-            kinds = ((each["name"], each["type"]) for each in parameters)
+            kinds = sorted((each["name"], each["type"]) for each in parameters)
             arguments = ", ".join(f"{one} = {_EXAMPLES.get(kind, '20')}" for one, kind in kinds)
             return f"the view {name} takes parameters, as in: SELECT * FROM {name}({arguments})"  # noqa: S608
     return None

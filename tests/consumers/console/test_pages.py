@@ -30,6 +30,7 @@ from schemas.events import PolicyVersion
 from tests.consumers.console.conftest import World, environment_of, settings_of
 from tests.consumers.console.fleet import EPISODES, LABELLED, LINE, NAMES, ROBOTS, TASKS, VERSIONS
 from tests.infra.clickhouse import world as history
+from tests.infra.clickhouse.world import insert
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 FILTERS = "window=24h&task=fold-towel&robot=arm-1&source=ONLINE&outcome=failure&helped=yes"
@@ -196,12 +197,18 @@ def test_a_payload_that_is_lost_or_damaged_is_trouble_and_says_how_to_mend_it(
         assert "sop reconcile --deep --repair" in text
 
 
-def test_what_people_said_of_an_episode_is_shown(pages: TestClient, world: World) -> None:
+def test_what_people_said_of_an_episode_is_shown(pages: TestClient, world: World, writer: Client) -> None:
     id_ = world.fleet.episodes[LABELLED].episode_id
     assert "left out of training" in pages.get(f"/episodes/{id_}").text
     labels = fragment(pages, f"/panels/episodes/{id_}/labels")
     assert all(part in labels for part in ("ada", "failed", "left out", "the camera was covered"))
     assert '<span class="badge">left out</span>' in fragment(pages, "/panels/episodes?window=24h")
+    assert "<dt>Stored after</dt><dd>–</dd>" in pages.get(f"/episodes/{id_}").text
+    recorded = world.fleet.episodes[LABELLED]
+    began = {"labels": (), "revision": 1, "materialized_at": recorded.ended_at + timedelta(seconds=1.5)}
+    insert(writer, [recorded.model_copy(update=began)])
+    with TestClient(application(build(world.settings, SystemClock()), ["testserver"])) as anew:
+        assert "<dt>Stored after</dt><dd>1.5 s</dd>" in anew.get(f"/episodes/{id_}").text
     unlabelled = fragment(pages, f"/panels/episodes/{world.fleet.shown.episode_id}/labels")
     assert f"sop episodes label {world.fleet.shown.episode_id}" in unlabelled
 
