@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-import typer
 from pydantic import ValidationError
 
 from infra.errors import InfraError, SettingInvalid, Unavailable
@@ -35,13 +34,14 @@ def no_settings() -> str:
 def wait_or_fail(settings: Settings, servers: Iterable[str], stop: threading.Event | None = None) -> None:
     """Wait for servers by name (`infra.readiness.probes`); one that stays away ends the command.
 
-    A setting that a client cannot work with ends it with exit code 2.
+    A setting that a client cannot work with ends it with exit code 2, and so does having none at all: nobody knows
+    then where to wait.
     """
     from infra.readiness import probes, wait_for  # noqa: PLC0415 - not needed to say `--help`
 
-    available = probes(settings)
     if not anything_set():
-        typer.echo(f"note: {no_settings()}", err=True)
+        fail(no_settings(), code=2)
+    available = probes(settings)
     try:
         wait_for(
             {name: available[name] for name in servers},

@@ -15,6 +15,8 @@ app.command()(label)
 
 EpisodeId = Annotated[UUID, typer.Argument(help="The episode's id, a UUIDv7.")]
 _KNOWN = "SELECT count() FROM episodes WHERE episode_id = {id:UUID}"
+_STEP_COUNT = "SELECT step_count FROM episodes WHERE episode_id = {id:UUID}"
+_STORED = "SELECT index FROM episode_steps(episode_id = {id:UUID}) LIMIT 1"
 
 
 @app.command("list")
@@ -48,13 +50,17 @@ def list_episodes(
         "success = {success:UInt8}": ("success", None if success is None else int(success)),
     }
     given = {condition: bound for condition, bound in wanted.items() if bound[1] is not None}
-    sql = (
-        "SELECT episode_id, started_at, task, robot_id, source, policy, policy_version, end, success, "  # noqa: S608
-        f"step_count, human_step_count FROM episodes {'WHERE' if given else ''} {' AND '.join(given)} "
-        "ORDER BY started_at DESC LIMIT {limit:UInt32}"
+    columns = (
+        "episode_id, started_at, task, robot_id, source, policy, policy_version, end, success, step_count, "
+        "human_step_count"
     )
+    # What fits into 80 characters beside an id in one piece.
+    brief = "episode_id, formatDateTime(started_at, '%m-%d %H:%i') AS started, task, robot_id, success"
+    chosen = f"FROM episodes {'WHERE' if given else ''} {' AND '.join(given)} "  # of our own words
+    chosen += "ORDER BY started_at DESC LIMIT {limit:UInt32}"
     with analyst(settings_or_fail()) as client:
-        show(client, sql, {**dict(given.values()), "limit": limit}, form)
+        bound = {**dict(given.values()), "limit": limit}
+        show(client, f"SELECT {columns} {chosen}", bound, form, brief=f"SELECT {brief} {chosen}")
 
 
 @app.command("show")
@@ -82,9 +88,11 @@ def show_steps(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1_000_000,
     form: FormatOption = None,
 ) -> None:
-    """Show an episode's steps, read from its payload; exit code 1 if there is no episode of that id."""
+    """Show an episode's steps, read from its payload; exit code 1 if there is none, or no episode of that id."""
     from consumers.analytics.asking import analyst  # noqa: PLC0415
     from consumers.analytics.output import show  # noqa: PLC0415
+    from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
+    from infra.clickhouse.payloads import unreadable  # noqa: PLC0415
     from infra.command import settings_or_fail  # noqa: PLC0415
     from infra.terminal import fail  # noqa: PLC0415
 
@@ -94,6 +102,17 @@ def show_steps(
         "ORDER BY index LIMIT {limit:UInt32}"
     )
     with analyst(settings_or_fail()) as client:
-        if not client.query(_KNOWN, parameters=bound).result_rows[0][0]:
+        known = client.query(_STEP_COUNT, parameters=bound).result_rows
+        if not known:
             fail(f"no episode {episode_id}; `sop episodes list` has the latest")
-        show(client, sql, bound, form)
+        try:
+            if known[0][0] and not client.query(_STORED, parameters=bound).result_rows:
+                fail(
+                    f"the payload is not in the object store ({known[0][0]} steps announced): "
+                    "`sop reconcile --repair` makes it anew from Kafka"
+                )
+            show(client, sql, bound, form)
+        except ClickHouseError as error:
+            if not unreadable(error):
+                raise
+            fail("the payload is damaged: `sop reconcile --deep --repair` makes it anew from Kafka")

@@ -200,7 +200,7 @@ def trouble_of(error: Exception, settings: ClickHouseSettings, seconds: float) -
         return Trouble(
             f"ClickHouse does not answer at {settings.host}:{settings.port}.",
             "Start the servers (sop stack up), or set SOP_CLICKHOUSE__HOST and SOP_CLICKHOUSE__PORT. "
-            "This page tries again by itself when you load it again.",
+            "Then load the page again.",
         )
     if code in _TOOK_TOO_LONG:
         return Trouble(

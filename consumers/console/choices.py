@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -12,6 +12,11 @@ from uuid import UUID
 from consumers.console.asking import Trouble
 
 SOURCES: Final = ("ONLINE", "EVALUATION", "DEMONSTRATION")
+NAMES: Final = (
+    *("window", "task", "robot", "source", "outcome", "policy", "version", "helped", "reason"),
+    *("before", "behind"),
+)
+"""All that the addresses of pages ask for."""
 OUTCOMES: Final = ("success", "failure", "unknown")
 _LONGEST_TEXT = 200
 _YEARS = range(1900, 2300)
@@ -90,15 +95,27 @@ def window_of(given: Mapping[str, str], default: str = "24h") -> Window:
 
 
 def one_of(given: Mapping[str, str], name: str, known: tuple[str, ...], default: str = "") -> str:
-    """One of a closed list, or the default; an empty text stands for all.
+    """One of a closed list, in whatever case it was typed, or the default; an empty text stands for all.
 
     Raises:
         Trouble: it is none of them.
     """
-    chosen = given.get(name, default)
-    if chosen and chosen not in known:
+    chosen = given.get(name, default).strip()
+    found = next((each for each in known if each.casefold() == chosen.casefold()), "")
+    if chosen and not found:
         raise _unknown(name, chosen, known)
-    return chosen
+    return found
+
+
+def check_names(given: Iterable[str]) -> None:
+    """Look whether each name stands for something on some page: a filter that is misspelt would pass for one.
+
+    Raises:
+        Trouble: one does not.
+    """
+    for name in given:
+        if name not in NAMES:
+            raise _unknown("filter", name, NAMES)
 
 
 def text_of(given: Mapping[str, str], name: str) -> str:

@@ -41,11 +41,14 @@ def console(
     from consumers.console.operator import Desk  # noqa: PLC0415
     from consumers.console.security import allowed_hosts, is_loopback  # noqa: PLC0415
     from infra.clock import SystemClock  # noqa: PLC0415
-    from infra.command import settings_or_fail  # noqa: PLC0415
+    from infra.command import no_settings, settings_or_fail  # noqa: PLC0415
+    from infra.settings import anything_set  # noqa: PLC0415
     from infra.telemetry import configure_logging  # noqa: PLC0415
     from infra.terminal import fail  # noqa: PLC0415
 
     settings, clock = settings_or_fail(), SystemClock()
+    if not anything_set():
+        fail(no_settings(), code=2)
     configure_logging("console")
     if settings.clickhouse.analyst_username is None:
         fail(

@@ -13,6 +13,7 @@ from consumers.console.charts import Chart, Line, Shade, chart
 from consumers.console.choices import id_of
 from consumers.console.footer import Footer, footer_of
 from consumers.console.serving import Console, console_of, page, panel
+from infra.clickhouse.payloads import unreadable
 from infra.errors import ObjectMissing, ObjectStoreUnavailable
 
 _ONE = "SELECT * FROM episodes WHERE episode_id = {id:UUID}"
@@ -32,6 +33,12 @@ _LABELS = """
 SELECT labelled_at, author, reason, verdict, excludes, counts FROM episode_labels
 WHERE episode_id = {id:UUID} ORDER BY labelled_at DESC LIMIT 100
 """
+# A label makes a new revision, which is stored days later: how long the recording took is what came before it.
+_RECORDED = """
+SELECT captured_at AS ended_at, materialized_at FROM raw_episode_latency
+WHERE start_hour = toStartOfHour(UUIDv7ToDateTime({id:UUID}, 'UTC')) AND episode_id = {id:UUID}
+ORDER BY revision DESC LIMIT 1
+"""
 _STEPS_DRAWN = 20_000
 _CHUNK = 1 << 20
 
@@ -39,14 +46,31 @@ _CHUNK = 1 << 20
 def episode(request: Request) -> Response:
     """The page."""
     found = _known(request)
-    return page(request, "episode.html", title=f"{found['task']} on {found['robot_id']}", episode=found)
+    stored = _stored_after(request, found)
+    title = f"{found['task']} on {found['robot_id']}"
+    return page(request, "episode.html", title=title, episode=found, stored_after=stored)
 
 
 @panel("panels/steps.html")
 def steps(request: Request) -> dict[str, Any]:
     """State, action and reward over the steps; what a human did is shaded."""
     found = _known(request)
-    rows = console_of(request).warehouse.ask(_STEPS, {"id": str(found["episode_id"])}, remembered=0)
+    try:
+        rows = console_of(request).warehouse.ask(_STEPS, {"id": str(found["episode_id"])}, remembered=0)
+    except Trouble as trouble:
+        if unreadable(trouble.__cause__):
+            raise Trouble(
+                f"The payload is damaged: {found['payload_uri']}",
+                "sop reconcile --deep --repair makes it anew from Kafka.",
+                500,
+            ) from trouble
+        raise
+    if found["step_count"] and not rows:
+        raise Trouble(
+            f"The payload is not in the object store ({found['step_count']:,} steps announced).",
+            "sop reconcile --repair makes it anew from Kafka.",
+            404,
+        )
     footer = footer_of(console_of(request).store, found["payload_uri"], found["payload_bytes"])
     cut = len(rows) > _STEPS_DRAWN
     return {
@@ -165,6 +189,15 @@ def _known(request: Request) -> Row:
             404,
         )
     return rows[0]
+
+
+def _stored_after(request: Request, found: Row) -> float | None:
+    """Seconds from the episode's end until it was stored; None if it was labelled and nobody knows any more."""
+    rows = [found]
+    if found["labels"]:
+        bound = {"id": str(found["episode_id"])}
+        rows = console_of(request).warehouse.ask(_RECORDED, bound, remembered=60)
+    return (rows[0]["materialized_at"] - rows[0]["ended_at"]).total_seconds() if rows else None
 
 
 def _pieces(console: Console, key: str, size: int) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 DASH = "–"  # noqa: RUF001 - a dash is meant
@@ -61,14 +62,13 @@ def iso(value: datetime | None) -> str:
     return "" if value is None else aware(value).isoformat()
 
 
-def clock(seconds: float) -> str:
-    """A time of day, UTC, of seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M")
+def time_of(span: float) -> Callable[[float], str]:
+    """What writes times, UTC, of seconds since the epoch, on an axis of so many seconds.
 
-
-def day(seconds: float) -> str:
-    """A date and a time of day, UTC, of seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%b %d %H:%M")
+    Begin, middle and end of an axis are told apart: of a few minutes by seconds, of about a day or more by dates.
+    """
+    form = "%H:%M:%S" if span < 600 else "%H:%M" if span < 64_800 else "%b %d %H:%M"
+    return lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime(form)
 
 
 def aware(value: datetime) -> datetime:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from consumers.console.asking import Row
 from consumers.console.charts import Chart, Label, Line, chart, percent
 from consumers.console.choices import grain, text_of, window_of
-from consumers.console.formatting import clock, day
+from consumers.console.formatting import time_of
 from consumers.console.serving import console_of, page, panel
 
 _MARKED, _VERSIONS_LISTED, _CHARTS_DRAWN = 20, 60, 24
@@ -67,13 +67,14 @@ def over_time(request: Request) -> dict[str, Any]:
     window = window_of(request.query_params)
     [span] = _asked(request, _SPAN)
     rows = _asked(request, _OVER_TIME, grain=grain(span["first"], span["last"]))
-    label = clock if span["last"] - span["first"] <= 86_400 else day
+    label = time_of(span["last"] - span["first"])
     return {
         "charts": _drawn(rows, label) if rows else [],
         "left_out": 0,
         "wider": True,
         "what": "online episode",
         "window": window,
+        "task": text_of(request.query_params, "task"),
     }
 
 

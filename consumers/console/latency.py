@@ -10,7 +10,7 @@ from starlette.responses import Response
 from consumers.console.asking import Row
 from consumers.console.charts import Line, chart
 from consumers.console.choices import window_of
-from consumers.console.formatting import aware, clock, day, duration
+from consumers.console.formatting import aware, duration, time_of
 from consumers.console.serving import console_of, page, panel
 
 STAGES = (
@@ -42,7 +42,7 @@ def stages(request: Request) -> dict[str, Any]:
     """The newest hour in numbers, and all hours of the window as charts."""
     window = window_of(request.query_params)
     rows = _asked(request, _BY_HOUR)
-    label = clock if window.seconds <= 86_400 else day
+    label = time_of(window.seconds)
     by_stage = {
         title: of_stage for name, title in STAGES if (of_stage := [row for row in rows if row["stage"] == name])
     }

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from consumers.console.asking import Trouble, Warehouse
-from consumers.console.choices import WINDOWS
+from consumers.console.choices import WINDOWS, check_names
 from consumers.console.formatting import FILTERS
 from infra.clock import Clock
 from infra.object_store import ObjectStore
@@ -32,6 +32,8 @@ NAVIGATION = (
     ("/policies", "Policies"),
     ("/dead-letters", "Dead letters"),
 )
+
+_TROUBLE = "trouble.html"
 
 
 @dataclass
@@ -73,7 +75,13 @@ def templates() -> Environment:
 
 
 def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
-    """A whole page."""
+    """A whole page.
+
+    Raises:
+        Trouble: its address names a filter that there is not.
+    """
+    if template != _TROUBLE and not _within(request.url.path, "/operator"):  # which has no filters
+        check_names(request.query_params)
     console = console_of(request)
     path = request.url.path
     context = {
@@ -112,7 +120,7 @@ def panel(template: str) -> Callable[[Callable[[Request], dict[str, Any]]], Call
                 return page(request, template, layout=layout, title="Console", **ask(request))
             except Trouble as trouble:
                 return page(
-                    request, "trouble.html", layout=layout, title="Trouble", trouble=trouble, status=trouble.status
+                    request, _TROUBLE, layout=layout, title="Trouble", trouble=trouble, status=trouble.status
                 )
 
         return endpoint
@@ -124,7 +132,7 @@ def on_trouble(request: Request, trouble: Exception) -> Response:
     """A page that could not be made."""
     if not isinstance(trouble, Trouble):
         raise trouble
-    return page(request, "trouble.html", title="Trouble", trouble=trouble, status=trouble.status)
+    return page(request, _TROUBLE, title="Trouble", trouble=trouble, status=trouble.status)
 
 
 def _within(path: str, link: str) -> bool:

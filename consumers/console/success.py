@@ -12,7 +12,7 @@ from starlette.responses import Response
 from consumers.console.asking import Row
 from consumers.console.charts import Chart, Line, chart, percent
 from consumers.console.choices import SOURCES, grain, one_of, text_of, window_of
-from consumers.console.formatting import clock, day
+from consumers.console.formatting import time_of
 from consumers.console.serving import console_of, page, panel
 from consumers.console.wilson import interval
 
@@ -67,7 +67,7 @@ def by_task(request: Request) -> dict[str, Any]:
     """All there ever was, one row for each task and source."""
     where, bound = _conditions(request)
     sql = _BY_TASK.format(where=f"WHERE {where}" if where else "")
-    return {"rows": console_of(request).warehouse.ask(sql, bound, remembered=15)}
+    return {"rows": console_of(request).warehouse.ask(sql, bound, remembered=15), "task": bound.get("task")}
 
 
 @panel("panels/charts.html")
@@ -79,12 +79,12 @@ def over_time(request: Request) -> dict[str, Any]:
     [span] = console.warehouse.ask(_SPAN.format(where=where), bound, remembered=10)
     bound["grain"] = grain(span["first"], span["last"], span["of_a_task"])
     rows = console.warehouse.ask(_OVER_TIME.format(where=where), bound, remembered=10)
-    label = clock if span["last"] - span["first"] <= 86_400 else day
+    label = time_of(span["last"] - span["first"])
     found = [
         _rates(task, {row["bin"]: (row["judged"], row["successes"]) for row in of_task}, "time, UTC", label)
         for task, of_task in _by(rows, "task").items()
     ]
-    return {**_drawn(found), "wider": True, "what": "judged episode", "window": window}
+    return {**_drawn(found), "wider": True, "what": "judged episode", "window": window, "task": bound.get("task")}
 
 
 @panel("panels/charts.html")
@@ -99,7 +99,8 @@ def by_version(request: Request) -> dict[str, Any]:
         counts = {row["policy_version"]: (row["judged"], row["successes"]) for row in of_task}
         title = f"{task}" if len(lines) == 1 else f"{task}, {policy}"
         found.append(_rates(title, counts, "policy version", lambda x: f"{x:.0f}", marks=True))
-    return {**_drawn(found), "wider": False, "what": "judged episode of a policy version"}
+    what = "judged episode of a policy version"
+    return {**_drawn(found), "wider": False, "what": what, "task": bound.get("task")}
 
 
 def _conditions(request: Request) -> tuple[str, dict[str, object]]:

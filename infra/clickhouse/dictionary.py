@@ -34,7 +34,9 @@ begin with `raw_` are the storage beneath, and may hold a row several times.
 Times are UTC. A condition on the hour (`WHERE hour >= …`), like one on the task, narrows what is read. Some views
 take arguments, which are constants or scalar subqueries: `time_to_success(target = 0.7, window = 20)`.
 
-`make docs-analytics` makes this file from the comments in ClickHouse; results are those of a run of `sop demo`.
+`make docs-analytics` makes this file from the comments in ClickHouse; results are those of a run of `sop demo`,
+after which two of its episodes were labelled. They are as Python writes them; `sop query --format markdown` has
+ClickHouse's own: `true` for `True`, `1` for `1.0`.
 """
 
 

@@ -41,6 +41,15 @@ reward: Reward of the step.'
 """
 
 
+_UNREADABLE = {32, 33, 39, 40, 89, 117, 271, 287, 354, 561, 618, 636, 638, 723, 1001}
+"""Codes of ClickHouse for a file that ends too early, is no Parquet, or does not unpack."""
+
+
+def unreadable(error: BaseException | None) -> bool:
+    """Whether a query of `episode_steps` failed because the payload is not what was written."""
+    return isinstance(error, ClickHouseError) and getattr(error, "code", None) in _UNREADABLE
+
+
 def ensure_episode_steps(clickhouse: ClickHouseSettings, s3: S3Settings) -> None:
     """Make the view, and the named collection that it reads through, agree with the settings.
 

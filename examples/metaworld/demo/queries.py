@@ -11,6 +11,7 @@ LATENCIES = {
     # Clocks of one machine. Only first revisions: a later one waited for late events, not for us.
     "episode_end_to_clickhouse": """
         SELECT dateDiff('microsecond', ended_at, indexed_at) / 1e6 AS seconds FROM episodes WHERE revision <= 1""",
+    # Of demonstrations, too: they follow no policy line, and the view episode_latency knows no learner of theirs.
     "episode_end_to_learner": """
         SELECT dateDiff('microsecond', e.ended_at, a.seen_at) / 1e6 AS seconds
         FROM (SELECT episode_id, min(seen_at) AS seen_at FROM training_admissions GROUP BY episode_id) AS a

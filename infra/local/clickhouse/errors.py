@@ -31,6 +31,9 @@ _STATUS = {
     159: 408, 164: 403, 202: 503, 209: 408, 394: 499, 497: 403, 516: 403, 700: 503,
 }  # fmt: skip
 
+_OURS = re.compile(r"\s*INTO OUTFILE '[^']*\.inserts/\w+'( FORMAT \w+)?")
+"""What the gateway adds to a query, and its user did not write."""
+
 
 class QueryError(Exception):
     """A query fails with ClickHouse's error `code`; `name` is the code's name, as clients look for it."""
@@ -44,7 +47,7 @@ def describe(error: Exception) -> tuple[int, str]:
     """Return code and text of an error, be it the gateway's or the engine's."""
     if isinstance(error, QueryError):
         return error.code, str(error)
-    text = _with_advice(str(error))
+    text = _OURS.sub("", _with_advice(str(error)))
     match = re.search(r"Code: (\d+)\. .*", text, re.DOTALL)
     if match:
         return int(match[1]), match[0].strip()

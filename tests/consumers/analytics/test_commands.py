@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def test_an_answer_comes_in_the_form_that_is_asked_for() -> None:
     rows = list(csv.reader(io.StringIO(run("query", sql, "--format", "csv").output)))
     assert rows[:2] == [["n", "text"], ["0", 'a,"0']]
     assert run("query", sql).output == run("query", sql, "--format", "tsv").output == 'n\ttext\n0\ta,"0\n1\t\\N\n'
-    assert "| n | text |" in run("query", sql, "--format", "markdown").output
+    markdown = run("query", sql, "--format", "markdown").output
+    assert "| n | text |" in markdown
+    assert "| 1 | NULL |" in markdown
     table = run("query", sql, "--format", "table").output
     assert all(part in table for part in ("n", "text", 'a,"0', "NULL", "2 rows"))
 
@@ -70,6 +73,39 @@ def test_a_form_that_does_not_exist_is_wrong_use_and_a_query_that_fails_prints_n
     failed = run("query", "SELECT throwIf(number = 90000) FROM numbers(100000)", "--format", "csv")
     assert failed.exit_code == 1
     assert failed.output.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "told"),
+    [
+        (" ;\n", 2, "the query is empty"),
+        ("SELECT 1 AS a FORMAT JSON", 2, "--format json"),
+        ("SELECT * FROM time_to_success", 2, "SELECT * FROM time_to_success(target = 0.7, window = 20)"),
+        ("SELECT * FROM lineage_of_version(policy = 'x')", 2, "lineage_of_version(policy = '…', version = 20)"),
+        ("SELECT 1 FRM x", 1, "Syntax error: failed at position 14"),
+    ],
+)
+def test_a_query_that_cannot_run_says_what_to_write_and_nothing_of_how_it_is_run(
+    sql: str, code: int, told: str
+) -> None:
+    for form in ("json", "table"):
+        result = run("query", sql, "--format", form)
+        assert (result.exit_code, told in result.output) == (code, True), result.output
+        assert "OUTFILE '" not in result.output
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_table_can_be_read_at_the_width_that_there_is(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    listed = run("episodes", "list", "--format", "table", "--limit", "3").output.splitlines()
+    assert max(map(len, listed)) <= width
+    assert all(name in listed[0] for name in ("episode_id", "started", "task", "robot_id", "success"))
+    rows = [line for line in listed if re.match(r"[0-9a-f-]{36} ", line)]
+    assert [line[:36] for line in rows] == [episode_id(number) for number in (18, 15, 14)]
+    assert all(re.search(r" \d\d-\d\d \d\d:\d\d ", line) for line in rows)
+    assert listed[-1] == "3 rows; all columns: --format json"
+    wide = run("query", "SELECT * FROM episodes LIMIT 2", "--format", "table").output
+    assert len(re.findall(r"^│ episode_id +│ [0-9a-f-]{36} ", wide, re.MULTILINE)) == 2
 
 
 def test_episodes_are_listed_the_latest_first_and_as_asked() -> None:
@@ -100,6 +136,23 @@ def test_an_episode_is_shown_and_one_that_nobody_knows_is_a_failure() -> None:
         assert unknown.exit_code == 1
         assert unknown.output.startswith(f"error: no episode {NOBODY}; ")
         assert run("episodes", command, "nonsense").exit_code == 2
+
+
+def test_a_payload_that_is_lost_or_damaged_is_a_failure_that_says_how_to_mend_it() -> None:
+    lost = run("episodes", "steps", episode_id(5))
+    assert lost.exit_code == 1
+    assert re.fullmatch(
+        r"error: the payload is not in the object store \(\d+ steps announced\): `sop reconcile --repair` .*\n",
+        lost.output,
+    ), lost.output
+    settings = load_settings()
+    client = connect(settings.clickhouse)
+    [[uri]] = client.query(f"SELECT payload_uri FROM episodes WHERE episode_id = '{episode_id(6)}'").result_rows
+    client.close()
+    ObjectStore(settings.s3).put(f"episodes/{episode_id(6)}/{uri.rsplit('/', 1)[-1]}", b"PAR1" + bytes(996))
+    damaged = run("episodes", "steps", episode_id(6))
+    assert damaged.exit_code == 1
+    assert damaged.output.startswith("error: the payload is damaged: `sop reconcile --deep --repair` ")
 
 
 def test_a_version_s_lineage_is_told_by_task_and_by_episode() -> None:

@@ -192,7 +192,7 @@ class Fleet:
             excluded=True,
         )
         changes = {"success": False, "recorded_success": True, "excluded": True, "labels": (label,), "revision": 2}
-        return episode.model_copy(update=changes)
+        return episode.model_copy(update={**changes, "materialized_at": self.now})
 
     def _versions(self) -> Iterator[Event]:
         for version in range(1, VERSIONS + 1):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.console.asking import Trouble
+from consumers.console.charts import Line, chart
 from consumers.console.choices import (
     SOURCES,
     WINDOWS,
@@ -21,7 +22,7 @@ from consumers.console.choices import (
     whole,
     window_of,
 )
-from consumers.console.formatting import DASH, duration, milliseconds, moment, number, share, size
+from consumers.console.formatting import DASH, duration, milliseconds, moment, number, share, size, time_of
 from consumers.console.wilson import interval
 
 NOW = datetime(2026, 5, 1, 12, 34, 56, tzinfo=UTC)
@@ -48,6 +49,7 @@ def test_numbers_names_times_and_ids() -> None:
     assert number_of({"version": ""}, "version") is None
     assert one_of({}, "source", SOURCES, "ONLINE") == "ONLINE"
     assert one_of({"source": ""}, "source", SOURCES, "ONLINE") == ""
+    assert one_of({"source": "oNline "}, "source", SOURCES) == "ONLINE"
     with pytest.raises(Trouble, match="no source"):
         one_of({"source": "'"}, "source", SOURCES)
     with pytest.raises(Trouble, match="longer than"):
@@ -78,6 +80,14 @@ def test_data_fill_a_chart_whatever_their_span(first: float, span: float) -> Non
     assert span / grain(first, first + span) <= 41
     assert grain(first, first) == 1
     assert grain(first, first + span, 24) >= grain(first, first + span)
+
+
+@given(st.integers(0, 2_000_000_000), st.integers(0, 2_000_000))
+def test_begin_middle_and_end_of_an_axis_of_time_are_told_apart(first: int, span: int) -> None:
+    size = grain(first, first + span)
+    left, right = first // size * size, (first + span) // size * size
+    ticks = chart("a", "", [left, right], [Line("a", [0.0, 1.0])], x_title="t", x_label=time_of(span)).x_ticks
+    assert len(set(ticks)) == len(ticks)
 
 
 def test_few_episodes_make_few_bins() -> None:

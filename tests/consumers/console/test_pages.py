@@ -25,10 +25,12 @@ from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.clock import ManualClock, SystemClock
 from infra.local.stack import Stack
+from infra.object_store import ObjectStore
 from schemas.events import PolicyVersion
 from tests.consumers.console.conftest import World, environment_of, settings_of
 from tests.consumers.console.fleet import EPISODES, LABELLED, LINE, NAMES, ROBOTS, TASKS, VERSIONS
 from tests.infra.clickhouse import world as history
+from tests.infra.clickhouse.world import insert
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 FILTERS = "window=24h&task=fold-towel&robot=arm-1&source=ONLINE&outcome=failure&helped=yes"
@@ -126,6 +128,7 @@ def test_episodes_are_filtered_by_what_was_chosen_and_paged(pages: TestClient, w
     wanted = [e for e in wanted if e.success is False and e.human_step_count]
     assert len(wanted) > 1
     assert ids(FILTERS) == [e.episode_id for e in wanted]
+    assert ids(FILTERS.replace("ONLINE", "online")) == [e.episode_id for e in wanted]
     of_version = [e.episode_id for e in wanted if e.policy_versions == wanted[0].policy_versions]
     assert ids(f"{FILTERS}&version={wanted[0].policy_versions[0]}") == of_version
 
@@ -177,12 +180,35 @@ def test_an_episode_shows_its_steps_with_names_and_what_a_human_did(pages: TestC
     assert "acted in it" in lineage
 
 
-def test_what_people_said_of_an_episode_is_shown(pages: TestClient, world: World) -> None:
+def test_a_payload_that_is_lost_or_damaged_is_trouble_and_says_how_to_mend_it(
+    pages: TestClient, world: World
+) -> None:
+    lost, cut, odd = world.fleet.episodes[:3]
+    data = world.fleet.payload.data
+    store = ObjectStore(world.settings.s3)
+    for each, damaged in ((cut, data[:1000]), (odd, data[:4] + bytes(1000) + data[1004:])):
+        store.put(f"episodes/{each.episode_id}/{each.payload_uri.rsplit('/', 1)[-1]}", damaged)
+    text = fragment(pages, f"/panels/episodes/{lost.episode_id}/steps", 404)
+    assert f"not in the object store ({lost.step_count} steps announced)" in text
+    assert "sop reconcile --repair" in text
+    for each in (cut, odd):
+        text = fragment(pages, f"/panels/episodes/{each.episode_id}/steps", 500)
+        assert "The payload is damaged" in text
+        assert "sop reconcile --deep --repair" in text
+
+
+def test_what_people_said_of_an_episode_is_shown(pages: TestClient, world: World, writer: Client) -> None:
     id_ = world.fleet.episodes[LABELLED].episode_id
     assert "left out of training" in pages.get(f"/episodes/{id_}").text
     labels = fragment(pages, f"/panels/episodes/{id_}/labels")
     assert all(part in labels for part in ("ada", "failed", "left out", "the camera was covered"))
     assert '<span class="badge">left out</span>' in fragment(pages, "/panels/episodes?window=24h")
+    assert "<dt>Stored after</dt><dd>–</dd>" in pages.get(f"/episodes/{id_}").text
+    recorded = world.fleet.episodes[LABELLED]
+    began = {"labels": (), "revision": 1, "materialized_at": recorded.ended_at + timedelta(seconds=1.5)}
+    insert(writer, [recorded.model_copy(update=began)])
+    with TestClient(application(build(world.settings, SystemClock()), ["testserver"])) as anew:
+        assert "<dt>Stored after</dt><dd>1.5 s</dd>" in anew.get(f"/episodes/{id_}").text
     unlabelled = fragment(pages, f"/panels/episodes/{world.fleet.shown.episode_id}/labels")
     assert f"sop episodes label {world.fleet.shown.episode_id}" in unlabelled
 
@@ -256,6 +282,12 @@ def test_a_dead_letter_is_decoded_as_far_as_it_can_be(pages: TestClient) -> None
 def test_what_is_asked_wrongly_is_told_with_what_to_do(pages: TestClient) -> None:
     for address, status, told in (
         ("/episodes?window=3y", 400, "There is no window"),
+        ("/episodes?nonsense=1", 400, "There is no filter"),
+        ("/panels/episodes?tsak=fold-towel", 400, "There is no filter"),
+        ("/success?windwo=1h", 400, "window, task, robot"),
+        ("/panels/success/versions?task=typo", 200, "Clear the task"),
+        ("/panels/success/time?task=typo", 200, "Clear the task"),
+        ("/panels/success/tasks?task=typo", 200, "Clear the task"),
         ("/panels/episodes?version=x", 400, "whole number"),
         ("/panels/episodes?before=0001-01-01T00:00:00%2B14:00", 400, "before is a time"),
         ("/panels/names/colours", 404, "There is no such list"),
@@ -347,6 +379,7 @@ def test_without_clickhouse_pages_come_and_their_parts_say_so(lost: TestClient) 
     assert found.status_code == 503
     assert "ClickHouse does not answer at" in found.text
     assert "sop stack up" in found.text
+    assert "by itself" not in found.text
 
 
 def test_without_tables_sop_deploy_is_advised(stack: Stack) -> None:
