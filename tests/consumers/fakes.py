@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from prometheus_client import REGISTRY
+
 from consumers.materializer import Materializer
 from consumers.records import Origin
 from consumers.servers import Servers
@@ -286,3 +288,8 @@ def restarted(old: Rig, folder: Path, **changes: Any) -> Rig:
     new = rig(folder, old.brokers, **changes)
     new.shelf.objects = old.shelf.objects
     return new
+
+
+def sample(name: str, **labels: str) -> float | None:
+    """What a metric says now."""
+    return REGISTRY.get_sample_value(name, labels)

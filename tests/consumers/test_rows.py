@@ -25,7 +25,8 @@ def columns() -> dict[str, set[str]]:
     for table, body in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)\n\((.*?)\n\)", text, re.S):
         found[table] = set(re.findall(r"^    (\w+) ", body, re.M))
     for table, body in re.findall(r"ALTER TABLE (\w+)\s(.*?);", text, re.S):
-        found[table] |= set(re.findall(r"ADD COLUMN IF NOT EXISTS (\w+) ", body))
+        if added := re.findall(r"ADD COLUMN IF NOT EXISTS (\w+) ", body):  # else it is about something else
+            found[table] |= set(added)
     return found
 
 

@@ -25,10 +25,10 @@ from learner.ranks import SharedFetcher, _Follower, follow
 from learner.rerun import begin, rerun, train_base
 from learner.team import Team
 from schemas.events import EpisodeSource, Feature
+from tests.learner.lives import Life, fetcher, restored
 from tests.learner.synthetic import FEATURES, Synthetic, make_episode, make_payload
 from tests.learner.test_intake import Announcements
 from tests.learner.test_payloads import Shelf
-from tests.learner.test_rerun import Life, fetcher, restored
 
 BASE = LearnerSettings(
     hidden=(8,), batch_size=16, pretrain_steps=8, mixing="adaptive", adaptive_window=7, recap_value_steps=5
