@@ -72,7 +72,7 @@ def show(
     # The answer begins only once it is whole: half of one, with an error at its end, would pass for all of it.
     settings: dict[str, object] = {"wait_end_of_query": 1}
     known = client.server_settings.get(_NULL)
-    if form is Format.MARKDOWN and known is not None and known.readonly != 1:  # else it says \\N
+    if form is Format.MARKDOWN and known is not None and known.readonly != 1:  # else it says \N
         settings[_NULL] = "NULL"
     whole = client.raw_query(sql, parameters=dict(parameters or {}), fmt=_ENGINE[form], settings=settings)
     text = whole.decode(errors="replace")

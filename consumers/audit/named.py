@@ -153,7 +153,7 @@ def _policy_version(message: Message, registry: Registry) -> PolicyVersion:
 
 
 def _held(objects: ObjectStore) -> frozenset[str]:
-    """Keys that checkpoints and journals name. Whatever looks like an address of ours in their JSON counts."""
+    """Keys that checkpoints and journals name: what looks like an address of ours in their JSON, and payloads."""
     ours = objects.uri("")
     address = re.compile(re.escape(ours.encode()) + rb"([\w./-]+)")
     found: set[str] = set()

@@ -164,13 +164,12 @@ class GroupConsumer:
         """Records of partitions that are ours still; the first error is kept for later."""
         records, ours = [], self.assigned - self._unplaced
         for message in messages:
-            error = message.error()
+            error, where = message.error(), (message.topic(), message.partition())
             if error is not None:
-                where = message.topic(), message.partition()
                 if error.code() == KafkaError._AUTO_OFFSET_RESET and where not in ours:
                     continue  # that was not where the group was
                 self._failure = self._failure or self._failure_of(error, message)
-            elif (message.topic(), message.partition()) in ours:
+            elif where in ours:
                 records.append(message)
         return records
 

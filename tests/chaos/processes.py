@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.local import process as local
 from tests.chaos.schedule import MemberPlan
 
 ROOT = Path(__file__).parents[2]
@@ -68,11 +69,11 @@ class Process:
         self.popen.wait(30)
 
     def freeze(self) -> None:
-        self.send(signal.SIGSTOP)
+        local.freeze(self.popen)
         self.frozen_since = time.monotonic()
 
     def thaw(self) -> None:
-        self.send(signal.SIGCONT)
+        local.thaw(self.popen)
         self.frozen_since = None
 
 
