@@ -34,6 +34,8 @@ from learner.team import ALONE, Team
 _NOWHERE, _ELSEWHERE = -1, -2
 # From where a table says that an entry is; where episodes of very different lengths lie together it is searched.
 _STEPS = 6
+# So many are taken without looking whether fewer were enough, which costs as much as one.
+_FEW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class ReplayBuffer:
         self._rows = np.empty(0, np.int32)
         self._owners = np.empty(0, np.int64)
         self._ends = self._bases = np.empty(0, np.int64)
-        self._shift, self._near = 0, np.empty(0, np.int32)
+        self._shift, self._near, self._hops = 0, np.empty(0, np.int32), 0
+        self._full = False
         self._stale = False
         self._ahead = np.arange(spec.chunk)
         self._batch = Batch(
@@ -199,7 +202,7 @@ class ReplayBuffer:
         NaN where a task has no data at all.
         """
         self._refresh()
-        if self._sizes.all():  # what is usual
+        if self._full:  # what is usual
             return online_shares
         shares = np.where(self._sizes[:, ONLINE] == 0, 0.0, online_shares)
         shares = np.where(self._sizes[:, OFFLINE] == 0, 1.0, shares)
@@ -311,6 +314,10 @@ class ReplayBuffer:
     def _entries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """For each place among the drawable frames, which entry it is of: a table, and a few steps from there."""
         entries: npt.NDArray[np.int32] = self._near[places >> self._shift]
+        if self._hops <= _FEW:
+            for _ in range(self._hops):
+                entries += self._ends[entries] <= places
+            return entries
         for _ in range(_STEPS):
             behind = self._ends[entries] <= places
             if not behind.any():
@@ -365,6 +372,7 @@ class ReplayBuffer:
             counts.append(found[1])
             position += size
         self._tasks = np.flatnonzero(self._sizes.any(axis=1))
+        self._full = bool(self._sizes.all())
         self._rows = np.concatenate(rows)
         ends = np.cumsum(np.concatenate(counts), dtype=np.int64)
         # Place p of the drawable frames lies in row p + base of the store, less what is skipped there.
@@ -375,6 +383,7 @@ class ReplayBuffer:
         self._shift = max(0, (position // max(1, len(ends))).bit_length() - 1)
         marks = -(-ends >> self._shift)
         self._near = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(marks, prepend=0))
+        self._hops = int(np.diff(self._near, append=np.int32(len(ends) - 1)).max(initial=0))
         if self._team.ranks > 1:
             self._owners = np.frombuffer(self._shards, np.int16)[self._rows].astype(np.int64)
         self._stale = False

@@ -314,3 +314,16 @@ def test_a_place_finds_its_episode_among_very_short_and_very_long_ones() -> None
     assert set(seen) == set(range(len(lengths)))
     ids = {make_episode(number, steps=1).record.episode_id: number for number in range(len(lengths))}
     assert {ids[told.episode_id]: told.draws for told in buffer.draws.take()} == seen
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.sampled_from([1, 2, 7, 40, 300]), min_size=1, max_size=30), seed=st.integers(0, 9))
+def test_a_place_finds_its_episode_whatever_the_lengths(lengths: list[int], seed: int) -> None:
+    buffer, random = ReplayBuffer(SPEC, batch_size=256), np.random.default_rng(seed)
+    for number, length in enumerate(lengths):
+        episode = marked(number, [True] * length)
+        buffer.add(episode, everything(episode))
+    seen = np.bincount(buffer.sample(random, np.ones(2)).states[:, 0].astype(int))
+    ids = {make_episode(number, steps=1).record.episode_id: number for number in range(len(lengths))}
+    found = {ids[told.episode_id]: told.draws for told in buffer.draws.take()}
+    assert found == {number: draws for number, draws in enumerate(seen.tolist()) if draws}
