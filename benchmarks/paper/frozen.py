@@ -1,6 +1,7 @@
 """The frozen settings of the reported runs, and those of the small program that tests run.
 
-Not changed after a reported seed was run: each result carries their digest.
+Each result carries their digest, so a change makes all results stale. They were changed once after reported seeds
+had been run: `words.EARLIER`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 from scipy.stats import t as student
 
 LEVEL = 0.95
@@ -44,6 +45,12 @@ def mean(values: Sequence[float], level: float = LEVEL) -> Mean:
     if n == 1:
         return Mean(value, math.nan, 1)
     return Mean(value, _quantile(n, level) * statistics.stdev(values) / math.sqrt(n), n)
+
+
+def proportion(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's interval of a share of n > 0 trials."""
+    found = binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def time_to(curve: Curve, threshold: float) -> float:
@@ -98,7 +105,8 @@ def speed_up(
     """How many times sooner the mean of `fast` reaches it, over the seeds that both have.
 
     NEVER where only `slow` never does, 0 where only `fast` never does, NaN where neither does. The bounds are
-    quotients of those of both times, each at half of the error (Bonferroni): `level` or more, and wide.
+    quotients of those of both times, each at half of the error (Bonferroni): `level` or more, and wide. What is
+    not reached by the last minute takes longer than that, which is all that is known, and what a bound is made of.
     """
     common = sorted(set(slow) & set(fast))
     if not common:
@@ -108,7 +116,9 @@ def speed_up(
     value = math.nan if late.value == soon.value == NEVER else _quotient(late.value, soon.value, math.nan)
     if len(common) == 1:
         return Interval(value, math.nan, math.nan)
-    return Interval(value, _quotient(late.low, soon.high, 0.0), _quotient(late.high, soon.low, NEVER))
+    last = slow[common[0]][-1][0]
+    low = _quotient(min(late.low, last), soon.high, 0.0)
+    return Interval(value, low, _quotient(late.high, min(soon.low, last), NEVER))
 
 
 def _quotient(late: float, soon: float, unknown: float) -> float:

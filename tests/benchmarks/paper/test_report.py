@@ -15,8 +15,9 @@ from benchmarks.paper.result import Judged, Online, Result, StaleResult, load, p
 
 
 def made_up(program: Program, unit: Unit, successes: Sequence[int]) -> Result:
+    by_task = {task.name: 0.75 for task in program.fleet.tasks}
     judged = [
-        Judged(minute=15.0 * n, version=n + 1, episodes=200, successes=count, steps=20_000, by_task={})
+        Judged(minute=15.0 * n, version=n + 1, episodes=200, successes=count, steps=20_000, by_task=by_task)
         for n, count in enumerate(successes, start=0 if isinstance(unit, Base) else 1)
     ]
     return Result(
@@ -28,7 +29,7 @@ def made_up(program: Program, unit: Unit, successes: Sequence[int]) -> Result:
         seed=0,
         robots=0 if isinstance(unit, Base) else unit.robots,
         base_sha256="b" * 64,
-        last_sha256="c" * 64,
+        last_sha256=("b" if isinstance(unit, Base) else "c") * 64,
         demonstration_steps=5000 + (4000 if isinstance(unit, Base) and unit.extra else 0),
         judged=judged,
         online=Online(
@@ -69,10 +70,16 @@ def test_tables_hold_what_the_results_say(tmp_path: Path) -> None:
     text = document.read_text()
     assert "| 1 | 2 | 90.0 % ± 0.0 | 60 [60, 60] | 1 | 2 of 2 |" in text
     assert "| 4 | 2 | 90.0 % ± 0.0 | 15 [15, 15] | 4.0 [4.0, 4.0] | 2 of 2 |" in text
-    assert "| base | 1 of 1 | 60.0 % | 90 | 54 |" in text
+    assert "| base | 1 of 1 | 60.0 % (53 to 67) | 90 | 54 |" in text
+    assert "| 4 robots reach 80 % sooner than 1 | 2.4× | 4.0× [4.0, 4.0] | 2 | shown |" in text
+    assert "| 4 robots end higher than 1 | +12 | +0.0 [+0.0, +0.0] | 2 | not shown |" in text
+    assert "| 60 | 80.0 % ± 0.0 | 80.0 % ± 0.0 | 80.0 % ± 0.0 |" in text  # as much data, as much success
+    assert "| pick-place-v3 | 75 | 75 |" in text
     assert "2 of 10 (1 robot), 2 of 10 (2 robots), 2 of 10 (4 robots)" in text
     assert "7 of" in text
-    assert (tmp_path / "paper-fleet-human.png").stat().st_size > 0
+    for picture in ("paper-fleet-human.png", "paper-methods.png", "paper-bases.png"):
+        assert picture in text
+        assert (tmp_path / picture).stat().st_size > 0
 
 
 def test_offline_data_is_set_against_what_sop_trains_on_and_recap_s_failures_are_told(tmp_path: Path) -> None:
@@ -88,13 +95,13 @@ def test_offline_data_is_set_against_what_sop_trains_on_and_recap_s_failures_are
         store(folder, unit, made_up(PROGRAM, unit, points))
     report.write(PROGRAM, folder, document)
     text = document.read_text()
-    assert "| offline: demonstrations | 4000 | 13800 | 75.0 % | 1 |" in text
-    assert "| online: SOP's corrections | 4100 | 13800 | 90.0 % | 1 |" in text
+    assert "| offline: demonstrations | 4000 | 4000 | 13800 | 75.0 % | 1 |" in text
+    assert "| online: SOP's corrections | 9000 | 4100 | 13800 | 90.0 % | 1 |" in text
     flat = " ".join(text.split())
     assert "of 9000 human steps of a run 4100 are in episodes that did not fail" in flat
     assert "fitted on 16 successes and 3 failures (none in push)" in flat
     assert "| 4 | 100 | 80% | 90% | 9000 (10%) | 4100 | 30 | 10800 | 0.52 (0.40 to 0.60) |" in text
-    assert "Code: 0123456789ab." in text
+    assert "Code: 0123456789ab; " in text
 
 
 def test_a_result_of_other_settings_or_of_half_a_write_is_refused_by_name(tmp_path: Path) -> None:
@@ -105,3 +112,11 @@ def test_a_result_of_other_settings_or_of_half_a_write_is_refused_by_name(tmp_pa
     path_of(tmp_path, PROGRAM.base).write_text('{"name": "base')
     with pytest.raises(StaleResult, match="remove it"):
         load(tmp_path, PROGRAM, [PROGRAM.base])
+
+
+def test_a_run_that_began_with_another_base_is_refused_by_name(tmp_path: Path) -> None:
+    run = PROGRAM.fleet_run(1, HUMAN, PROGRAM.seeds[0])
+    store(tmp_path, PROGRAM.base, made_up(PROGRAM, PROGRAM.base, [120]))
+    store(tmp_path, run, made_up(PROGRAM, run, [130]).model_copy(update={"base_sha256": "d" * 64}))
+    with pytest.raises(StaleResult, match=r"fleet-1-human-seed11\.json began with another base than base-8's"):
+        report.write(PROGRAM, tmp_path, tmp_path / "paper.md")

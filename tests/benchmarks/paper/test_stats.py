@@ -53,8 +53,11 @@ def test_speed_up_is_of_mean_curves_and_says_what_is_not_known() -> None:
     assert math.isnan(speed_up({1: slow[1]}, {1: fast[1]}, 0.8).low)
     assert math.isnan(speed_up({1: slow[1]}, {2: fast[2]}, 0.8).value)
     flat = {seed: [(0.0, 0.5), (60.0, 0.5), (120.0, 0.5)] for seed in (1, 2, 3)}
-    assert speed_up(flat, fast, 0.8).value == NEVER
-    assert speed_up(slow, flat, 0.8).value == 0
+    never, behind = speed_up(flat, fast, 0.8), speed_up(slow, flat, 0.8)
+    assert never.value == never.high == NEVER
+    assert never.low == pytest.approx(120.0 / time_to_threshold(fast, 0.8, 0.975).high)
+    assert behind.value == behind.low == 0
+    assert behind.high == pytest.approx(time_to_threshold(slow, 0.8, 0.975).high / 120.0)
     assert math.isnan(speed_up(flat, flat, 0.8).value)
     assert mean_curve(list(flat.values())) == [(0.0, 0.5), (60.0, 0.5), (120.0, 0.5)]
 
