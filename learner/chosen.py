@@ -9,6 +9,7 @@ where that lay. An index that lags hides nothing that the topic still holds; onl
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 
 from infra.clickhouse.client import connect
-from infra.errors import ObjectMissing
+from infra.errors import ObjectMissing, SettingMissing, Unavailable
 from infra.object_store import ObjectStore, sha256_hex
 from infra.registry import Registry
 from infra.settings import Settings
@@ -113,6 +115,15 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """What is kept of an announcement that is not chosen."""
+
+    revision: int
+    appended_at: datetime
+    useless: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What was chosen, in the order of arrival: announcements, or rows where the topic holds none any more.
 
@@ -156,21 +167,27 @@ def find_episodes(settings: Settings, choice: Choice, patience: Patience) -> Fou
         clickhouse_connect.driver.exceptions.ClickHouseError: the predicate is none.
         Stopped: a stop was asked for.
     """
-    held, whole, ends = _held(settings, patience)
-    rows = {} if choice.where is None and whole else _rows(settings, choice.where or "true")
+    rows = None if choice.where is None else _rows(settings, choice.where)
+    held, whole, ends = _held(
+        settings,
+        patience,
+        lambda item: (rows is None or item.event.episode_id in rows) and _is_chosen(item, choice),
+    )
+    if rows is None:
+        rows = {} if whole and not _has_earlier(settings, held) else _rows(settings, "true")
     newer = unseen = 0
-    found: dict[str, Received[EpisodeMaterialized] | Row] = {}
+    found: dict[str, Received[EpisodeMaterialized] | Passed | Row] = {}
     for episode_id in rows if choice.where is not None else {**held, **rows}:
         row, announced = rows.get(episode_id), held.get(episode_id)
-        if row is None or (announced is not None and announced.event.revision >= row.revision):
+        if row is None or (announced is not None and _revision(announced) >= row.revision):
             item = found[episode_id] = held[episode_id]
-            newer += choice.where is not None and row is not None and item.event.revision > row.revision
+            newer += choice.where is not None and row is not None and _revision(item) > row.revision
         else:
             found[episode_id] = row
     if choice.where is not None and held:
-        useful = {episode_id for episode_id, item in held.items() if not _is_useless(item.event)}
+        useful = {episode_id for episode_id, item in held.items() if not _is_useless(item)}
         unseen = len(useful - _indexed(settings, held))
-    episodes = [item for item in found.values() if _is_chosen(item, choice)]
+    episodes = [item for item in found.values() if not isinstance(item, Passed) and _is_chosen(item, choice)]
     return Found(tuple(sorted(episodes, key=_by_arrival)), newer, unseen, ends)
 
 
@@ -210,7 +227,7 @@ def read_episodes(
         told(0, len(found.episodes))
         for begin in range(0, len(found.episodes), _AT_ONCE):
             looked = readers.map(look, found.episodes[begin : begin + _AT_ONCE])
-            read.extend(item for item in looked if isinstance(item, Received) and not _is_useless(item.event))
+            read.extend(item for item in looked if isinstance(item, Received) and not _is_useless(item))
             told(min(begin + _AT_ONCE, len(found.episodes)), len(found.episodes))
     return Chosen(read, tuple(sorted(lost)))
 
@@ -223,11 +240,21 @@ def choose_episodes(settings: Settings, choice: Choice, patience: Patience) -> l
 def _is_chosen(item: Received[EpisodeMaterialized] | Row, choice: Choice) -> bool:
     if isinstance(item, Row):
         return not item.excluded and choice.takes(item.appended_at, item.partition, item.offset)
-    return not _is_useless(item.event) and choice.takes(item.event.appended_at, item.partition, item.offset)
+    return not _is_useless(item) and choice.takes(item.event.appended_at, item.partition, item.offset)
 
 
-def _is_useless(event: EpisodeMaterialized) -> bool:
-    return event.source is EpisodeSource.EVALUATION or event.excluded
+def _is_useless(item: Received[EpisodeMaterialized] | Passed) -> bool:
+    if isinstance(item, Passed):
+        return item.useless
+    return item.event.source is EpisodeSource.EVALUATION or item.event.excluded
+
+
+def _revision(item: Received[EpisodeMaterialized] | Passed) -> int:
+    return item.revision if isinstance(item, Passed) else item.event.revision
+
+
+def _arrived_at(item: Received[EpisodeMaterialized] | Passed) -> datetime:
+    return item.appended_at if isinstance(item, Passed) else item.event.appended_at
 
 
 def _by_arrival(item: Received[EpisodeMaterialized] | Row) -> tuple[datetime, str]:
@@ -235,23 +262,42 @@ def _by_arrival(item: Received[EpisodeMaterialized] | Row) -> tuple[datetime, st
     return known.appended_at, known.episode_id
 
 
-Held = Mapping[str, Received[EpisodeMaterialized]]
+Held = Mapping[str, Received[EpisodeMaterialized] | Passed]
 
 
-def _held(settings: Settings, patience: Patience) -> tuple[Held, bool, dict[int, int]]:
+def _held(
+    settings: Settings, patience: Patience, is_wanted: Callable[[Received[EpisodeMaterialized]], bool]
+) -> tuple[Held, bool, dict[int, int]]:
     """Newest revisions that the topic holds, by episode; whether retention has taken none; and where it ends."""
     registry = Registry(settings.registry)
     stream = EventStream(settings.kafka, registry, TRAINING_EPISODES, EpisodeMaterialized, patience)
     try:
-        newest: dict[str, Received[EpisodeMaterialized]] = {}
-        for item in stream.read_to_end():
-            known = newest.get(item.event.episode_id)
-            if known is None or item.event.revision > known.event.revision:
-                newest[item.event.episode_id] = item
+        newest: dict[str, Received[EpisodeMaterialized] | Passed] = {}
+        for item in itertools.chain.from_iterable(stream.batches_to_end()):
+            known, event = newest.get(item.event.episode_id), item.event
+            if known is None or event.revision > _revision(known):
+                passed = Passed(event.revision, event.appended_at, _is_useless(item))
+                newest[event.episode_id] = item if is_wanted(item) else passed
         whole = stream.begins_at_its_beginning()
     finally:
         stream.close()
     return newest, whole, stream.positions
+
+
+def _has_earlier(settings: Settings, held: Held) -> bool:
+    """Whether the index has episodes of before all that the topic holds: then the topic was made anew.
+
+    False where nobody can say.
+    """
+    sql = "SELECT count() FROM episodes WHERE source != 'EVALUATION'"
+    try:
+        if held:
+            sql += " AND appended_at < {earliest:DateTime64(6, 'UTC')}"
+            return bool(_ask(settings, sql, earliest=min(map(_arrived_at, held.values())))[0][0])
+        return bool(_ask(settings, sql)[0][0])
+    except (SettingMissing, Unavailable, ClickHouseError) as error:
+        _log.warning("index_not_asked", reason=str(error), why="whether it has episodes of an earlier topic")
+        return False
 
 
 def _rows(settings: Settings, where: str) -> dict[str, Row]:
@@ -273,7 +319,7 @@ def _rows(settings: Settings, where: str) -> dict[str, Row]:
 
 def _indexed(settings: Settings, held: Held) -> set[str]:
     """Episodes that the index has in any revision, of those that the topic holds."""
-    earliest = min(item.event.appended_at for item in held.values())
+    earliest = min(map(_arrived_at, held.values()))
     sql = "SELECT toString(episode_id) FROM episodes WHERE appended_at >= {earliest:DateTime64(6, 'UTC')}"
     return {str(row[0]) for row in _ask(settings, sql, earliest=earliest)}
 

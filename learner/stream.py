@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import structlog
 from infra.backoff import FIRST_PAUSE
 from infra.errors import KafkaUnavailable
 from infra.kafka import LogReader, Message
+from infra.kafka.config import Partition
 from infra.kafka.log_reader import BEGINNING
 from infra.registry import Registry
 from infra.settings import KafkaSettings
@@ -101,14 +103,29 @@ class EventStream(Generic[E]):
 
     def read_to_end(self) -> list[Received[E]]:
         """Everything from the beginning to what is the end now; waits while Kafka does not answer."""
+        return [item for batch in self.batches_to_end() for item in batch]
+
+    def batches_to_end(self) -> Iterator[list[Received[E]]]:
+        """The same, of which no more than a batch is in memory at once."""
+        reading: Iterator[Message] | None = None
+        offsets: dict[Partition, int] = {}
 
         def read() -> list[Message]:
-            offsets = dict.fromkeys(self._reader.partitions(self.topic), BEGINNING)
-            return list(self._reader.read_to_end(offsets, _CATCH_UP_SECONDS))
+            nonlocal reading
+            if reading is None:  # for the first time, or again after a failure, from behind what was given away
+                asked = {place: offsets.get(place, BEGINNING) for place in self._reader.partitions(self.topic)}
+                reading = self._reader.read_to_end(asked, _CATCH_UP_SECONDS)
+            try:
+                return list(itertools.islice(reading, _BATCH))
+            except KafkaUnavailable:
+                reading = None
+                raise
 
-        received = list(self._decode(self._call(read)))
+        while messages := self._call(read):
+            for message in messages:
+                offsets[self.topic, int(message.partition() or 0)] = int(message.offset() or 0) + 1
+            yield list(self._decode(messages))
         self._pass_marks()
-        return received
 
     def begins_at_its_beginning(self) -> bool:
         """Whether retention has taken nothing: every partition still begins at offset 0."""
