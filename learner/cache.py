@@ -24,9 +24,6 @@ import structlog
 from infra.object_store import sha256_hex
 from learner.frames import own
 
-_LEFT_BEHIND_SECONDS = 600.0
-"""Nobody writes one payload for so long: the file is a killed learner's."""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -35,6 +32,10 @@ class _File:
     path: Path
     size: int
     used_at: float
+
+    @property
+    def partial(self) -> bool:
+        return self.path.suffix == ".tmp"
 
 
 class PayloadCache:
@@ -97,20 +98,27 @@ class PayloadCache:
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Hash and size of each payload that is here."""
-        return ((file.path.name, file.size) for file in self._files() if file.path.suffix != ".tmp")
+        return ((file.path.name, file.size) for file in self._files() if not file.partial)
 
     def _path(self, sha256: str) -> Path:
         return self._directory / sha256[:2] / sha256
 
     def _sweep(self, wanted: int) -> int:
-        """Remove what was used longest ago until at most `wanted` bytes are left; how many are."""
-        files = sorted(self._files(), key=lambda file: file.used_at)
-        held, old = sum(file.size for file in files), self._now() - _LEFT_BEHIND_SECONDS
-        for file in files:
-            partial = file.path.suffix == ".tmp"
-            if (held > wanted and not partial) or (partial and file.used_at < old):
+        """Remove what was used longest ago until at most `wanted` bytes are left; how many are.
+
+        Called under the lock, under which all are written: what is half written was left by a killed learner.
+        """
+        found = list(self._files())
+        for file in found:
+            if file.partial:
                 file.path.unlink(missing_ok=True)
-                held -= file.size
+        whole = sorted((file for file in found if not file.partial), key=lambda file: file.used_at)
+        held = sum(file.size for file in whole)
+        for file in whole:
+            if held <= wanted:
+                break
+            file.path.unlink(missing_ok=True)
+            held -= file.size
         return held
 
     def _files(self) -> Iterator[_File]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.learner.in_memory import InMemory
 from benchmarks.learner.intervals import interval
-from benchmarks.learner.made_up import TASKS, episodes, record, spec
+from benchmarks.learner.made_up import FEWEST, TASKS, episodes, record, spec
 from benchmarks.learner.seen import seeing
 from benchmarks.materializer.report import Report
 from infra.local.stack import Stack
@@ -237,7 +237,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--image-rounds", type=int, default=9)
     parser.add_argument("--data", type=Path, default=None, help="directory on a disk; by default a temporary one")
     parser.add_argument("--report", type=Path, default=None, help="append the tables to this file")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if 0 < options.episodes < FEWEST:
+        parser.error(f"--episodes {options.episodes}: a task needs demonstrations and others: {FEWEST} at least")
+    return options
 
 
 if __name__ == "__main__":

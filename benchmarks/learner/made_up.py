@@ -16,6 +16,9 @@ from learner.policies.base import PolicySpec
 from schemas.events import EpisodeEnd, EpisodeSource, Feature
 
 TASKS = ("coffee-push", "pick-place", "push", "push-wall")
+_DEMONSTRATION_EACH = 5
+FEWEST = _DEMONSTRATION_EACH * len(TASKS)
+"""Episodes, until each task has some of both kinds."""
 
 
 def spec(state: int, action: int, chunk: int) -> PolicySpec:
@@ -37,7 +40,7 @@ def episodes(count: int, steps: int, state: int, action: int) -> Iterator[tuple[
     for number in range(count):
         random = np.random.default_rng(number)
         human = np.zeros(steps, np.bool_)
-        demonstration = number % 5 == 0
+        demonstration = number % _DEMONSTRATION_EACH == 0
         begin = 0 if demonstration else int(random.integers(steps - steps // 3))
         human[begin : steps if demonstration else begin + steps // 3] = True
         payload = _parquet(

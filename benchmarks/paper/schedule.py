@@ -58,6 +58,8 @@ class Schedule:
         began, known = time.monotonic(), dict(done)
         left = [unit for unit in units if unit not in known]
         print(f"{len(units) - len(left)} of {len(units)} are there", flush=True)
+        if left:
+            self._tell(left, [], known, jobs)
         running: list[_Running] = []
         failed = 0
         try:
@@ -113,7 +115,8 @@ class Schedule:
         self, left: Sequence[Unit], running: Sequence[_Running], known: dict[Unit, Result], jobs: int
     ) -> None:
         ahead = sum(self._estimate(unit, known) for unit in [*left, *(one.unit for one in running)]) / jobs
-        print(f"  {len(left) + len(running)} to go, about {ahead / 60:.0f} min", flush=True)
+        whence = "" if known else ", as the programme reckons: no result says how long one takes"
+        print(f"  {len(left) + len(running)} to go, about {_duration(ahead)}{whence}", flush=True)
 
     def _estimate(self, unit: Unit, known: Mapping[Unit, Result]) -> float:
         """Wall seconds: the median of its like, or of all, or what the programme says."""
@@ -123,6 +126,11 @@ class Schedule:
 
     def _log(self, unit: Unit) -> Path:
         return self._work / "logs" / f"{unit.name}.log"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _cloned(unit: Unit) -> Base:

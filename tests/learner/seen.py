@@ -60,15 +60,18 @@ def see(
     dropped: Collection[int] = (3, 4),
     of_a_segment: int = 14,
     size: int = SIZE,
+    then: int | None = None,
     codec: str = H264,
     altered: bool = False,
     inline: bool = False,
     declared: Feature = WRIST,
     **changes: Any,
 ) -> Seen:
-    """Episode `number` as the camera `wrist` saw it, but for `dropped` steps; `altered` segments hash right."""
+    """Episode `number` as the camera `wrist` saw it, but for `dropped` steps; `altered` segments hash right.
+
+    `then`: height and width of what segments after the first one show, if it is another than `size`.
+    """
     made = make_episode(number, steps=steps, **changes)
-    images = scene(steps, size, seed=number)
     bucket = made.event.payload_uri.split("/")[2]
     places: list[dict[str, object] | None] = [None] * steps
     segments: dict[str, bytes] = {}
@@ -76,7 +79,9 @@ def see(
         here = [step for step in range(begin, min(begin + of_a_segment, steps)) if step not in dropped]
         if not here:
             continue
-        writer = SegmentWriter(codec, size, size)
+        side = size if then is None or begin == 0 else then
+        images = scene(steps, side, seed=number)
+        writer = SegmentWriter(codec, side, side)
         for step in here:
             writer.add(images[step] if codec == H264 else images[step, ..., 0].astype(np.uint16))
         data = writer.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from infra.clock import ManualClock
 from infra.footage import Footage, Segments
 from infra.settings import LearnerSettings
 from learner.cache import PayloadCache
@@ -19,6 +22,7 @@ from learner.core import TrainingCore
 from learner.episodes import Episode
 from learner.errors import BadPayload
 from learner.frames import Room
+from learner.intake import Intake
 from learner.kept import keep_all
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
@@ -31,6 +35,7 @@ from schemas.frames import FFV1
 from tests.learner.integration.site import wait_for
 from tests.learner.seen import SIZE, SPEC, WRIST, Seen, Shelf, see, without
 from tests.learner.synthetic import Synthetic, make_episode
+from tests.learner.test_intake import Announcements, set_aside_counted
 
 IMAGE = SIZE * SIZE * 3
 SHARES = np.full(2, 0.5)
@@ -38,6 +43,9 @@ MADE = [
     see(number, steps=8 + 7 * number, dropped=range(number, 40, 5), of_a_segment=5 + 6 * number)
     for number in range(4)
 ]
+SEEING = LearnerSettings(
+    architecture="flow-transformer", hidden=(8,), batch_size=8, cameras=("wrist",), hg_autonomous_weight=1.0
+)
 NOTHING_SEEN = see(7, dropped=range(24))
 
 
@@ -180,28 +188,68 @@ def fetcher(made: Sequence[Synthetic], cache: Path | None = None) -> tuple[Paylo
 
 ALTERED = see(2)
 BAD = {
-    "missing": without(see(1)),
-    "altered": Seen(ALTERED.event, ALTERED.payload, {uri: data + b"x" for uri, data in ALTERED.segments.items()}),
-    "depth": see(3, codec=FFV1),
-    "elsewhere": Seen(
-        (other := see(4, bucket="elsewhere")).event.model_copy(
-            update={"payload_uri": other.event.payload_uri.replace("elsewhere", "sop")}
-        ),
-        other.payload,
-        {},
+    "missing": (without(see(1)), "frames/"),
+    "altered": (
+        Seen(ALTERED.event, ALTERED.payload, {uri: data + b"x" for uri, data in ALTERED.segments.items()}),
+        "recorded was",
     ),
+    "depth": (see(3, codec=FFV1), "a segment of ffv1, where h264 is wanted"),
+    "elsewhere": (
+        Seen(
+            (other := see(4, bucket="elsewhere")).event.model_copy(
+                update={"payload_uri": other.event.payload_uri.replace("elsewhere", "sop")}
+            ),
+            other.payload,
+            {},
+        ),
+        "elsewhere",
+    ),
+    "sizes": (see(5, then=2 * SIZE), r"different sizes: \[\(16, 16\), \(32, 32\)\]"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_an_episode_with_a_bad_segment_is_a_bad_payload_and_the_others_come(kind: str) -> None:
-    made = [MADE[0], BAD[kind], see(9, inline=True)]
+    bad, reason = BAD[kind]
+    made = [MADE[0], bad, see(9, inline=True)]
     payloads, _ = fetcher(made)
     found = [episode for _, episode in payloads.take_all([item.record for item in made])]
     payloads.close()
     assert [isinstance(episode, BadPayload) for episode in found] == [False, True, False]
+    assert re.search(reason, str(found[1]))
     assert isinstance(found[2], Episode)
     assert (found[2].tracks["wrist"].group >= 0).sum() == 22
+
+
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [
+        (see(5, size=2 * SIZE), r"'wrist' shows images of \(32, 32\), announced were \(16, 16, 3\)"),
+        (see(5, then=2 * SIZE), "one camera's frames are of different sizes"),
+    ],
+    ids=["announced", "mixed"],
+)
+def test_an_episode_of_images_of_other_sizes_is_set_aside_and_training_goes_on(
+    shown: Seen, reason: str, tmp_path: Path
+) -> None:
+    made = [MADE[1], shown, MADE[2]]
+    payloads, _ = fetcher(made)
+    intake = Intake(Announcements(list(made)), payloads, ManualClock())
+    core = TrainingCore(SEEING, SPEC, room=Room(tmp_path))
+    intake.require(core.require_admissible)
+    intake.poll(0.0)
+    with capture_logs() as logs, set_aside_counted(BadPayload):
+        for seen in list(intake.waiting.values()):
+            if (episode := intake.take(seen)) is not None:
+                core.admit(episode)
+            core.update(online=True)
+    payloads.close()
+    (told,) = [line for line in logs if line["event"] == "episode_set_aside"]
+    assert re.search(reason, told["reason"])
+    assert [left.episode_id for left in intake.set_aside] == [told["episode_id"]] == [shown.event.episode_id]
+    assert {record.episode_id for record in core.episodes.held()} == {one.event.episode_id for one in made[::2]}
+    assert core.learner_step == 3
+    core.close()
 
 
 def test_segments_lie_in_the_payloads_cache_and_are_not_asked_for_twice(tmp_path: Path) -> None:
@@ -253,12 +301,8 @@ def test_demonstrations_that_wait_on_disk_keep_what_was_seen(tmp_path: Path) -> 
 def test_a_restored_core_that_sees_goes_on_bit_for_bit_and_what_is_seen_matters(
     tmp_path: Path, ranks: int
 ) -> None:
-    settings = LearnerSettings(
-        architecture="flow-transformer", hidden=(8,), batch_size=8, cameras=("wrist",), hg_autonomous_weight=1.0
-    )
-
     def core(episodes: Sequence[Episode], bound: int = 2**30) -> TrainingCore:
-        made = TrainingCore(settings, SPEC, room=Room(tmp_path, image_bytes=bound), team=Team(ranks))
+        made = TrainingCore(SEEING, SPEC, room=Room(tmp_path, image_bytes=bound), team=Team(ranks))
         for episode in episodes:
             made.admit(episode)
         return made
@@ -267,7 +311,7 @@ def test_a_restored_core_that_sees_goes_on_bit_for_bit_and_what_is_seen_matters(
     one = core(episodes)
     for _ in range(4):
         one.update(online=True)
-    other = TrainingCore.restore(settings, *one.snapshot(), room=Room(tmp_path, image_bytes=0), team=Team(ranks))
+    other = TrainingCore.restore(SEEING, *one.snapshot(), room=Room(tmp_path, image_bytes=0), team=Team(ranks))
     for episode in episodes:
         other.refill(episode)
     for _ in range(4):

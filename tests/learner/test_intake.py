@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 from infra.clock import ManualClock
+from infra.telemetry import EPISODES_SET_ASIDE
 from learner.episodes import Episode
-from learner.errors import UnfitEpisode
+from learner.errors import BadPayload, LearnerError, UnfitEpisode
 from learner.intake import Intake
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
@@ -37,6 +39,20 @@ class Announcements(EventStream[EpisodeMaterialized]):
 
 def ids(intake: Intake) -> list[str]:
     return [left.episode_id for left in intake.set_aside]
+
+
+@contextmanager
+def set_aside_counted(reason: type[LearnerError], times: int = 1) -> Iterator[None]:
+    """So many episodes are counted as set aside meanwhile, for this reason and no other."""
+    before = _counted()
+    yield
+    grown = {name: value - before.get(name, 0.0) for name, value in _counted().items()}
+    assert {name: value for name, value in grown.items() if value} == {reason.__name__: times}
+
+
+def _counted() -> dict[str, float]:
+    (metric,) = EPISODES_SET_ASIDE.collect()
+    return {one.labels["reason"]: one.value for one in metric.samples if one.name.endswith("_total")}
 
 
 def taken(made: Synthetic) -> tuple[Episode | None, Intake]:
@@ -79,22 +95,23 @@ def test_an_episode_as_announced_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        {"features": (Feature(name="state", shape=(STATE + 1,)), FEATURES[1])},
-        {"features": (FEATURES[0], Feature(name="action", shape=(ACTION, 2)))},
-        {"features": (FEATURES[0],)},
-        {"features": ()},
-        {"fps": math.nan},
-        {"fps": math.inf},
+        ({"features": (Feature(name="state", shape=(STATE + 1,)), FEATURES[1])}, BadPayload),
+        ({"features": (FEATURES[0], Feature(name="action", shape=(ACTION, 2)))}, BadPayload),
+        ({"features": (FEATURES[0],)}, UnfitEpisode),
+        ({"features": ()}, UnfitEpisode),
+        ({"fps": math.nan}, UnfitEpisode),
+        ({"fps": math.inf}, UnfitEpisode),
     ],
 )
 def test_an_episode_whose_announcement_is_not_true_of_its_payload_or_of_any_robot_is_set_aside(
-    change: dict[str, object],
+    change: dict[str, object], reason: type[LearnerError]
 ) -> None:
     made = make_episode(1)
     made = Synthetic(made.event.model_copy(update=change), made.payload)
-    episode, intake = taken(made)
+    with set_aside_counted(reason):
+        episode, intake = taken(made)
     assert episode is None
     assert ids(intake) == [made.event.episode_id]
     assert not intake.waiting
@@ -111,7 +128,8 @@ def test_what_the_announcement_shows_to_be_of_no_use_is_set_aside_without_a_look
     fetcher = PayloadFetcher(shelf, Patience(threading.Event()))
     intake = Intake(Announcements(made), fetcher, ManualClock())
     intake.require(refuse_wide)
-    assert len(intake.poll(0.0)) == 6, "whoever counts episodes sees all of them"
+    with set_aside_counted(UnfitEpisode, 3):
+        assert len(intake.poll(0.0)) == 6, "whoever counts episodes sees all of them"
     assert list(intake.waiting) == [item.event.episode_id for item in made[::2]]
     assert ids(intake) == [item.event.episode_id for item in made[1::2]]
     assert {record.episode_id for record in intake.records()} == {item.event.episode_id for item in made}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from infra.clock import ManualClock
-from infra.object_store import sha256_hex
+from infra.object_store import ObjectStore, sha256_hex
 from infra.settings import LearnerSettings, Settings
 from learner import ranks
 from learner.core import TrainingCore
@@ -22,23 +24,55 @@ from learner.journal import Beginning
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.ranks import SharedFetcher, _Follower, follow
+from learner.replay import Batch, ReplayBuffer
 from learner.rerun import begin, rerun, train_base
 from learner.team import Team
 from schemas.events import EpisodeSource, Feature
 from tests.learner.lives import Life, fetcher, restored
+from tests.learner.seen import WRIST, Seen, see
+from tests.learner.seen import Shelf as SeenShelf
 from tests.learner.synthetic import FEATURES, Synthetic, make_episode, make_payload
+from tests.learner.test_cameras import check, loaded, truth
 from tests.learner.test_intake import Announcements
 from tests.learner.test_payloads import Shelf
 
 BASE = LearnerSettings(
     hidden=(8,), batch_size=16, pretrain_steps=8, mixing="adaptive", adaptive_window=7, recap_value_steps=5
 )
-DEMONSTRATIONS = [
-    make_episode(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=12)
-    for n, task in enumerate(("lift", "push", "push"))
-]
-FLEET = [make_episode(10 + n, steps=9 + n, human=(2, 6)) for n in range(6)]
-REVISED = make_episode(11, steps=20, human=(3, 9), revision=2)
+
+
+@dataclass(frozen=True)
+class World:
+    """What a policy meets, and how its episodes are read where they lie."""
+
+    demonstrations: Sequence[Synthetic]
+    fleet: Sequence[Synthetic]
+    revised: Synthetic
+    """Of the fleet's second episode."""
+    features: tuple[Feature, ...]
+    shelf: Callable[[Sequence[Synthetic]], ObjectStore]
+    load: Callable[[Any], Episode]
+
+    @property
+    def made(self) -> list[Synthetic]:
+        return [*self.demonstrations, *self.fleet, self.revised]
+
+
+def world(make: Callable[..., Synthetic], *rest: Any) -> World:
+    return World(
+        [
+            make(n, source=EpisodeSource.DEMONSTRATION, task=task, steps=12)
+            for n, task in enumerate(("lift", "push", "push"))
+        ],
+        [make(10 + n, steps=9 + n, human=(2, 6)) for n in range(6)],
+        make(11, steps=20, human=(3, 9), revision=2),
+        *rest,
+    )
+
+
+BLIND = world(make_episode, FEATURES, Shelf, lambda made: made.episode)
+SEEING = world(partial(see, of_a_segment=5), (*FEATURES, WRIST), SeenShelf, loaded)
+DEMONSTRATIONS, FLEET = BLIND.demonstrations, BLIND.fleet
 END = b'{"do": "end"}'
 
 
@@ -70,35 +104,38 @@ class _End:
         return self.gather(data or b"")[rank]
 
 
-def history(core: TrainingCore, take: Callable[[Synthetic], Episode]) -> None:
+def history(core: TrainingCore, take: Callable[[Synthetic], Episode], met: World) -> None:
     """What a learner does after its base: admissions, revisions, updates, and an episode that is lost."""
     for _ in range(5):
         core.update(online=True)
-    for made in FLEET[:4]:
+    for made in met.fleet[:4]:
         core.admit(take(made))
     for _ in range(9):
         core.update(online=True)
-    core.admit(take(REVISED))
-    core.forget(FLEET[0].record.episode_id)
-    for made in FLEET[4:]:
+    core.admit(take(met.revised))
+    core.forget(met.fleet[0].record.episode_id)
+    for made in met.fleet[4:]:
         core.admit(take(made))
     for _ in range(9):
         core.update(online=True)
 
 
-def live(settings: LearnerSettings, team: Team, take: Callable[[Synthetic], Episode]) -> TrainingCore:
-    beginning = Beginning(features=FEATURES, fps=10.0)
-    core = begin(settings, beginning, [made.episode for made in DEMONSTRATIONS], None, team)
+def live(
+    settings: LearnerSettings, team: Team, take: Callable[[Synthetic], Episode] | None = None, met: World = BLIND
+) -> TrainingCore:
+    beginning = Beginning(features=met.features, fps=10.0)
+    core = begin(settings, beginning, [met.load(made) for made in met.demonstrations], None, team)
     train_base(core, settings, lambda: core.update(online=False))
-    history(core, take)
+    history(core, take or met.load, met)
     return core
 
 
-def together(count: int, settings: LearnerSettings, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list[bytes]]:
+def together(
+    count: int, settings: LearnerSettings, monkeypatch: pytest.MonkeyPatch, met: World = BLIND
+) -> tuple[bytes, list[bytes]]:
     """The line with so many ranks, in threads: the first one's artifact, and what each follower ends with."""
     wire, cores = Threads(count), dict[int, TrainingCore]()
-    made = [*DEMONSTRATIONS, *FLEET, REVISED]
-    shelves = [Shelf(made) for _ in range(count)]
+    shelves: list[Any] = [met.shelf(met.made) for _ in range(count)]
 
     def fetch(_settings: Settings, _store: object, patience: Patience, team: Team) -> PayloadFetcher:
         return PayloadFetcher(shelves[team.rank], patience, threads=1)
@@ -114,18 +151,20 @@ def together(count: int, settings: LearnerSettings, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ranks, "make_fetcher", fetch)
     monkeypatch.setattr(TrainingCore, "restore", classmethod(noted))
     first = SharedFetcher(shelves[0], Patience(threading.Event()), threads=1)
-    first.team = wire.of(0)
+    first.team, first.cameras = wire.of(0), settings.cameras
     with ThreadPoolExecutor(count) as threads:
         followers = [
             threads.submit(follow, Settings(), wire.of(rank), threading.Event()) for rank in range(1, count)
         ]
-        core = live(settings, first.team, lambda one: first.take(one.record))
+        core = live(settings, first.team, lambda one: first.take(one.record), met)
         first.team.tell(END)
         for follower in followers:
             follower.result(60.0)
     first.close()
     for rank, shelf in enumerate(shelves):
-        mine = {shelf.key(one.event.payload_uri) for one in made if wire.of(rank).has(one.record.episode_id)}
+        shard = [one for one in met.made if wire.of(rank).has(one.record.episode_id)]
+        segments = [uri for one in shard if isinstance(one, Seen) for uri in one.segments]
+        mine = {shelf.key(uri) for uri in (*(one.event.payload_uri for one in shard), *segments)}
         assert set(shelf.asked) <= mine, "a rank reads its shard and nothing else"
     assert any(shelf.asked for shelf in shelves[1:])
     return core.artifact(), [cores[rank].artifact() for rank in range(1, count)]
@@ -141,13 +180,60 @@ def test_all_ranks_have_the_same_weights_and_one_process_that_does_all_parts_has
     first, others = together(3, settings, monkeypatch)
     assert others == [first, first]
     monkeypatch.undo()
-    alone = live(settings, Team(3), lambda made: made.episode)
+    alone = live(settings, Team(3))
     assert alone.artifact() == first
 
 
+def watch(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Batch]]:
+    """The part of each batch that a rank gets, from now on."""
+    drawn: dict[int, list[Batch]] = {}
+    sample = ReplayBuffer.sample
+
+    def noted(self: ReplayBuffer, *arguments: Any) -> Batch:
+        batch = sample(self, *arguments)
+        kept = batch.only(np.arange(len(batch)))
+        drawn.setdefault(self._team.rank, []).append(kept)
+        return batch
+
+    monkeypatch.setattr(ReplayBuffer, "sample", noted)
+    return drawn
+
+
+@pytest.mark.parametrize("algorithm", ["hg-dagger", "recap"])
+def test_ranks_that_see_get_the_images_of_their_own_samples_and_the_same_weights(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"algorithm": algorithm, "architecture": "flow-transformer", "cameras": ("wrist",)}
+    settings = LearnerSettings.model_validate(BASE.model_dump() | changes)
+    drawn = watch(monkeypatch)
+    first, others = together(3, settings, monkeypatch, SEEING)
+    assert others == [first, first]
+    monkeypatch.undo()
+    whole = watch(monkeypatch)
+    assert live(settings, Team(3), met=SEEING).artifact() == first
+    monkeypatch.undo()
+
+    seen = [made for made in SEEING.made if isinstance(made, Seen)]
+    before = truth([made for made in seen if made.record.revision == 1])
+    after = before | truth(seen[-1:])  # the revised one begins with the states of the one that it replaces
+    revised_at = BASE.pretrain_steps + 14
+    assert [len(drawn[rank]) for rank in range(3)] == [len(whole[0])] * 3
+    for update, together_drawn in enumerate(whole[0]):
+        check(together_drawn, after if update >= revised_at else before)
+        assert together_drawn.ranks is not None
+        for rank in range(3):
+            part, wanted = drawn[rank][update], together_drawn.only(np.flatnonzero(together_drawn.ranks == rank))
+            np.testing.assert_array_equal(part.states, wanted.states)
+            np.testing.assert_array_equal(part.images["wrist"].images, wanted.images["wrist"].images)
+            np.testing.assert_array_equal(part.images["wrist"].present, wanted.images["wrist"].present)
+    for rank in range(3):
+        present = np.concatenate([batch.images["wrist"].present for batch in drawn[rank]])
+        assert 0 < present.sum() < len(present)
+
+
 def test_with_one_rank_or_several_the_same_is_learned_but_for_rounding() -> None:
-    one = live(BASE, Team(), lambda made: made.episode)
-    several = live(BASE, Team(4), lambda made: made.episode)
+    one = live(BASE, Team())
+    several = live(BASE, Team(4))
     assert one.random.bit_generator.state == several.random.bit_generator.state
     assert one.take_draws() == several.take_draws()
     for name, weights in one.algorithm.weights().items():

@@ -17,6 +17,7 @@ import pytest
 
 from examples.metaworld.demo.report import Report, broken_equalities, learned_nothing
 from examples.metaworld.settings import FLEET as SETTINGS
+from examples.metaworld.settings import POLICY
 from infra.clickhouse.client import Client, connect
 from infra.local import control
 from infra.settings import load_settings
@@ -94,6 +95,23 @@ def kept(data_dir: Path) -> Iterator[Client]:
         client.close()
 
 
+def replayed(data_dir: Path, version: int) -> dict[str, str]:
+    """What `sop replay` says of the servers that a demo left, by the words that a line begins with."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SOP_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "sop", "replay", "--policy", POLICY, "--version", str(version)],
+        cwd=ROOT,
+        env=environment | {"SOP_DATA_DIR": str(data_dir)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    *lines, verdict = done.stdout.splitlines()
+    return {line[:13].strip(): line[13:].strip() for line in lines} | {"verdict": verdict}
+
+
 @pytest.mark.slow
 @LONG
 def test_every_episode_is_accounted_for_although_each_worker_was_killed(tmp_path: Path) -> None:
@@ -112,6 +130,12 @@ def test_every_episode_is_accounted_for_although_each_worker_was_killed(tmp_path
         with kept(data_dir) as analyst:
             assert list(examples_without_their_rows(analyst)) == []
             assert list(disagreements(analyst, outcome, data_dir)) == []
+            found = analyst.query("SELECT toString(sha256) FROM policy_versions WHERE version = 2").result_rows
+        # The base, and what the first online data made of it: the learner was killed in between.
+        again = replayed(data_dir, 2)
+        assert (again["version"], again["verdict"]) == (f"{POLICY} 2", "equal, bit for bit")
+        assert [(again["published"],)] == found
+        assert again["trained again"] == again["published"]
     finally:
         running.kill()
         control.down(data_dir, purge=True)

@@ -13,9 +13,13 @@ import pytest
 
 from learner.journal import Journal
 from learner.patience import Patience
+from learner.policies.artifact import unpack
+from learner.present import verdict
 from learner.reproduce import replay
+from learner.team import Team
 from schemas.events import EpisodeSource
 from tests.learner.integration.site import Site, terminate, wait_for
+from tests.learner.seen import see
 from tests.learner.synthetic import Synthetic, make_episode
 from tests.preloaded import Command
 
@@ -101,6 +105,33 @@ def test_two_ranks_have_equal_weights_survive_kills_and_are_replayed_by_one_proc
     for number in (1, len(versions)):
         done = replay(site.settings, "ranks", number)
         assert done.equal, "one process does the work of both, with the same bits"
+
+
+SEES = {"ARCHITECTURE": "flow-transformer", "CAMERAS": '["wrist"]', "HIDDEN": "[8]", "BATCH_SIZE": "8"}
+
+
+def test_two_ranks_that_see_publish_what_one_process_makes_of_all_images(own_site: Site) -> None:
+    site = own_site
+    made = [
+        *(see(200 + n, source=EpisodeSource.DEMONSTRATION) for n in range(2)),
+        *(see(210 + n, human=(2, 20)) for n in range(4)),
+    ]
+    assert {Team(2).owner(one.record.episode_id) for one in made} == {0, 1}, "both have images"
+    for one in made:
+        for uri, segment in one.segments.items():
+            site.store.put(site.store.key(uri), segment)
+    site.put(made)
+    with site.learner("ranks-see", SETTINGS | SEES, command=TORCHRUN) as job:
+        site.wait_for_version("ranks-see", 3, timeout=300.0)
+        terminate(job, within=STOP_SECONDS)
+    newest = site.versions("ranks-see")[-1]
+    spec, _ = unpack(site.store.get(site.store.key(newest.artifact_uri)))
+    assert spec.cameras == ("wrist",)
+    journal = Journal(site.store, "ranks-see", Patience(threading.Event()))
+    assert journal.segment(newest).ranks == 2
+    assert agreed(site, "ranks-see")[newest.sha256] == {"0", "1"}
+    done = replay(site.settings, "ranks-see", newest.version)
+    assert done.equal, verdict(done)
 
 
 def test_a_line_of_two_ranks_goes_on_with_one(site: Site) -> None:
