@@ -159,7 +159,7 @@ def backfill(
             line.update(online=False)
             told("training", line.core.learner_step, learner.pretrain_steps)
             if line.clock.monotonic() - saved_at >= save_every:
-                line.halfway.save(line.core)
+                line.save_halfway()
                 saved_at = line.clock.monotonic()
 
         train_base(line.core, learner, update)

@@ -241,6 +241,12 @@ class Line:
         """If the first version's training was interrupted, be where it was."""
         self._core = self.halfway.resume(self.core, self.intake.payloads)
 
+    def save_halfway(self) -> None:
+        """Be able to go on from here, once all that was drawn until here was told: nobody draws it again."""
+        self.report()
+        self._progress.settle()
+        self.halfway.save(self.core)
+
     def admit(self, episodes: Iterable[Seen]) -> None:
         """Make episodes available to training, in this order; bad ones and those that do not fit are set aside.
 

@@ -125,6 +125,14 @@ class ProgressReporter:
             record = OutRecord(TRAINING_LINEAGE, key, self._lineage.encode(event))
             self._patience.call("Kafka", partial(self._deliver, record))
 
+    def settle(self) -> None:
+        """Return once Kafka has all that was reported.
+
+        Raises:
+            Stopped: a stop was asked for.
+        """
+        self._patience.call("Kafka", self._flush)
+
     def _deliver(self, record: OutRecord) -> None:
         failed: list[str | None] = []
         if not self._producer.send(record, lambda error, _offset: failed.append(error)):
@@ -132,6 +140,10 @@ class ProgressReporter:
         self._producer.flush(self._timeout)
         if failed != [None]:
             raise KafkaUnavailable(f"lineage was not delivered: {failed or 'no answer'}")
+
+    def _flush(self) -> None:
+        if left := self._producer.flush(self._timeout):
+            raise KafkaUnavailable(f"{left} reports are not delivered yet")
 
     def close(self) -> None:
         """Send what is on its way, within a second."""

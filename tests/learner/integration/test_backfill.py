@@ -31,7 +31,7 @@ from schemas.events import EpisodeSource
 from schemas.topics import TOPICS, TRAINING_EPISODES
 from tests import preloaded
 from tests.infra.clickhouse.test_views import insert
-from tests.learner.integration.site import Site
+from tests.learner.integration.site import Site, steps_told
 from tests.learner.synthetic import Synthetic, make_episode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -224,6 +224,7 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
     assert sum(drawn[0].values()) == 30 * 16
     assert site.store.list("halfway/") == []
     assert replay(site.settings, "broken", 1).equal
+    assert steps_told(site.progress("broken")) == set(range(1, 31)), "a snapshot is not ahead of what was told"
 
 
 def test_a_backfill_killed_around_its_announcement_publishes_one_version_and_leaves_nothing_behind(
