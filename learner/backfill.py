@@ -159,7 +159,8 @@ def backfill(
             line.update(online=False)
             told("training", line.core.learner_step, learner.pretrain_steps)
             if line.clock.monotonic() - saved_at >= save_every:
-                line.save_halfway()
+                line.report(settle=True)  # nobody draws again what lies before a snapshot
+                line.halfway.save(line.core)
                 saved_at = line.clock.monotonic()
 
         train_base(line.core, learner, update)

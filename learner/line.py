@@ -241,18 +241,10 @@ class Line:
         """If the first version's training was interrupted, be where it was."""
         self._core = self.halfway.resume(self.core, self.intake.payloads)
 
-    def save_halfway(self) -> None:
-        """Be able to go on from here, once all that was drawn until here was told: nobody draws it again."""
-        self.report()
-        self._progress.settle()
-        self.halfway.save(self.core)
-
     def admit(self, episodes: Iterable[Seen]) -> None:
         """Make episodes available to training, in this order; bad ones and those that do not fit are set aside.
 
-        Episodes that labels exclude are forgotten first.
-
-        The journal says so before it is done.
+        Episodes that labels exclude are forgotten first. The journal says so before it is done.
         """
         taken: list[tuple[Seen, Episode]] = []
         set_aside = self.intake.leave_out()
@@ -299,9 +291,10 @@ class Line:
         """Wait."""
         self._patience.pause(seconds)
 
-    def report(self) -> None:
-        """Tell training-progress what happened since it was last told."""
-        self._progress.report(self.core, self.intake.positions(), self.simulated_seconds)
+    def report(self, *, settle: bool = False) -> None:
+        """Tell training-progress what happened since it was last told; `settle`: wait until Kafka has it."""
+        tell = self._progress.settle if settle else self._progress.report
+        tell(self.core, self.intake.positions(), self.simulated_seconds)
 
     def publish(self) -> None:
         """Store artifact and checkpoint, then announce the next version: a crash in between loses none of them."""
@@ -330,8 +323,8 @@ class Line:
         )
         self._publisher.require_youngest()
         # Before the version is sealed: who resumes draws the same again, and tells the same again. Once it is
-        # announced nobody does: the report is delivered with the lineage, which is waited for.
-        self.report()
+        # announced nobody does.
+        self.report(settle=True)
         self._progress.tell_lineage(version, core.take_draws())
         self._journal.seal(
             Segment(
