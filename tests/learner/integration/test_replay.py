@@ -152,6 +152,12 @@ def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(s
         assert "MORE than" in verdict(other)
         assert "--from-checkpoint" in verdict(other)
         assert "within" in verdict(replace(other, difference=1e-6))
+        later = replay(site.settings, line, 2)
+        assert later.others == ("a machine of another kind",), (
+            "one on the way is enough, whatever trained the last"
+        )
+        assert later.here in later.there
+        assert verdict(later).startswith("other hardware")
         site.store.put(key, b"{}")
         with pytest.raises(InvalidArtifact, match="no journal"):
             replay(site.settings, line, 2)
