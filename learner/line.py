@@ -334,7 +334,7 @@ class Line:
                 sha256=sha256,
                 learner_step=core.learner_step,
                 config=announcement.config,
-                machine=fingerprint(),
+                machine=fingerprint(seeing=bool(core.spec.cameras)),
                 entries=self._journal.entries,
                 ranks=self._team.ranks,
             )

@@ -19,7 +19,7 @@ from learner.checkpoint import CheckpointStore
 from learner.core import TrainingCore
 from learner.errors import JournalMissing, PayloadGone
 from learner.journal import Journal, path_to
-from learner.machine import fingerprint
+from learner.machine import fingerprint, same_kind
 from learner.patience import Patience
 from learner.policies.artifact import Arrays, unpack
 from learner.ranks import make_fetcher, make_room
@@ -66,7 +66,7 @@ class Replayed:
     @property
     def others(self) -> tuple[str, ...]:
         """Kinds of machine on the way that are not this one's."""
-        return tuple(kind for kind in self.there if kind != self.here)
+        return tuple(kind for kind in self.there if not same_kind(kind, self.here))
 
     @property
     def other_hardware(self) -> bool:
