@@ -140,7 +140,7 @@ def replay(
         version=version,
         published=published[version].sha256,
         trained=digest,
-        there=tuple(dict.fromkeys(segment.machine for segment in path)),
+        there=path.machines,
         here=fingerprint(),
         difference=0.0 if digest == published[version].sha256 else _difference(store, published[version], data),
         updates=core.learner_step - began,

@@ -110,6 +110,7 @@ def test_every_version_of_a_line_whose_learners_were_killed_comes_out_again(site
         done = replay(site.settings, line, version, told=lambda number, steps: seen.append((number, steps)))
         assert done.equal, verdict(done)
         assert done.trained == published[version].sha256
+        assert [" av " in kind for kind in done.there] == [False], "this line sees no images"
     assert seen[-1] == (len(versions), versions[-1].learner_step)
     near = replay(site.settings, line, len(versions), from_checkpoint=True)
     assert near.equal
