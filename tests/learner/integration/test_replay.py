@@ -157,7 +157,7 @@ def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(s
         assert later.others == ("a machine of another kind",), (
             "one on the way is enough, whatever trained the last"
         )
-        assert later.here in later.there
+        assert len(later.there) == 2
         assert verdict(later).startswith("other hardware")
         site.store.put(key, b"{}")
         with pytest.raises(InvalidArtifact, match="no journal"):
