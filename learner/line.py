@@ -18,6 +18,7 @@ from infra.object_store import ObjectStore, sha256_hex
 from infra.policies.keys import signing_key
 from infra.registry import Registry
 from infra.settings import Settings
+from learner.algorithms.base import Fitting, unheard
 from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode
@@ -200,14 +201,14 @@ class Line:
         self._tail = []
         self._journal.take_over(self.newest.version if self.newest else 0, self._publisher.claim, tuple(done))
 
-    def start(self, demonstrations: Gathered) -> bool:
+    def start(self, gathered: Gathered, fitting: Fitting = unheard) -> bool:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
 
         A line is for one kind of robot: the one that most demonstrations show, of equals the first, if there are
         `pretrain_episodes` of it and something in them to learn from, and it has the cameras that the policy is to
-        see. Those of other kinds are set aside.
+        see. Those of other kinds are set aside. `fitting` hears of the algorithm's preparation.
         """
-        kinds = demonstrations.by_kind(self.settings.cameras, self.intake.excluded)
+        kinds = gathered.by_kind(self.settings.cameras, self.intake.excluded)
         for ours in kinds:
             if len(ours) < self.settings.pretrain_episodes:
                 break
@@ -215,7 +216,7 @@ class Line:
             if not sees(features, self.settings.cameras):
                 continue
             beginning = Beginning(features=features, fps=ours[0].event.fps)
-            core = begin(self.settings, beginning, demonstrations.episodes(ours), self.room, self._team)
+            core = begin(self.settings, beginning, gathered.episodes(ours), self.room, self._team, fitting=fitting)
             if not core.trainable:
                 core.close()
                 continue

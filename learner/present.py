@@ -73,7 +73,7 @@ def bar(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
                 for earlier in progress.tasks:
                     progress.update(earlier.id, visible=False)
                 progress.add_task(what, total=total)
-            progress.update(progress.tasks[-1].id, completed=done)
+            progress.update(progress.tasks[-1].id, completed=done, total=total)
 
         yield told
 
