@@ -46,8 +46,7 @@ class Replayed:
 
     published, trained: sha256. there: the kinds of machine on the way, each once; here: this one. difference:
     largest difference of any weight, as a share of the largest weight of its tensor; 0 when the hashes agree, None
-    when nothing can be compared.
-    updates: gradient steps that were taken.
+    when nothing can be compared. updates: gradient steps that were taken.
     """
 
     version: int
