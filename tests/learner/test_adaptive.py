@@ -197,11 +197,12 @@ def test_what_is_drawn_converges_to_the_target_shares(losses: list[tuple[float, 
     for number, (task, online) in enumerate(itertools.product(SPEC.tasks, (False, True))):
         episode = marked(number, [True] * (3 + 40 * number), task=task, online=online)
         buffer.add(episode, everything(episode))
-    told = np.array(losses, np.float32)  # offline and online, by task
+    told = np.array(losses)  # offline and online, by task
     drawn = GroupLosses.none(2)
     for update in range(160):
         batch = buffer.sample(random, sampler.online_shares())
-        step = GroupLosses.of(batch.tasks, batch.online, told[batch.tasks, batch.online.astype(int)], task_count=2)
+        found = told[batch.tasks, batch.online.astype(int)].astype(np.float32)
+        step = GroupLosses.of(batch.tasks, batch.online, found, task_count=2)
         sampler.observe(step)
         if update >= 10:  # by then both sources were seen
             drawn += step

@@ -237,11 +237,11 @@ def test_it_is_known_beforehand_how_often_a_beginning_reads_each_demonstration(
     algorithm: str, architecture: str
 ) -> None:
     class Read(list[Episode]):
-        count = 0
+        times = 0
 
         def __iter__(self) -> Iterator[Episode]:
             for episode in super().__iter__():
-                self.count += 1
+                self.times += 1
                 yield episode
 
     config = BASE.model_copy(update={"algorithm": algorithm, "architecture": architecture})
@@ -249,5 +249,5 @@ def test_it_is_known_beforehand_how_often_a_beginning_reads_each_demonstration(
     begin(
         config, Beginning(features=FEATURES, fps=10.0), episodes, fitting=lambda *told: heard.append(told)
     ).close()
-    assert episodes.count == readings(config) * len(DEMONSTRATIONS)
+    assert episodes.times == readings(config) * len(DEMONSTRATIONS)
     assert heard == ([(step, 5) for step in range(1, 6)] if algorithm == "recap" else [])

@@ -67,8 +67,9 @@ def test_what_finds_the_queue_full_is_told_by_the_next_report_and_shown_once(
 def test_reports_outlast_an_outage_that_is_longer_than_a_producer_tries_by_itself(
     own_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert EventProducer.__init__.__kwdefaults__["delivery_timeout"] == 120.0
-    monkeypatch.setitem(EventProducer.__init__.__kwdefaults__, "delivery_timeout", 1.0)
+    defaults = EventProducer.__init__.__kwdefaults__ or {}
+    assert defaults["delivery_timeout"] == 120.0
+    monkeypatch.setitem(defaults, "delivery_timeout", 1.0)
     core, reporter = started(), reporter_of(own_site, "away")
     for restart in (False, True):
         reporter.note_update(core.update(online=False))
