@@ -25,7 +25,7 @@ from learner.halfway import Halfway
 from learner.intake import Seen
 from learner.line import Line
 from learner.patience import Patience
-from learner.rerun import train_base
+from learner.rerun import readings, train_base
 from learner.stream import EventStream, Received
 from learner.unfinished import Begun, Unfinished
 from schemas.events import EpisodeMaterialized, PolicyVersion
@@ -59,18 +59,20 @@ Told = Callable[[str, int, int | None], None]
 class _Watched(Gathered):
     """Gathered episodes, with a word whenever one is read back."""
 
-    def __init__(self, room: Room, told: Callable[[int], None]) -> None:
+    def __init__(self, room: Room, readings: int, told: Callable[[int, int], None]) -> None:
+        """`told` hears how often one was read, and how often that will be: each `readings` times."""
         super().__init__(room)
-        self._told = told
+        self._readings, self._told = readings, told
 
     def episodes(self, chosen: Sequence[Seen]) -> Sequence[Episode]:
         """Their episodes, each read from the disk when it is asked for."""
-        return _Counted(super().episodes(chosen), self._told)
+        return _Counted(super().episodes(chosen), self._readings, self._told)
 
 
 class _Counted(Sequence[Episode]):
-    def __init__(self, episodes: Sequence[Episode], told: Callable[[int], None]) -> None:
-        self._episodes, self._told, self._read = episodes, told, 0
+    def __init__(self, episodes: Sequence[Episode], readings: int, told: Callable[[int, int], None]) -> None:
+        self._episodes, self._told = episodes, told
+        self._read, self._all = 0, readings * len(episodes)
 
     def __len__(self) -> int:
         return len(self._episodes)
@@ -84,7 +86,7 @@ class _Counted(Sequence[Episode]):
     def __getitem__(self, place: int | slice) -> Episode | Sequence[Episode]:
         found = self._episodes[place]
         self._read += 1
-        self._told(self._read)
+        self._told(self._read, self._all)
         return found
 
 
@@ -107,7 +109,8 @@ def backfill(
         settings: `learner.pretrain_steps` updates are taken.
         chosen: what `learner.chosen.choose_episodes` found.
         stop: ends it.
-        told: hears how far it is: "fetching" and "admitting" episodes, "training" updates.
+        told: hears how far it is: "fetching" and "admitting" episodes (each is read several times),
+            "fitting" what the algorithm must know beforehand, "training" updates.
         call: how these episodes came to be chosen; by default nothing but they themselves.
         save_every: seconds between two snapshots.
 
@@ -142,12 +145,12 @@ def backfill(
             return line.newest
         if not line.started:
             line.intake.poll(0.0)
-            gathered = _Watched(line.room, lambda read: told("admitting", read, None))
+            gathered = _Watched(line.room, readings(learner), lambda read, every: told("admitting", read, every))
             waiting = list(line.intake.waiting.values())
             for number, seen in enumerate(waiting, 1):
                 gathered.take(line.intake, [seen])
                 told("fetching", number, len(waiting))
-            if not line.start(gathered):
+            if not line.start(gathered, lambda done, every: told("fitting", done, every)):
                 unfinished.remove()
                 raise NothingChosen(f"{len(gathered)} episodes, and none that {learner.algorithm} learns from")
 
@@ -159,6 +162,7 @@ def backfill(
             line.update(online=False)
             told("training", line.core.learner_step, learner.pretrain_steps)
             if line.clock.monotonic() - saved_at >= save_every:
+                line.report(settle=True)  # nobody draws again what lies before a snapshot
                 line.halfway.save(line.core)
                 saved_at = line.clock.monotonic()
 

@@ -19,6 +19,7 @@ from infra.payload_names import COLUMN
 from infra.settings import LearnerSettings
 from learner.adaptive import AdaptiveMixing
 from learner.algorithms import make_algorithm
+from learner.algorithms.base import Fitting, unheard
 from learner.episode_index import EpisodeIndex
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import RanksDisagree, UnfitEpisode
@@ -98,9 +99,9 @@ class TrainingCore:
         if found:
             raise UnfitEpisode(found.decode())
 
-    def prepare(self, episodes: Sequence[Episode]) -> None:
+    def prepare(self, episodes: Sequence[Episode], fitting: Fitting = unheard) -> None:
         """Before anything is admitted: what the algorithm must learn from what the line begins with."""
-        self.algorithm.prepare(episodes, self.room)
+        self.algorithm.prepare(episodes, self.room, fitting)
 
     def admit(self, episode: Episode) -> None:
         """Make an episode available to training, in the place of its earlier revision if there was one.

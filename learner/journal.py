@@ -9,6 +9,7 @@ learner that hangs may still write under its own claim; nobody reads that once a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -185,27 +186,55 @@ class Journal:
         return f"{self._prefix}versions/{version:08d}-{sha256}.json"
 
 
-def path_to(
-    version: int, published: dict[int, PolicyVersion], journal: Journal, *, after: int = 0
-) -> list[Segment]:
+class Trail:
+    """The way to a version: its segments, the earliest first, each read again whenever it is come to.
+
+    Of each only the announcement stays in memory: a segment names every episode that its version admitted.
+
+    Attributes:
+        machines: the kinds of machine that trained them, each once.
+    """
+
+    def __init__(self, journal: Journal, versions: Sequence[PolicyVersion], machines: tuple[str, ...]) -> None:
+        self._journal, self._versions = journal, versions
+        self.machines = machines
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def __iter__(self) -> Iterator[Segment]:
+        """Raises JournalMissing, InvalidArtifact: one was removed or changed since it was looked at."""
+        for version in self._versions:
+            yield self._journal.segment(version)
+
+
+def path_to(version: int, published: Mapping[int, PolicyVersion], journal: Journal, *, after: int = 0) -> Trail:
     """Segments from the one after version `after` up to `version`, along the parents; 0 is the line's beginning.
+
+    Each is read once, so that what is missing is known before any is trained.
 
     Raises:
         JournalMissing: one of them is missing, or `after` is no ancestor.
         InvalidArtifact: one of them is no journal.
     """
-    found: list[Segment] = []
+    versions: list[PolicyVersion] = []
+    machines: dict[str, None] = {}
     at = version
     while at != after:
         if at not in published:
             raise JournalMissing(f"version {at} was never published; published are {_ranges(published)}")
-        segment = journal.segment(published[at])
-        found.append(segment)
-        at = segment.parent or 0
+        versions.append(published[at])
+        at, machine = _parent_and_machine(journal, published[at])
+        machines.setdefault(machine)
         if at < after:
             raise JournalMissing(f"version {version} does not come from version {after}")
-    return found[::-1]
+    return Trail(journal, versions[::-1], tuple(machines)[::-1])
 
 
-def _ranges(published: dict[int, PolicyVersion]) -> str:
+def _parent_and_machine(journal: Journal, version: PolicyVersion) -> tuple[int, str]:
+    segment = journal.segment(version)  # let go of when this returns
+    return segment.parent or 0, segment.machine
+
+
+def _ranges(published: Mapping[int, PolicyVersion]) -> str:
     return f"{min(published)} to {max(published)}" if published else "none"

@@ -18,6 +18,7 @@ from infra.object_store import ObjectStore, sha256_hex
 from infra.policies.keys import signing_key
 from infra.registry import Registry
 from infra.settings import Settings
+from learner.algorithms.base import Fitting, unheard
 from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode
@@ -200,14 +201,14 @@ class Line:
         self._tail = []
         self._journal.take_over(self.newest.version if self.newest else 0, self._publisher.claim, tuple(done))
 
-    def start(self, demonstrations: Gathered) -> bool:
+    def start(self, gathered: Gathered, fitting: Fitting = unheard) -> bool:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
 
         A line is for one kind of robot: the one that most demonstrations show, of equals the first, if there are
         `pretrain_episodes` of it and something in them to learn from, and it has the cameras that the policy is to
-        see. Those of other kinds are set aside.
+        see. Those of other kinds are set aside. `fitting` hears of the algorithm's preparation.
         """
-        kinds = demonstrations.by_kind(self.settings.cameras, self.intake.excluded)
+        kinds = gathered.by_kind(self.settings.cameras, self.intake.excluded)
         for ours in kinds:
             if len(ours) < self.settings.pretrain_episodes:
                 break
@@ -215,7 +216,7 @@ class Line:
             if not sees(features, self.settings.cameras):
                 continue
             beginning = Beginning(features=features, fps=ours[0].event.fps)
-            core = begin(self.settings, beginning, demonstrations.episodes(ours), self.room, self._team)
+            core = begin(self.settings, beginning, gathered.episodes(ours), self.room, self._team, fitting=fitting)
             if not core.trainable:
                 core.close()
                 continue
@@ -244,9 +245,7 @@ class Line:
     def admit(self, episodes: Iterable[Seen]) -> None:
         """Make episodes available to training, in this order; bad ones and those that do not fit are set aside.
 
-        Episodes that labels exclude are forgotten first.
-
-        The journal says so before it is done.
+        Episodes that labels exclude are forgotten first. The journal says so before it is done.
         """
         taken: list[tuple[Seen, Episode]] = []
         set_aside = self.intake.leave_out()
@@ -293,9 +292,10 @@ class Line:
         """Wait."""
         self._patience.pause(seconds)
 
-    def report(self) -> None:
-        """Tell training-progress what happened since it was last told."""
-        self._progress.report(self.core, self.intake.positions(), self.simulated_seconds)
+    def report(self, *, settle: bool = False) -> None:
+        """Tell training-progress what happened since it was last told; `settle`: wait until Kafka has it."""
+        tell = self._progress.settle if settle else self._progress.report
+        tell(self.core, self.intake.positions(), self.simulated_seconds)
 
     def publish(self) -> None:
         """Store artifact and checkpoint, then announce the next version: a crash in between loses none of them."""
@@ -324,8 +324,8 @@ class Line:
         )
         self._publisher.require_youngest()
         # Before the version is sealed: who resumes draws the same again, and tells the same again. Once it is
-        # announced nobody does: the report is delivered with the lineage, which is waited for.
-        self.report()
+        # announced nobody does.
+        self.report(settle=True)
         self._progress.tell_lineage(version, core.take_draws())
         self._journal.seal(
             Segment(
@@ -335,7 +335,7 @@ class Line:
                 sha256=sha256,
                 learner_step=core.learner_step,
                 config=announcement.config,
-                machine=fingerprint(),
+                machine=fingerprint(seeing=bool(core.spec.cameras)),
                 entries=self._journal.entries,
                 ranks=self._team.ranks,
             )

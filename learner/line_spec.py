@@ -60,6 +60,11 @@ def sees(features: tuple[Feature, ...], cameras: Sequence[str]) -> bool:
     return True
 
 
+def readings(settings: LearnerSettings) -> int:
+    """How often `base_spec` goes through the demonstrations: for their tasks, and twice for moments."""
+    return 3 if settings.architecture == chunked.ARCHITECTURE else 5
+
+
 def base_spec(
     settings: LearnerSettings, features: tuple[Feature, ...], fps: float, demonstrations: Sequence[Episode]
 ) -> PolicySpec:

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
+_BETWEEN = " · "
+_LIBRARIES = ("torch", "numpy", "av")
 
-def fingerprint() -> str:
-    """One line; machines of the same line are taken to be of the same kind."""
+
+def fingerprint(*, seeing: bool = True) -> str:
+    """One line, for `same_kind`. `seeing`: with PyAV, whose FFmpeg decodes what a policy with cameras sees."""
     capability = torch.backends.cpu.get_cpu_capability()
     parts = [platform.machine(), _processor(), capability, f"torch {torch.__version__}", f"numpy {np.__version__}"]
-    return " · ".join(part for part in parts if part)
+    parts += [f"av {version('av')}"] if seeing else []
+    return _BETWEEN.join(part for part in parts if part)
+
+
+def same_kind(one: str, other: str) -> bool:
+    """Whether two machines are taken to compute the same bits. A library that one does not name does not count."""
+    ours, theirs = _parts(one), _parts(other)
+    return all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
+
+
+def _parts(line: str) -> dict[str, str]:
+    """Versions by library, and under the empty name what is left: the processor."""
+    parts = line.split(_BETWEEN)
+    named = {part.partition(" ")[0]: part for part in parts if part.partition(" ")[0] in _LIBRARIES}
+    return {**named, "": _BETWEEN.join(part for part in parts if part not in named.values())}
 
 
 def _processor() -> str:

@@ -22,15 +22,15 @@ def watched(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 def show_replayed(done: Replayed, policy: str, console: Console) -> None:
     """Both hashes, and what they mean."""
-    lines = {
-        "version": f"{policy} {done.version}",
-        "published": done.published,
-        "trained again": done.trained,
-        "updates": str(done.updates),
-    }
+    lines = [
+        ("version", f"{policy} {done.version}"),
+        ("published", done.published),
+        ("trained again", done.trained),
+        ("updates", str(done.updates)),
+    ]
     if done.other_hardware:
-        lines |= {"trained on": done.there, "this machine": done.here}
-    for name, value in lines.items():
+        lines += [*(("trained on", kind) for kind in done.others), ("this machine", done.here)]
+    for name, value in lines:
         console.print(f"{name:<13} {value}", soft_wrap=True, highlight=False)  # a hash is copied in one piece
     console.print(verdict(done), soft_wrap=True)
 
@@ -73,7 +73,7 @@ def bar(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
                 for earlier in progress.tasks:
                     progress.update(earlier.id, visible=False)
                 progress.add_task(what, total=total)
-            progress.update(progress.tasks[-1].id, completed=done)
+            progress.update(progress.tasks[-1].id, completed=done, total=total)
 
         yield told
 

@@ -45,7 +45,11 @@ _log = structlog.get_logger(__name__)
 
 
 class ProgressReporter:
-    """Gathers what happened since the last report. Nothing waits for reports to be delivered, but for lineage."""
+    """Gathers what happened since the last report.
+
+    A report is on its way until Kafka has it, however long the brokers are away; `settle` and `tell_lineage` wait
+    for that.
+    """
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class ProgressReporter:
         self._encoder = Encoder(registry, TRAINING_PROGRESS, TrainingProgress, patience)
         self._lineage = Encoder(registry, TRAINING_LINEAGE, TrainingLineage, patience)
         self._patience, self._timeout = patience, kafka.request_timeout
-        self._producer = EventProducer(kafka, f"learner-progress-{policy}")
+        self._producer = EventProducer(kafka, f"learner-progress-{policy}", delivery_timeout=None)
         self._losses: GroupLosses | None = None
         self._shares: list[npt.NDArray[np.float64]] = []
         self._skipped = 0
@@ -85,10 +89,13 @@ class ProgressReporter:
         """An episode, whose announcement was read at `seen_at`, became available to training."""
         self._admitted.append(Admission(episode_id=record.episode_id, revision=record.revision, seen_at=seen_at))
 
-    def report(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> None:
-        """Send what was noted since the last report, if anything was; loss and share are 0 without draws."""
+    def report(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> bool:
+        """Send what was noted since the last report, if anything was; loss and share are 0 without draws.
+
+        False if the producer's queue is full: it stays noted, for the next report.
+        """
         if self._losses is None and not self._admitted:
-            return
+            return True
         losses = self._losses or GroupLosses.none(len(core.spec.tasks))
         event = TrainingProgress(
             policy=self._policy,
@@ -105,14 +112,28 @@ class ProgressReporter:
             simulated_seconds=simulated_seconds,
             updates_skipped=self._skipped,
         )
+        LEARNER_STEP.set(core.learner_step)
+        record = OutRecord(TRAINING_PROGRESS, self._policy.encode(), self._encoder.encode(event))
+        sent = self._producer.send(record, partial(_say_if_lost, core.learner_step))
+        self._producer.poll()
+        if not sent:
+            _log.warning("progress_waits", learner_step=core.learner_step, updates=len(self._shares))
+            return False
         if self._board is not None and self._shares:
             self._board.show(event, core.learner_step - len(self._shares) + 1)
-        record = OutRecord(TRAINING_PROGRESS, self._policy.encode(), self._encoder.encode(event))
-        if not self._producer.send(record):
-            _log.warning("progress_dropped", learner_step=core.learner_step)
-        self._producer.poll()
-        LEARNER_STEP.set(core.learner_step)
         self._losses, self._admitted, self._shares, self._skipped = None, [], [], 0
+        return True
+
+    def settle(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> None:
+        """The same; return once Kafka has all that was ever noted.
+
+        Raises:
+            Stopped: a stop was asked for.
+        """
+        told = False
+        while not told:
+            told = self.report(core, offsets, simulated_seconds)
+            self._patience.call("Kafka", self._flush)
 
     def tell_lineage(self, version: int, drawn: tuple[EpisodeDraws, ...]) -> None:
         """Say what a version was made from; returns once Kafka has it.
@@ -123,21 +144,34 @@ class ProgressReporter:
         for event in lineage(self._policy, version, drawn, self._clock.now()):
             key = f"{event.policy}/{event.version}/{event.part}".encode()
             record = OutRecord(TRAINING_LINEAGE, key, self._lineage.encode(event))
-            self._patience.call("Kafka", partial(self._deliver, record))
+            self._patience.call("Kafka", partial(self._deliver, record, []))
 
-    def _deliver(self, record: OutRecord) -> None:
-        failed: list[str | None] = []
-        if not self._producer.send(record, lambda error, _offset: failed.append(error)):
-            raise KafkaUnavailable("the producer's queue is full")
-        self._producer.flush(self._timeout)
-        if failed != [None]:
-            raise KafkaUnavailable(f"lineage was not delivered: {failed or 'no answer'}")
+    def _deliver(self, record: OutRecord, sent: list[list[str | None]]) -> None:
+        """`sent`: its answers, by attempt. While it is on its way from an earlier one it is not sent again."""
+        if not sent or sent[-1]:
+            answer: list[str | None] = []
+            if not self._producer.send(record, lambda error, _offset: answer.append(error)):
+                self._producer.poll(self._timeout)
+                raise KafkaUnavailable("the producer's queue is full")
+            sent.append(answer)
+        self._flush()
+        if sent[-1] != [None]:
+            raise KafkaUnavailable(f"lineage was not delivered: {sent[-1] or 'no answer'}")
+
+    def _flush(self) -> None:
+        if left := self._producer.flush(self._timeout):
+            raise KafkaUnavailable(f"{left} reports are not delivered yet")
 
     def close(self) -> None:
         """Send what is on its way, within a second."""
         if self._board is not None:
             self._board.close()
         self._producer.flush(_FLUSH_SECONDS)
+
+
+def _say_if_lost(learner_step: int, error: str | None, _offset: int) -> None:
+    if error is not None:  # not for want of brokers: they are waited for
+        _log.error("progress_lost", learner_step=learner_step, error=error)
 
 
 def lineage(

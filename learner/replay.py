@@ -1,6 +1,6 @@
 """The replay buffer: which frames of admitted episodes training may draw, by task and source, and where they lie.
 
-In memory is an index by episode (`learner.episode_index`, and here 30 bytes for each that has something to draw);
+In memory is an index by episode (`learner.episode_index`, and here 40 bytes for each that has something to draw);
 frames lie on disk (`learner.frames`), and a batch is gathered when it is drawn.
 
 What leaves: when an admission brings the steps of episodes that have something to draw above the limit, the

@@ -19,7 +19,7 @@ from learner.checkpoint import CheckpointStore
 from learner.core import TrainingCore
 from learner.errors import JournalMissing, PayloadGone
 from learner.journal import Journal, path_to
-from learner.machine import fingerprint
+from learner.machine import fingerprint, same_kind
 from learner.patience import Patience
 from learner.policies.artifact import Arrays, unpack
 from learner.ranks import make_fetcher, make_room
@@ -44,15 +44,15 @@ between machines of different kinds only a version that begins at a checkpoint c
 class Replayed:
     """Outcome of a replay.
 
-    published, trained: sha256. there, here: kinds of machine. difference: largest difference of any weight, as a
-    share of the largest weight of its tensor; 0 when the hashes agree, None when nothing can be compared.
-    updates: gradient steps that were taken.
+    published, trained: sha256. there: the kinds of machine on the way, each once; here: this one. difference:
+    largest difference of any weight, as a share of the largest weight of its tensor; 0 when the hashes agree, None
+    when nothing can be compared. updates: gradient steps that were taken.
     """
 
     version: int
     published: str
     trained: str
-    there: str
+    there: tuple[str, ...]
     here: str
     difference: float | None
     updates: int
@@ -63,9 +63,14 @@ class Replayed:
         return self.published == self.trained
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """Kinds of machine on the way that are not this one's."""
+        return tuple(kind for kind in self.there if not same_kind(kind, self.here))
+
+    @property
     def other_hardware(self) -> bool:
-        """Whether equal bits cannot be expected."""
-        return self.there != self.here
+        """Whether equal bits cannot be expected: one step on another machine makes all that follow others."""
+        return bool(self.others)
 
     @property
     def good(self) -> bool:
@@ -134,7 +139,7 @@ def replay(
         version=version,
         published=published[version].sha256,
         trained=digest,
-        there=path[-1].machine,
+        there=path.machines,
         here=fingerprint(),
         difference=0.0 if digest == published[version].sha256 else _difference(store, published[version], data),
         updates=core.learner_step - began,

@@ -9,15 +9,22 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from infra.settings import LearnerSettings
+from learner import line_spec
+from learner.algorithms import READINGS
+from learner.algorithms.base import Fitting, unheard
 from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, JournalMissing, PayloadGone
 from learner.frames import Room
 from learner.journal import Beginning, Entry, Segment
 from learner.kept import keep_all
-from learner.line_spec import base_spec
 from learner.payloads import PayloadFetcher
 from learner.team import ALONE, Team
+
+
+def readings(settings: LearnerSettings) -> int:
+    """How often `begin` goes through the demonstrations."""
+    return line_spec.readings(settings) + READINGS.get(settings.algorithm, 0) + 1
 
 
 def begin(
@@ -26,14 +33,17 @@ def begin(
     demonstrations: Sequence[Episode],
     room: Room | None = None,
     team: Team = ALONE,
+    *,
+    fitting: Fitting = unheard,
 ) -> TrainingCore:
     """A new policy with these demonstrations admitted, in their order; prepared, and not yet trained.
 
-    They are gone through several times, one after the other; `room` is where the frames will lie.
+    They are gone through several times (`readings`), one after the other; `room` is where the frames will lie;
+    `fitting` hears of the algorithm's preparation.
     """
-    spec = base_spec(settings, beginning.features, beginning.fps, demonstrations)
+    spec = line_spec.base_spec(settings, beginning.features, beginning.fps, demonstrations)
     core = TrainingCore(settings, spec, room=room, team=team)
-    core.prepare(demonstrations)
+    core.prepare(demonstrations, fitting)
     core.tell()
     for episode in demonstrations:
         core.admit(episode)

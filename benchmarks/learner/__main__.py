@@ -36,7 +36,9 @@ from learner.payloads import PayloadFetcher
 from learner.policies.base import PolicySpec
 from learner.policies.chunked_network import ChunkedNetwork
 from learner.replay import Batch, ReplayBuffer
+from learner.revisions import RevisionTable
 from learner.selection import Selection
+from learner.set_aside import LeftOut, SetAside
 from schemas.events import EpisodeSource
 
 TARGET = 0.8
@@ -156,7 +158,7 @@ def _reading(
 
 
 def _index(options: argparse.Namespace, report: Report, folder: Path) -> None:
-    """Memory of a million episodes, and what a draw among them costs."""
+    """Memory of a million episodes in a learner, and what a draw among them costs."""
     policy = spec(1, 1, 1)
     buffer = ReplayBuffer(policy, options.batch, room=Room(folder / "many"))
     one, payload = next(episodes(1, 1, 1, 1))
@@ -169,20 +171,40 @@ def _index(options: argparse.Namespace, report: Report, folder: Path) -> None:
     buffer.sizes()
     grown, counted = _anonymous() - before, buffer.memory()
     rate, _ = _rates(lambda random: buffer.sample(random, _SHARES), 200, options.batch, seed=0)
-    each = grown / options.index
+    draws, index = buffer.draws.counts().nbytes / options.index, grown / options.index
+    known, left_out = _tables(buffer)
+    each = index + known + draws
     report.section(
         "The index in memory",
         ["what", "value"],
         [
             ["episodes", f"{options.index:,}"],
-            ["resident memory that it took, MiB", f"{grown / 2**20:.0f}"],
-            ["bytes an episode", f"{each:.0f}"],
-            ["of which columns of the index", f"{counted['episodes'] / options.index:.0f}"],
-            ["of which pools and places", f"{counted['pools'] / options.index:.0f}"],
+            ["bytes an episode, resident", f"**{each:.0f}**"],
+            ["of which index and pools", f"{index:.0f}"],
+            ["their columns", f"{counted['episodes'] / options.index:.0f}"],
+            ["their pools and places", f"{counted['pools'] / options.index:.0f}"],
+            ["of which the table of what was announced", f"{known:.0f}"],
+            ["of which the counts of draws", f"{draws:.0f}"],
+            ["bytes an episode that is set aside instead", f"{known + left_out:.0f}"],
+            ["of all that were admitted, MiB", f"{each * options.index / 2**20:.0f}"],
             ["MiB a million frames, at 300 an episode", f"{each / _FRAMES_OF_AN_EPISODE * 1e6 / 2**20:.2f}"],
             ["draws among them, million samples a second", f"{rate / 1e6:.2f}"],
         ],
     )
+
+
+def _tables(buffer: ReplayBuffer) -> tuple[float, float]:
+    """Resident bytes an episode, beside the buffer: of the table of revisions, and of what is set aside."""
+    begun = _anonymous()
+    announced = RevisionTable()
+    for episode_id in buffer.index:
+        announced.put(episode_id, 1)
+    between = _anonymous()
+    aside = SetAside()
+    for number, episode_id in enumerate(buffer.index):
+        robot, epoch = f"robot-{number % 300}", 1_700_000_000_000
+        aside.put(LeftOut(episode_id, 1, robot, epoch, EpisodeSource.ONLINE))
+    return (between - begun) / len(announced), (_anonymous() - between) / len(aside)
 
 
 def _decoded(made: Sequence[tuple[EpisodeRecord, bytes]]) -> Iterator[Episode]:

@@ -32,6 +32,9 @@ NETWORKS: dict[str, Callable[[PolicySpec, int], TrainablePolicy]] = {
 CONDITIONED = frozenset({recap.NAME})
 """Algorithms whose policies are told an advantage indicator."""
 
+READINGS: dict[str, int] = {recap.NAME: recap.READINGS}
+"""How often an algorithm's `prepare` goes through its episodes; where nothing is said, never."""
+
 
 def make_algorithm(settings: LearnerSettings, spec: PolicySpec) -> Algorithm:
     """The algorithm that the settings name, with a new policy of that spec."""
@@ -59,4 +62,4 @@ def _recap_options(settings: LearnerSettings) -> recap.Options:
     )
 
 
-__all__ = ["ALGORITHMS", "CONDITIONED", "NETWORKS", "Algorithm", "Metrics", "make_algorithm"]
+__all__ = ["ALGORITHMS", "CONDITIONED", "NETWORKS", "READINGS", "Algorithm", "Metrics", "make_algorithm"]

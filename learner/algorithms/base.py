@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,13 @@ from learner.policies.base import Floats, PolicySpec
 from learner.replay import Batch
 from learner.selection import Selection
 from learner.team import Team
+
+Fitting = Callable[[int, int], None]
+"""Hears how many steps of a preparation are done, and how many there are."""
+
+
+def unheard(_done: int, _all: int) -> None:
+    """Nobody listens. Implements `Fitting`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +50,11 @@ class Algorithm(Protocol):
         """What the policy in training reads and writes."""
         ...
 
-    def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
+    def prepare(self, episodes: Sequence[Episode], room: Room | None = None, fitting: Fitting = unheard) -> None:
         """Learn what must be known before any frame is selected; once, from what the line begins with.
 
-        Each access to `episodes` may read from the disk; `room` is where to put what memory need not hold.
+        Each access to `episodes` may read from the disk; `room` is where to put what memory need not hold;
+        `fitting` hears how far it is, and decides nothing.
         """
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from learner.algorithms.base import Metrics
+from learner.algorithms.base import Fitting, Metrics, unheard
 from learner.algorithms.descent import Descent
 from learner.episodes import Episode, EpisodeRecord
 from learner.frames import Room
@@ -31,7 +31,7 @@ class GradientAlgorithm:
         """What the policy in training reads and writes."""
         return self._policy.spec
 
-    def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
+    def prepare(self, episodes: Sequence[Episode], room: Room | None = None, fitting: Fitting = unheard) -> None:
         """Nothing to learn beforehand."""
 
     def forget(self, episode_id: str) -> None:

@@ -16,6 +16,7 @@ import structlog
 import torch
 
 from learner.algorithms.advantage import n_step_advantages, rank_of
+from learner.algorithms.base import Fitting, unheard
 from learner.algorithms.gradient import GradientAlgorithm
 from learner.algorithms.ranked import Ranked
 from learner.algorithms.returns import horizons, last_reward, monte_carlo_returns, outcome
@@ -30,6 +31,9 @@ from learner.selection import Selection
 from schemas.events import EpisodeSource
 
 NAME = "recap"
+READINGS = 2
+"""How often `prepare` goes through the episodes: for the horizons, and for the returns."""
+
 _HORIZONS = "recap.horizons"
 # ε where no step of the policy is known yet: what a human did stays positive, and what failed is not.
 _BEYOND_ALL = float(np.finfo(np.float32).max)
@@ -76,7 +80,7 @@ class Recap(GradientAlgorithm):
         self._ranked = [Ranked() for _ in policy.spec.tasks]
         self._thresholds: npt.NDArray[np.float64] | None = None
 
-    def prepare(self, episodes: Sequence[Episode], room: Room | None = None) -> None:
+    def prepare(self, episodes: Sequence[Episode], room: Room | None = None, fitting: Fitting = unheard) -> None:
         """Fit the value function to the returns of episodes whose outcome is known; it is frozen from then on.
 
         Of tasks without a failure among them it learns how long a success takes, and no more: the log names them.
@@ -120,6 +124,7 @@ class Recap(GradientAlgorithm):
             np.frombuffer(places, np.int32),
             np.frombuffer(returns, np.float32),
             steps=options.value_steps,
+            fitting=fitting,
         )
         states.close()
         failures = int(outcomes[:, 0].sum())

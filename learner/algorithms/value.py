@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from learner.algorithms.base import Fitting, unheard
 from learner.algorithms.descent import Descent
 from learner.errors import InvalidArtifact
 from learner.policies.artifact import Arrays
@@ -43,7 +44,15 @@ class ValueFunction:
             self._layers.append((weight.requires_grad_(), torch.zeros(fan_out, requires_grad=True)))
         self._bins = torch.linspace(-1.0, 0.0, BINS, dtype=torch.float64)
 
-    def fit(self, states: Floats, tasks: npt.NDArray[np.integer[Any]], returns: Floats, *, steps: int) -> float:
+    def fit(
+        self,
+        states: Floats,
+        tasks: npt.NDArray[np.integer[Any]],
+        returns: Floats,
+        *,
+        steps: int,
+        fitting: Fitting = unheard,
+    ) -> float:
         """Pre-train on Monte Carlo returns by cross-entropy; the mean loss of the last tenth of the steps.
 
         Args:
@@ -51,17 +60,19 @@ class ValueFunction:
             tasks: integers [n], places in the policy's tasks.
             returns: float32[n] in [−1, 0].
             steps: gradient steps; minibatches are drawn uniformly, always the same.
+            fitting: told after each of them.
         """
         random = np.random.default_rng(self._seed)
         descent = Descent(self, seed=self._seed, ema_half_life=0.0)
         descent.begin_phase(_LEARNING_RATE, steps)
         losses = []
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             rows = random.integers(len(states), size=min(_BATCH, len(states)))
             targets = torch.from_numpy(bin_of(returns[rows]))
             loss = functional.cross_entropy(self._logits(self._inputs(states[rows], tasks[rows])), targets)
             descent.step(loss)
             losses.append(float(loss.detach()))
+            fitting(step, steps)
         return float(np.mean(losses[-max(1, steps // 10) :]))
 
     def values(self, states: Floats, task: int) -> Floats:

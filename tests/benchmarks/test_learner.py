@@ -14,7 +14,7 @@ from learner.replay import Batch
 
 DRAWING = "The learner's loader: `make bench-learner`"
 TABLES = {
-    "The index in memory": 7,
+    "The index in memory": 11,
     DRAWING: 6,
     "Payloads read ahead": 3,
     "The learner's loader with a camera": 9,

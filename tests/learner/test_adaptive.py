@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from infra.settings import LearnerSettings
 from learner.adaptive import MIN_SAMPLES, AdaptiveMixing, online_share
 from learner.core import make_sampler, task_weights
+from learner.replay import ReplayBuffer
 from learner.sampler import OFFLINE, ONLINE, GroupLosses
-from tests.learner.test_replay import SPEC
+from tests.learner.test_replay import SPEC, everything, marked
 
 LOSSES = st.floats(0.0, 50.0)
 
@@ -162,14 +163,54 @@ def test_tasks_that_are_not_named_weigh_one() -> None:
     assert dict(zip(SPEC.tasks, weights, strict=True)) == {"lift": 1.0, "push": 3.0}
 
 
-def test_group_means_and_shares_of_a_step_add_up() -> None:
-    random = np.random.default_rng(1)
-    tasks, online = random.integers(2, size=64), random.random(64) < 0.5
-    losses = random.random(64).astype(np.float32)
-    found = GroupLosses.of(tasks, online, losses, task_count=2)
-    assert found.draws.sum() == 64
-    for task in range(2):
-        for source in (OFFLINE, ONLINE):
-            mine = (tasks == task) & (online == bool(source))
-            assert found.draws[task, source] == mine.sum()
-            assert found.sums[task, source] == pytest.approx(float(losses[mine].sum()), rel=1e-6)
+SAMPLES = st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.floats(width=32)), max_size=60)
+"""Task, source, and a loss, which may be no number."""
+
+
+def grouped(samples: list[tuple[int, bool, float]]) -> GroupLosses:
+    tasks, online, losses = (np.array([sample[place] for sample in samples]) for place in range(3))
+    return GroupLosses.of(tasks.astype(np.int64), online.astype(np.bool_), losses.astype(np.float32), task_count=3)
+
+
+@given(SAMPLES, SAMPLES)
+def test_draws_and_sums_of_tasks_and_sources_add_up_whatever_is_drawn(
+    one: list[tuple[int, bool, float]], other: list[tuple[int, bool, float]]
+) -> None:
+    found, samples = grouped(one) + grouped(other), one + other
+    numbers = [loss for *_, loss in samples if math.isfinite(loss)]
+    rounding = 1e-12 * math.fsum(map(abs, numbers))
+    for task, source in itertools.product(range(3), (OFFLINE, ONLINE)):
+        mine = [loss for at, online, loss in samples if (at, online) == (task, source == ONLINE)]
+        assert found.draws[task, source] == len(mine)
+        finite = math.fsum(loss for loss in mine if math.isfinite(loss))
+        assert found.sums[task, source] == pytest.approx(finite, rel=0.0, abs=rounding)
+    count = len(samples) or 1
+    assert found.mean == pytest.approx(math.fsum(numbers) / count, rel=0.0, abs=rounding)
+    assert found.online_share == sum(online for _, online, _ in samples) / count
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.floats(0.0, 2.0), st.floats(0.0, 2.0)), min_size=2, max_size=2), st.integers(0, 99))
+def test_what_is_drawn_converges_to_the_target_shares(losses: list[tuple[float, float]], seed: int) -> None:
+    """The loop closed: shares decide what is drawn, and the losses of what is drawn decide the shares."""
+    buffer, sampler, random = ReplayBuffer(SPEC, 256), mixing(window=10), np.random.default_rng(seed)
+    for number, (task, online) in enumerate(itertools.product(SPEC.tasks, (False, True))):
+        episode = marked(number, [True] * (3 + 40 * number), task=task, online=online)
+        buffer.add(episode, everything(episode))
+    told = np.array(losses)  # offline and online, by task
+    drawn = GroupLosses.none(2)
+    for update in range(160):
+        batch = buffer.sample(random, sampler.online_shares())
+        found = told[batch.tasks, batch.online.astype(int)].astype(np.float32)
+        step = GroupLosses.of(batch.tasks, batch.online, found, task_count=2)
+        sampler.observe(step)
+        if update >= 10:  # by then both sources were seen
+            drawn += step
+    targets = np.clip(online_share(told[:, ONLINE], told[:, OFFLINE], 1.5), 0.2, 0.8)
+    counts = drawn.draws.sum(axis=1)
+    assert counts.sum() == 150 * 256
+    # Hoeffding's bound: passed by chance once in 10⁹ examples.
+    bounds = np.sqrt(math.log(2e9) / (2 * counts))
+    assert (bounds < 0.03).all()
+    assert (np.abs(drawn.draws[:, ONLINE] / counts - targets) <= bounds).all()
+    np.testing.assert_allclose(sampler.online_shares(), targets, atol=1e-6)

@@ -6,6 +6,7 @@ import contextlib
 import random
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 from infra.object_store import sha256_hex
 from learner.cache import PayloadCache
 from learner.core import TrainingCore
+from learner.episodes import Episode
 from learner.errors import JournalMissing, PayloadGone
 from learner.frames import Room
 from learner.journal import Beginning, Segment
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.policies.artifact import pack_json
-from learner.rerun import begin, rerun, train_base
+from learner.rerun import begin, readings, rerun, train_base
 from tests.learner.lives import (
     BASE,
     DEMONSTRATIONS,
@@ -227,3 +229,25 @@ def test_what_cannot_be_read_any_more_is_said() -> None:
     with pytest.raises(JournalMissing, match="began with"):
         rerun(None, life.segments[1], payloads)
     payloads.close()
+
+
+@pytest.mark.parametrize("algorithm", ["hg-dagger", "recap", "bc"])
+@pytest.mark.parametrize("architecture", ["chunked-mlp", "flow-transformer"])
+def test_it_is_known_beforehand_how_often_a_beginning_reads_each_demonstration(
+    algorithm: str, architecture: str
+) -> None:
+    class Read(list[Episode]):
+        times = 0
+
+        def __iter__(self) -> Iterator[Episode]:
+            for episode in super().__iter__():
+                self.times += 1
+                yield episode
+
+    config = BASE.model_copy(update={"algorithm": algorithm, "architecture": architecture})
+    episodes, heard = Read(made.episode for made in DEMONSTRATIONS), list[tuple[int, int]]()
+    begin(
+        config, Beginning(features=FEATURES, fps=10.0), episodes, fitting=lambda *told: heard.append(told)
+    ).close()
+    assert episodes.times == readings(config) * len(DEMONSTRATIONS)
+    assert heard == ([(step, 5) for step in range(1, 6)] if algorithm == "recap" else [])

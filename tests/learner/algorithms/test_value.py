@@ -42,8 +42,10 @@ def test_fitted_values_follow_the_returns_of_each_task_and_stay_in_range() -> No
 def test_the_same_returns_give_the_same_value_function_and_torchs_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     one, other = ValueFunction(SPEC, seed=1), ValueFunction(SPEC, seed=1)
-    for value in (one, other):
-        value.fit(*data(), steps=20)
+    heard: list[tuple[int, int]] = []
+    one.fit(*data(), steps=20)
+    other.fit(*data(), steps=20, fitting=lambda *told: heard.append(told))
+    assert heard == [(step, 20) for step in range(1, 21)]
     for name, weights in one.state().items():
         np.testing.assert_array_equal(weights, other.state()[name])
     assert torch.equal(torch.get_rng_state(), before)

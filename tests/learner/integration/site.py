@@ -157,6 +157,12 @@ class Site:
 T = TypeVar("T")
 
 
+def steps_told(told: Iterable[TrainingProgress]) -> set[int]:
+    """Learner steps whose draws were told."""
+    ranges = ((task.first_step, len(task.online_shares)) for event in told for task in event.mixing)
+    return {step for first, count in ranges for step in range(first, first + count)}
+
+
 def wait_for(question: Callable[[], T], timeout: float = 180.0) -> T:
     """The first answer that is true, asked for at most `timeout` seconds."""
     until = time.monotonic() + timeout

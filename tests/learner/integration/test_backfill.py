@@ -31,7 +31,7 @@ from schemas.events import EpisodeSource
 from schemas.topics import TOPICS, TRAINING_EPISODES
 from tests import preloaded
 from tests.infra.clickhouse.test_views import insert
-from tests.learner.integration.site import Site
+from tests.learner.integration.site import Site, steps_told, terminate
 from tests.learner.synthetic import Synthetic, make_episode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -224,6 +224,7 @@ def test_a_backfill_that_is_interrupted_goes_on_from_where_it_was_with_the_same_
     assert sum(drawn[0].values()) == 30 * 16
     assert site.store.list("halfway/") == []
     assert replay(site.settings, "broken", 1).equal
+    assert steps_told(site.progress("broken")) == set(range(1, 31)), "a snapshot is not ahead of what was told"
 
 
 def test_a_backfill_killed_around_its_announcement_publishes_one_version_and_leaves_nothing_behind(
@@ -247,6 +248,31 @@ def test_a_backfill_killed_around_its_announcement_publishes_one_version_and_lea
     with pytest.raises(LineExists):
         backfill(trained_as(site, "last"), found, threading.Event())
     assert site.store.list("halfway/") == []
+
+
+def test_a_backfill_leaves_a_live_line_and_all_that_is_its_as_they_were(
+    past: tuple[Site, list[Synthetic]],
+) -> None:
+    site, _ = past
+    with site.learner("beside", {"PRETRAIN_EPISODES": "2"}) as process:
+        site.wait_for_version("beside", 2)
+        assert terminate(process, within=120.0) == 0
+    admin = AdminClient({"bootstrap.servers": site.settings.kafka.bootstrap_servers})
+
+    def groups() -> set[str]:
+        return {group.group_id for group in admin.list_consumer_groups(request_timeout=30.0).result().valid}
+
+    def objects() -> dict[str, str]:
+        folders = [f"{kind}/beside/" for kind in ("policies", "checkpoints", "journals")]
+        kept = {folder: site.store.list(folder) for folder in folders}
+        assert all(kept.values())
+        return {key: sha256_hex(site.store.get(key)) for keys in kept.values() for key in keys}
+
+    before = site.versions("beside"), objects(), groups()
+    done = command(site, "--policy", "apart", "--steps", "20", SOP_LEARNER__POLICY="beside")
+    assert done.returncode == 0, done.stderr
+    assert [version.policy for version in site.versions("apart")] == ["apart"]
+    assert (site.versions("beside"), objects(), groups()) == before
 
 
 def test_a_line_from_sql_is_the_same_from_s3_once_the_topics_records_are_deleted(

@@ -20,6 +20,7 @@ from learner.backfill import backfill
 from learner.chosen import NOWHERE, Choice, choose_episodes, find_episodes, read_episodes
 from learner.errors import OtherChoice
 from learner.patience import Patience, Stopped
+from learner.rerun import readings
 from learner.stream import Received
 from learner.unfinished import Begun, Unfinished
 from schemas.events import EpisodeMaterialized, EpisodeSource
@@ -117,8 +118,9 @@ def test_a_dry_run_reads_no_payload_and_a_lost_one_is_counted_and_does_not_end_a
     told = command(site, "--policy", "dry", "--dry-run")
     assert told.returncode == 0, told.stderr
     counts = next(line.split() for line in told.stdout.splitlines() if " all " in f" {line} ")
-    steps = sum(item.event.step_count for item in [*DEMONSTRATIONS, LOST, *ONLINE, REVISION, UNSEEN])
-    assert [str(len(ALL)), str(steps)] == [word for word in counts if word.isdigit()][:2]
+    newest = [with_metadata(item).event for item in [*DEMONSTRATIONS, LOST, *ONLINE, REVISION, UNSEEN]]
+    expected = len(ALL), sum(event.step_count for event in newest), sum(event.payload_bytes for event in newest)
+    assert [int(word) for word in counts if word.isdigit()] == [*expected]
 
     found = find_episodes(site.settings, Choice(), PATIENCE)
     read = read_episodes(site.settings, found, PATIENCE)
@@ -167,13 +169,18 @@ def test_what_arrives_later_is_not_chosen_by_a_call_before(site: Site) -> None:
     assert Begun.model_validate_json(call.model_dump_json()) == call
 
 
-def test_it_is_told_how_far_fetching_and_admitting_are(site: Site) -> None:
+def test_it_is_told_how_far_each_stage_is_and_how_far_it_goes(site: Site) -> None:
     everything = choose_episodes(site.settings, Choice(), PATIENCE)
     stages: list[tuple[str, int, int | None]] = []
     backfill(settings_of(site, "told"), everything, threading.Event(), lambda *said: stages.append(said))
     fetched = [said for said in stages if said[0] == "fetching"]
     assert fetched == [("fetching", n, len(everything)) for n in range(1, len(everything) + 1)]
     assert [what for what, _, _ in stages].index("admitting") > stages.index(fetched[-1])
+    reads = readings(settings_of(site, "told").learner) * len(everything)
+    assert [said for said in stages if said[0] == "admitting"] == [
+        ("admitting", n, reads) for n in range(1, reads + 1)
+    ]
+    assert [said for said in stages if said[0] == "fitting"] == [("fitting", n, 20) for n in range(1, 21)]
     assert [done for what, done, _ in stages if what == "training"] == list(range(1, 31))
 
 

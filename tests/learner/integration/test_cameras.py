@@ -100,6 +100,7 @@ def test_a_fleet_with_cameras_trains_a_policy_that_sees_and_its_versions_come_ou
     assert versions[-1].episodes_admitted == 5
     for version in (1, len(versions)):
         done = replay(site.settings, "sees", version)
+        assert ["av " in kind for kind in done.there] == [True], "what decoded the images is part of the kind"
         assert done.equal, verdict(done)
     elsewhere = CacheSettings(directory=tmp_path / "elsewhere", max_bytes=0, image_bytes=0)
     again = replay(

@@ -12,7 +12,7 @@ import pytest
 from infra.object_store import sha256_hex
 from learner.policies import load_policy
 from schemas.events import EpisodeSource, PolicyVersion
-from tests.learner.integration.site import Site, terminate, wait_for
+from tests.learner.integration.site import Site, steps_told, terminate, wait_for
 from tests.learner.synthetic import STATE, Synthetic, make_episode, make_payload
 from tests.learner.test_board import curves
 
@@ -81,6 +81,7 @@ def test_learner_killed_at_any_time_goes_on_without_gap_or_double_and_samples_no
     assert sum(event.updates_skipped for event in told) == 0
     shares = {share for event in told for task in event.mixing for share in task.online_shares}
     assert len(shares) > 10, "by default mixing is adaptive"
+    assert steps_told(told) >= set(range(1, versions[-1].learner_step + 1)), "every draw, whatever was killed"
     assert all(group.draws > 0 for event in told for group in event.groups)
     assert len(site.store.list("checkpoints/live/")) == 3
     points = curves(tmp_path / "curves" / "live")["loss"]
@@ -144,4 +145,5 @@ def test_outages_of_the_object_store_and_the_broker_are_waited_out(own_site: Sit
             site.wait_for_version("patient", before + 2)
         assert terminate(process, within=STOP_SECONDS) == 0
     versions = site.versions("patient")
+    assert steps_told(site.progress("patient")) >= set(range(1, versions[-1].learner_step + 1))
     assert [version.version for version in versions] == list(range(1, len(versions) + 1))

@@ -110,6 +110,7 @@ def test_every_version_of_a_line_whose_learners_were_killed_comes_out_again(site
         done = replay(site.settings, line, version, told=lambda number, steps: seen.append((number, steps)))
         assert done.equal, verdict(done)
         assert done.trained == published[version].sha256
+        assert [" av " in kind for kind in done.there] == [False], "this line sees no images"
     assert seen[-1] == (len(versions), versions[-1].learner_step)
     near = replay(site.settings, line, len(versions), from_checkpoint=True)
     assert near.equal
@@ -152,6 +153,12 @@ def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(s
         assert "MORE than" in verdict(other)
         assert "--from-checkpoint" in verdict(other)
         assert "within" in verdict(replace(other, difference=1e-6))
+        later = replay(site.settings, line, 2)
+        assert later.others == ("a machine of another kind",), (
+            "one on the way is enough, whatever trained the last"
+        )
+        assert len(later.there) == 2
+        assert verdict(later).startswith("other hardware")
         site.store.put(key, b"{}")
         with pytest.raises(InvalidArtifact, match="no journal"):
             replay(site.settings, line, 2)
