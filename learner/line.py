@@ -158,7 +158,8 @@ class Line:
         self.newest = published[max(published)] if published else None
         past = self._rollbacks.past(published)
         self._published = {number: Announced.of(version) for number, version in published.items()}
-        way = Way(self.settings, past, self._journal, self.intake.payloads, self.room, self._team)
+        check = self._patience.check
+        way = Way(self.settings, past, self._journal, self.intake.payloads, self.room, self._team, check)
         try:
             checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
         except CheckpointMissing as missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -58,6 +59,7 @@ class Way:
     """What a line is gone along with.
 
     past: announcements of the version to go on from and its ancestors, by number. room: where frames will lie.
+    check: is called before each update; what it raises ends this.
     """
 
     settings: LearnerSettings
@@ -66,6 +68,7 @@ class Way:
     payloads: PayloadFetcher
     room: Room | None = None
     team: Team = ALONE
+    check: Callable[[], None] = lambda: None
 
 
 def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
@@ -131,7 +134,7 @@ def from_the_beginning(way: Way, missing: CheckpointMissing) -> Resumed:
 
 def _train_again(way: Way, segment: Segment, resumed: Resumed | None) -> Resumed:
     """The next version, or the first: its hash must be the one that was announced."""
-    core = rerun(resumed.core if resumed is not None else None, segment, way.payloads, way.room)
+    core = rerun(resumed.core if resumed is not None else None, segment, way.payloads, way.room, way.check)
     if resumed is None:
         resumed = Resumed(core, way.past[segment.version])
     resumed.core = core

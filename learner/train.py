@@ -48,12 +48,13 @@ def run(
         RankGone: under torchrun, another rank ended.
         OffsetsExpired: episodes were deleted by retention before they were read.
     """
-    team = assemble()
+    health = health or Health()
+    team = assemble(health.beat)
     if not team.leads:
         follow_first_rank(settings, team, stop)
         return
     try:
-        _lead(settings, stop, health or Health(), clock or SystemClock(), team)
+        _lead(settings, stop, health, clock or SystemClock(), team)
     finally:
         with contextlib.suppress(RankGone):
             team.tell(b'{"do": "end"}')

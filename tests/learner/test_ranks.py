@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from infra.clock import ManualClock
+from infra.health import Health
 from infra.object_store import ObjectStore, sha256_hex
 from infra.settings import LearnerSettings, Settings
 from learner import ranks
@@ -21,7 +22,7 @@ from learner.episodes import Episode
 from learner.errors import BadPayload, UnfitEpisode
 from learner.intake import Intake
 from learner.journal import Beginning
-from learner.patience import Patience
+from learner.patience import Patience, Stopped
 from learner.payloads import PayloadFetcher
 from learner.ranks import SharedFetcher, _Follower, follow
 from learner.replay import Batch, ReplayBuffer
@@ -34,7 +35,7 @@ from tests.learner.seen import Shelf as SeenShelf
 from tests.learner.synthetic import FEATURES, Synthetic, make_episode, make_payload
 from tests.learner.test_cameras import check, loaded, truth
 from tests.learner.test_intake import Announcements
-from tests.learner.test_payloads import Shelf
+from tests.learner.test_payloads import Refusing, Shelf, told
 
 BASE = LearnerSettings(
     hidden=(8,), batch_size=16, pretrain_steps=8, mixing="adaptive", adaptive_window=7, recap_value_steps=5
@@ -272,6 +273,41 @@ def test_a_bad_payload_that_lies_elsewhere_is_bad_here(monkeypatch: pytest.Monke
         first.prefetch(elsewhere.record)
         with pytest.raises(BadPayload, match=elsewhere.record.episode_id):
             first.take(elsewhere.record)
+        first.team.tell(END)
+        follower.result(60.0)
+    first.close()
+
+
+def test_what_another_rank_waits_for_is_named_here_and_a_stop_is_heard_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = Threads(2)
+    refused, good = [made for made in FLEET if not wire.of(0).has(made.record.episode_id)][:2]
+    shelf = Refusing([refused, good])
+    shelf.refused = shelf.key(refused.event.payload_uri)
+    monkeypatch.setattr(ranks, "_ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(
+        ranks,
+        "make_fetcher",
+        lambda _settings, _store, patience, _team: PayloadFetcher(shelf, patience, threads=2),
+    )
+    stop, health = threading.Event(), Health(ManualClock())
+    first = SharedFetcher(Shelf([]), Patience(stop, health), threads=1)
+    first.team = wire.of(0)
+    with ThreadPoolExecutor(2) as threads:
+        follower = threads.submit(follow, Settings(), wire.of(1), threading.Event())
+        taken = threads.submit(first.take, refused.record)
+        told(health, (False, f"{refused.event.payload_uri}: 403"))
+        shelf.refused = None
+        assert taken.result(60.0).record == refused.record
+        told(health, (True, "ready"))
+        first.take(good.record)
+        shelf.refused = shelf.key(refused.event.payload_uri)
+        taken = threads.submit(first.take, refused.record)
+        told(health, (False, f"{refused.event.payload_uri}: 403"))
+        stop.set()
+        with pytest.raises(Stopped):
+            taken.result(60.0)
         first.team.tell(END)
         follower.result(60.0)
     first.close()
