@@ -251,8 +251,7 @@ class Line:
         taken: list[tuple[Seen, Episode]] = []
         set_aside = self.intake.leave_out()
         forgotten = tuple(s.record.episode_id for s in set_aside if s.record.episode_id in self.core.episodes)
-        for seen in episodes:
-            episode = self.intake.take(seen)
+        for seen, episode in self.intake.take_each(episodes):
             if episode is not None and self._plausible(seen, episode):
                 taken.append((seen, episode))
             else:

@@ -93,6 +93,14 @@ class PayloadFetcher:
             elif self._cache is not None:
                 self._asked.put((_SOON, next(self._order), record))
 
+    def ask_while_room(self, record: EpisodeRecord) -> bool:
+        """Have it fetched into memory if there is room; whether there is, or it is on its way already."""
+        with self._changed:
+            if key_of(record) not in self._under_way and not self._has_room(record):
+                return False
+            self._ask(record)
+            return True
+
     def ready(self, record: EpisodeRecord) -> bool:
         """Whether `take` would return at once; asks for the payload if nobody did."""
         with self._changed:

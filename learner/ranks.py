@@ -23,7 +23,7 @@ from learner.episodes import Episode, EpisodeRecord, Frames
 from learner.errors import BadPayload, UnfitEpisode
 from learner.frames import Room
 from learner.patience import Patience, Stopped
-from learner.payloads import PayloadFetcher, key_of
+from learner.payloads import Key, PayloadFetcher, key_of
 from learner.policies.artifact import unpack_json
 from learner.team import Team
 from learner.tracks import Track
@@ -44,12 +44,25 @@ class SharedFetcher(PayloadFetcher):
     whole = False
     """Everything is read here: while a line begins, all demonstrations are looked at together."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._asked_elsewhere: set[Key] = set()
+
     def prefetch(self, record: EpisodeRecord) -> None:
         """Have it fetched soon, where it lies."""
         if self._here(record):
             super().prefetch(record)
         else:
             self.team.tell(_message("prefetch", record=record.model_dump(mode="json")))
+
+    def ask_while_room(self, record: EpisodeRecord) -> bool:
+        """The same; of what lies elsewhere its owner knows whether there is room, and is asked once."""
+        if self._here(record):
+            return super().ask_while_room(record)
+        if key_of(record) not in self._asked_elsewhere:
+            self._asked_elsewhere.add(key_of(record))
+            self.team.tell(_message("prefetch", record=record.model_dump(mode="json")))
+        return True
 
     def ready(self, record: EpisodeRecord) -> bool:
         """Whether `take` would return at once; of what lies elsewhere that is taken for granted."""
@@ -60,6 +73,7 @@ class SharedFetcher(PayloadFetcher):
         if self._here(record):
             return super().take(record)
         super().drop(record)  # it may have been fetched while everything was read here
+        self._asked_elsewhere.discard(key_of(record))
         reply = self._ask_for(record)
         if reply["error"] is not None and reply["stopped"]:
             raise Stopped
@@ -88,6 +102,7 @@ class SharedFetcher(PayloadFetcher):
         if self._here(record):
             super().drop(record)
         else:
+            self._asked_elsewhere.discard(key_of(record))
             self.team.tell(_message("drop", record=record.model_dump(mode="json")))
 
     def _here(self, record: EpisodeRecord) -> bool:
