@@ -158,8 +158,8 @@ class Line:
         self.newest = published[max(published)] if published else None
         past = self._rollbacks.past(published)
         self._published = {number: Announced.of(version) for number, version in published.items()}
-        check = self._patience.check
-        way = Way(self.settings, past, self._journal, self.intake.payloads, self.room, self._team, check)
+        payloads = self.intake.payloads
+        way = Way(self.settings, past, self._journal, payloads, self.room, self._team, self.keep_on)
         try:
             checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
         except CheckpointMissing as missing:
@@ -287,6 +287,11 @@ class Line:
             self._looked_at = now
             self.core.say_nothing()
             self._rollbacks.check()
+
+    def keep_on(self) -> None:
+        """Go on, and let ranks that wait for a word hear one now and then."""
+        self._patience.check()
+        self._team.say_alive(self.clock.monotonic())
 
     def pause(self, seconds: float) -> None:
         """Wait."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -82,20 +82,39 @@ def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
     at, newest = checkpoint.announcement.version, max(way.past)
     if at == newest:
         return restore(way.settings, checkpoint, way.payloads, way.room, way.team)
-    # What follows was trained with the settings of then. Today's, if they are others, come last: what a smaller
-    # buffer or another sampler lets go is needed on the way.
-    resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, way.team)
     try:
-        if resumed.lost:
-            raise PayloadGone(f"of version {at}: {resumed.lost[0].episode_id}")
-        for segment in path_to(newest, way.past, way.journal, after=at):
-            _train_again(way, segment, resumed)
-        if resumed.core.settings != way.settings or resumed.core.team != way.team:
-            resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
+        return _go_on(way, checkpoint, path_to(newest, way.past, way.journal, after=at))
     except (JournalMissing, PayloadGone, InvalidArtifact) as error:
         _log.error("going_on_from_an_older_version", version=at, reason=str(error))
-        resumed.core.close()
         return restore(way.settings, checkpoint, way.payloads, way.room, way.team)
+
+
+def _go_on(way: Way, checkpoint: Checkpoint, path: Sequence[Segment]) -> Resumed:
+    """Train the versions of this path again, from the checkpoint.
+
+    What other ranks did than are here, this process does alone, as `from_the_beginning` has it.
+    """
+    apart = not way.team.alone and any(segment.ranks != way.team.ranks for segment in path)
+    if apart:
+        way.payloads.whole = True
+    # What follows was trained with the settings of then. Today's, if they are others, come last: what a smaller
+    # buffer or another sampler lets go is needed on the way.
+    team = ALONE if apart else way.team
+    resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, team)
+    try:
+        if resumed.lost:
+            raise PayloadGone(f"of version {resumed.at.version}: {resumed.lost[0].episode_id}")
+        for segment in path:
+            _train_again(way, segment, resumed)
+        if apart:
+            way.payloads.whole = False
+        if resumed.core.settings != way.settings or resumed.core.team != way.team:
+            resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
+    except (JournalMissing, PayloadGone, InvalidArtifact):
+        if apart:
+            way.payloads.whole = False
+        resumed.core.close()
+        raise
     return resumed
 
 

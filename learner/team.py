@@ -23,6 +23,7 @@ from learner.errors import RankGone
 # A rank that dies closes its connections, which the others notice at once. This is for a machine that is cut off;
 # it is longer than any outage of the servers that the first rank waits out.
 _SILENCE = dt.timedelta(hours=24)
+_WORD_SECONDS = 300.0
 _ALIVE_SECONDS = 10.0
 
 
@@ -50,6 +51,7 @@ class Team:
         self.rank = rank
         self.mine: Sequence[int] = range(ranks) if wire is None else (rank,)
         self._wire = wire
+        self._silent_until = float("-inf")
 
     @property
     def alone(self) -> bool:
@@ -87,6 +89,15 @@ class Team:
         """The first rank says what all do next."""
         if self._wire is not None:
             self._wire.broadcast(message, 0)
+
+    def say_alive(self, now: float) -> None:
+        """Now and then the first rank says nothing, so that those who wait for its word do not give it up.
+
+        Only where they do wait for its word. `now` in monotonic seconds.
+        """
+        if now >= self._silent_until:
+            self._silent_until = now + _WORD_SECONDS
+            self.tell(b'{"do": "nothing"}')
 
     def hear(self) -> bytes:
         """What the first rank says."""

@@ -114,6 +114,7 @@ def gather_demonstrations(line: Line, gathered: Gathered, count: int) -> None:
     taken = 0
     _log.info("learner_waits", demonstrations=count)
     while taken < count:
+        line.keep_on()
         line.intake.poll(_IDLE_SECONDS)
         if taken + len(line.intake.waiting) >= count:
             taken += gathered.take(line.intake, line.intake.waiting.values())

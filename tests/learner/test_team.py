@@ -2,7 +2,36 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from learner import team as team_module
 from learner.team import Team, Watched
+
+
+class Written:
+    """A wire that nobody hears. Implements `Wire`."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes | None] = []
+
+    def gather(self, data: bytes) -> list[bytes]:
+        return [data]
+
+    def broadcast(self, data: bytes | None, rank: int) -> bytes:
+        assert rank == 0
+        self.told.append(data)
+        return data or b""
+
+
+@pytest.mark.parametrize("every", [1.0, 100.0, 5_000.0])
+def test_ranks_that_wait_for_a_word_hear_one_long_before_they_give_the_first_up(every: float) -> None:
+    wire = Written()
+    team, day = Team(2, rank=0, wire=wire), team_module._SILENCE.total_seconds()
+    for number in range(int(10 * day / every)):
+        team.say_alive(number * every)
+    assert set(wire.told) == {b'{"do": "nothing"}'}
+    assert 10 * day / 5_000.0 <= len(wire.told) <= 10 * day / 60.0
+    Team().say_alive(0.0)
 
 
 class Held:
