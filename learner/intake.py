@@ -156,6 +156,15 @@ class Intake:
         self.set_aside.discard(seen.record.episode_id)
         return episode
 
+    def passes(self, seen: Seen, episode: Episode, require: Callable[[Episode], None]) -> bool:
+        """Whether an episode that was taken is let in; what `require` refuses, by a LearnerError, is set aside."""
+        try:
+            require(episode)
+        except LearnerError as error:
+            self.reject(seen, error)
+            return False
+        return True
+
     def reject(self, seen: Seen, reason: LearnerError) -> None:
         """Set an episode aside: training goes on without it, and does not ask again."""
         self.waiting.pop(seen.record.episode_id, None)

@@ -36,14 +36,22 @@ _log = structlog.get_logger(__name__)
 
 
 def run(
-    settings: Settings, stop: threading.Event, health: Health | None = None, clock: Clock | None = None
+    settings: Settings,
+    stop: threading.Event,
+    health: Health | None = None,
+    clock: Clock | None = None,
+    *,
+    without_lost: bool = False,
 ) -> None:
     """Train and publish one policy line until `stop` is set.
 
-    Under torchrun each rank calls this; those behind the first do what it says.
+    Under torchrun each rank calls this; those behind the first do what it says. `without_lost`: go on however many
+    admitted episodes can no longer be read.
 
     Raises:
         CheckpointMissing: versions of the line were published, and nothing to go on from is left.
+        VersionsLost: their announcements are gone.
+        EpisodesLost: much of what was admitted cannot be read.
         ProducerFenced: another learner took the line over.
         RankGone: under torchrun, another rank ended.
         OffsetsExpired: episodes were deleted by retention before they were read.
@@ -54,7 +62,7 @@ def run(
         follow_first_rank(settings, team, stop)
         return
     try:
-        _lead(settings, stop, health, clock or SystemClock(), team)
+        _lead(settings, stop, health, clock or SystemClock(), team, without_lost=without_lost)
     finally:
         with contextlib.suppress(RankGone):
             team.tell(b'{"do": "end"}')
@@ -69,10 +77,12 @@ def follow_first_rank(settings: Settings, team: Team, stop: threading.Event) -> 
         _log.info("rank_stopped", rank=team.rank)
 
 
-def _lead(settings: Settings, stop: threading.Event, health: Health, clock: Clock, team: Team) -> None:
+def _lead(
+    settings: Settings, stop: threading.Event, health: Health, clock: Clock, team: Team, *, without_lost: bool
+) -> None:
     while True:
         try:
-            with Line(settings, stop, clock, health, team=team) as line:
+            with Line(settings, stop, clock, health, team=team, without_lost=without_lost) as line:
                 line.take_over()
                 line.catch_up()
                 if not line.started:
