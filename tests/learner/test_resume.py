@@ -95,7 +95,7 @@ def test_one_episode_that_is_gone_stops_nobody_and_is_forgotten_first_of_all(
 
 
 def test_what_was_decided_about_one_version_is_not_done_to_another() -> None:
-    """Earlier software filed decisions about version 1, to which it had gone back, under the newest one's number."""
+    """Earlier software filed decisions about a version to which it had gone back under the newest one's number."""
     life, announced, journal = lived()
     for number, entries in ((1, life.segments[1].entries), (2, life.segments[2].entries)):
         journal.take_over(number, "00000001-a", entries)
