@@ -30,7 +30,7 @@ def test_ranks_that_wait_for_a_word_hear_one_long_before_they_give_the_first_up(
     for number in range(int(10 * day / every)):
         team.say_alive(number * every)
     assert set(wire.told) == {b'{"do": "nothing"}'}
-    assert 10 * day / 5_000.0 <= len(wire.told) <= 10 * day / 60.0
+    assert 10 * day // 5_000.0 <= len(wire.told) <= 10 * day / 60.0
     Team().say_alive(0.0)
 
 
