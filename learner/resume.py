@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -22,7 +22,7 @@ from learner.errors import (
     PayloadGone,
 )
 from learner.frames import Room
-from learner.journal import Entry, Journal, Segment, path_to
+from learner.journal import Entry, Journal, Segment, Trail, path_to
 from learner.payloads import PayloadFetcher
 from learner.rereading import about
 from learner.rerun import rerun, with_settings
@@ -109,7 +109,7 @@ def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
         return _restore(way, checkpoint)
 
 
-def _go_on(way: Way, checkpoint: Checkpoint, path: Sequence[Segment]) -> Resumed:
+def _go_on(way: Way, checkpoint: Checkpoint, path: Trail) -> Resumed:
     """Train the versions of this path again, from the checkpoint.
 
     What other ranks did than are here, this process does alone, as `from_the_beginning` has it.
