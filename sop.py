@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -101,11 +102,16 @@ def index() -> None:
 
 
 @app.command()
-def learn() -> None:
+def learn(
+    *,
+    without_lost: Annotated[
+        bool, typer.Option("--without-lost", help="Go on, and forget for good what can no longer be read.")
+    ] = False,
+) -> None:
     """Train on the stream of episodes, and publish policy versions."""
     from learner.train import run  # noqa: PLC0415
 
-    _serve("learn", run, ["Kafka", "schema registry", "object store"])
+    _serve("learn", partial(run, without_lost=without_lost), ["Kafka", "schema registry", "object store"])
 
 
 @app.command()

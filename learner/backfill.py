@@ -147,9 +147,7 @@ def backfill(
             line.intake.poll(0.0)
             gathered = _Watched(line.room, readings(learner), lambda read, every: told("admitting", read, every))
             waiting = list(line.intake.waiting.values())
-            for number, seen in enumerate(waiting, 1):
-                gathered.take(line.intake, [seen])
-                told("fetching", number, len(waiting))
+            gathered.take(line.intake, waiting, lambda number: told("fetching", number, len(waiting)))
             if not line.start(gathered, lambda done, every: told("fitting", done, every)):
                 unfinished.remove()
                 raise NothingChosen(f"{len(gathered)} episodes, and none that {learner.algorithm} learns from")

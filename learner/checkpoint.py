@@ -18,7 +18,7 @@ import structlog
 from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore
 from infra.settings import LearnerSettings
-from learner.errors import CheckpointMissing, InvalidArtifact
+from learner.errors import CheckpointMissing, InvalidArtifact, VersionsLost
 from learner.patience import Patience
 from learner.policies.artifact import Arrays, pack_json, unpack_json
 from learner.set_aside import SetAside
@@ -142,6 +142,23 @@ class CheckpointStore:
         for key in keys:
             if key not in kept:
                 self._patience.call("object store", partial(self._store.delete, key))
+
+    def require_announced(self, newest: int) -> None:
+        """Refuse a line whose announcements are gone: its numbers would be given a second time.
+
+        A checkpoint comes before its announcement, so that of the version after the `newest` announced one (0:
+        none) may be there already.
+
+        Raises:
+            VersionsLost: there is one of a version behind that.
+        """
+        last = max(map(_version, self._keys()), default=0)
+        if last > newest + 1:
+            announced = f"versions up to {newest}" if newest else "no version"
+            raise VersionsLost(
+                f"{self._prefix} has a checkpoint of version {last}, and policy-versions announces {announced} of "
+                "the line: restore the topic, or train another line (SOP_LEARNER__POLICY)"
+            )
 
     def newest_first(self) -> Iterator[Checkpoint]:
         """Every checkpoint that can be read."""

@@ -15,6 +15,8 @@ LearnerError
 ├── RanksDisagree       the processes that train together do not have the same policy
 ├── RankGone            another of the processes that train together ended without a word
 ├── RolledBack          an operator or the guard went back to an earlier version: start again from there
+├── EpisodesLost        many admitted episodes can no longer be read, all at once
+├── VersionsLost        there is a checkpoint of a version that nobody announced
 └── CheckpointMissing   versions were published, and nothing to continue from is left
 """
 
@@ -63,6 +65,14 @@ class RankGone(LearnerError, InfraError):
 
 class CheckpointMissing(LearnerError, InfraError):
     """Versions of the line were published, and no checkpoint of them is left. Fatal: an operator must decide."""
+
+
+class VersionsLost(LearnerError, InfraError):
+    """The bucket holds a later version's checkpoint than policy-versions announces: the topic lost records."""
+
+
+class EpisodesLost(LearnerError, InfraError):
+    """Too many admitted episodes cannot be read at a start. Fatal, for to go on is to forget them for good."""
 
 
 class JournalMissing(LearnerError, InfraError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from learner.barrier import in_order
 from learner.episodes import Episode
@@ -22,14 +22,19 @@ class Gathered:
     def __len__(self) -> int:
         return len(self._found)
 
-    def take(self, intake: Intake, waiting: Iterable[Seen]) -> int:
-        """Take those that wait, in this order; bad ones are set aside. How many were good."""
+    def take(
+        self, intake: Intake, waiting: Iterable[Seen], told: Callable[[int], None] = lambda _looked_at: None
+    ) -> int:
+        """Take those that wait, in this order; bad ones are set aside. How many were good.
+
+        `told` hears after each how many were looked at.
+        """
         taken = 0
-        for seen in list(waiting):
-            episode = intake.take(seen)
+        for number, (seen, episode) in enumerate(intake.take_each(waiting), 1):
             if episode is not None:
                 self._found[seen.record.episode_id] = seen, self._kept.keep(episode)
                 taken += 1
+            told(number)
         return taken
 
     def by_kind(self, cameras: Sequence[str], excluded: Container[str] = ()) -> list[list[Seen]]:

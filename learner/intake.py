@@ -6,6 +6,7 @@ payload is asked for. That follows from policy and announcement, so the journal 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from learner.revisions import RevisionTable
 from learner.set_aside import LeftOut, SetAside
 from learner.stream import Announcements
 from schemas.events import EpisodeMaterialized, EpisodeSource, Position
+
+_AHEAD = 64
+"""Episodes that are asked for behind the one that is waited for."""
 
 _log = structlog.get_logger(__name__)
 
@@ -118,12 +122,27 @@ class Intake:
 
     def ready(self) -> list[Seen]:
         """Those whose payload is here, in the order of their announcement, up to the first that is not."""
-        found = []
-        for seen in self.waiting.values():
+        found: list[Seen] = []
+        members = iter(self.waiting.values())
+        for seen in members:
             if not self.payloads.ready(seen.record):
                 break
             found.append(seen)
+        for seen in itertools.islice(members, _AHEAD):
+            if not self.payloads.ask_while_room(seen.record):
+                break
         return found
+
+    def take_each(self, waiting: Iterable[Seen]) -> Iterator[tuple[Seen, Episode | None]]:
+        """Take these in their order, as `take` does, each fetched while those before are used."""
+        members, asked = list(waiting), 0
+        for place, seen in enumerate(members):
+            asked = max(asked, place)
+            while asked < min(len(members), place + 1 + _AHEAD):
+                if not self.payloads.ask_while_room(members[asked].record):
+                    break
+                asked += 1
+            yield seen, self.take(seen)
 
     def take(self, seen: Seen) -> Episode | None:
         """The episode, no longer waiting; None if it is not what was announced, and then it is set aside."""
@@ -136,6 +155,15 @@ class Intake:
         self.waiting.pop(seen.record.episode_id, None)
         self.set_aside.discard(seen.record.episode_id)
         return episode
+
+    def passes(self, seen: Seen, episode: Episode, require: Callable[[Episode], None]) -> bool:
+        """Whether an episode that was taken is let in; what `require` refuses, by a LearnerError, is set aside."""
+        try:
+            require(episode)
+        except LearnerError as error:
+            self.reject(seen, error)
+            return False
+        return True
 
     def reject(self, seen: Seen, reason: LearnerError) -> None:
         """Set an episode aside: training goes on without it, and does not ask again."""

@@ -1,6 +1,6 @@
 """The journal: what a learner decided about its data, written down before any of it is trained on.
 
-    journals/<policy>/open/<version>/<claim>/<number>.json   decisions since <version>, by one learner
+    journals/<policy>/open/<version>/<claim>/<number>.json   decisions about what <version> became, by one learner
     journals/<policy>/versions/<version>-<sha256>.json       all decisions that made a version of its parent
 
 A version follows from the one before, its settings and these decisions, bit for bit (`learner.rerun`). An older

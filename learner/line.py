@@ -22,7 +22,7 @@ from learner.algorithms.base import Fitting, unheard
 from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode
-from learner.errors import CheckpointMissing, LearnerError
+from learner.errors import CheckpointMissing
 from learner.gathering import Gathered
 from learner.halfway import Halfway
 from learner.intake import Intake, Seen
@@ -70,10 +70,12 @@ class Line:
         *,
         announcements: Announcements | None = None,
         team: Team = ALONE,
+        without_lost: bool = False,
     ) -> None:
         """Connect; nothing is read or written before `take_over`.
 
-        `announcements`: else training-episodes. `team`: whose first rank this is.
+        `announcements`: else training-episodes. `team`: whose first rank this is. `without_lost`: go on however
+        many admitted episodes can no longer be read.
 
         Raises:
             SettingMissing, KeyUnusable: there is no key to sign versions with.
@@ -87,6 +89,7 @@ class Line:
         self._parent: int | None = None
         self._published: dict[int, Announced] = {}
         self._team = team
+        self._without_lost = without_lost
         self._core: TrainingCore | None = None
         self._tail: list[Entry] = []
         self._patience = Patience(stop, health)
@@ -153,12 +156,18 @@ class Line:
         Raises:
             CheckpointMissing: versions were published, and there is nothing to go on from.
             OtherAlgorithm: the line was trained with another algorithm than the settings name.
+            VersionsLost: versions were published, and their announcements are gone.
+            EpisodesLost: much of what was admitted cannot be read, and nobody said to go on without.
         """
         published = self._publisher.take_over()
         self.newest = published[max(published)] if published else None
+        self._checkpoints.require_announced(max(published, default=0))
         past = self._rollbacks.past(published)
         self._published = {number: Announced.of(version) for number, version in published.items()}
-        way = Way(self.settings, past, self._journal, self.intake.payloads, self.room, self._team)
+        payloads = self.intake.payloads
+        way = Way(
+            self.settings, past, self._journal, payloads, self.room, self._team, self.keep_on, self._without_lost
+        )
         try:
             checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
         except CheckpointMissing as missing:
@@ -177,13 +186,7 @@ class Line:
         newest = self.newest or resumed.at
         self.simulated_seconds = newest.simulated_seconds
         _log.info("learner_resumes", version=self._parent, learner_step=resumed.core.learner_step)
-        if resumed.at.version == newest.version:
-            self._tail = list(self._journal.readable_tail(newest.version))
-        if resumed.lost:
-            forgotten = tuple(record.episode_id for record in resumed.lost)
-            self._tail.insert(0, Entry(learner_step=resumed.core.learner_step, forgotten=forgotten))
-        for record in resumed.lost:
-            resumed.set_aside.put(record)
+        self._tail = resumed.tail(self._journal)
         counted = self.settings.simulated_interval is not None
         self._begin_intake(resumed.positions(all_are_counted=counted), resumed.set_aside)
 
@@ -199,7 +202,7 @@ class Line:
                 self._progress.note_admission(decision.record, decision.seen_at)
             done.append(entry)
         self._tail = []
-        self._journal.take_over(self.newest.version if self.newest else 0, self._publisher.claim, tuple(done))
+        self._journal.take_over(self._parent or 0, self._publisher.claim, tuple(done))
 
     def start(self, gathered: Gathered, fitting: Fitting = unheard) -> bool:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
@@ -250,9 +253,8 @@ class Line:
         taken: list[tuple[Seen, Episode]] = []
         set_aside = self.intake.leave_out()
         forgotten = tuple(s.record.episode_id for s in set_aside if s.record.episode_id in self.core.episodes)
-        for seen in episodes:
-            episode = self.intake.take(seen)
-            if episode is not None and self._plausible(seen, episode):
+        for seen, episode in self.intake.take_each(episodes):
+            if episode is not None and self.intake.passes(seen, episode, self.core.require_plausible):
                 taken.append((seen, episode))
             else:
                 set_aside.append(seen)
@@ -287,6 +289,11 @@ class Line:
             self._looked_at = now
             self.core.say_nothing()
             self._rollbacks.check()
+
+    def keep_on(self) -> None:
+        """Go on, and let ranks that wait for a word hear one now and then."""
+        self._patience.check()
+        self._team.say_alive(self.clock.monotonic())
 
     def pause(self, seconds: float) -> None:
         """Wait."""
@@ -390,11 +397,3 @@ class Line:
             self.intake.set_aside.put(record)
         apply(self.core, done, episodes)
         return done
-
-    def _plausible(self, seen: Seen, episode: Episode) -> bool:
-        try:
-            self.core.require_plausible(episode)
-        except LearnerError as error:
-            self.intake.reject(seen, error)
-            return False
-        return True

@@ -50,7 +50,8 @@ class Patience:
             raise Stopped
 
     def pause(self, seconds: float) -> None:
-        """Wait; raises Stopped as soon as a stop is asked for."""
+        """Wait, for seconds and not for minutes; raises Stopped as soon as a stop is asked for."""
+        self._health.beat()
         if self._stop.wait(seconds):
             raise Stopped
 

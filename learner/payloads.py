@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -92,11 +93,19 @@ class PayloadFetcher:
             elif self._cache is not None:
                 self._asked.put((_SOON, next(self._order), record))
 
+    def ask_while_room(self, record: EpisodeRecord) -> bool:
+        """Have it fetched into memory if there is room; whether there is, or it is on its way already."""
+        with self._changed:
+            if key_of(record) not in self._under_way and not self._has_room(record):
+                return False
+            self._ask(record)
+            return True
+
     def ready(self, record: EpisodeRecord) -> bool:
         """Whether `take` would return at once; asks for the payload if nobody did."""
         with self._changed:
             self._ask(record)
-            return _key(record) in self._results
+            return key_of(record) in self._results
 
     def take(self, record: EpisodeRecord) -> Episode:
         """The episode, waited for as long as the object store takes to come back.
@@ -106,7 +115,8 @@ class PayloadFetcher:
             Stopped: a stop was asked for.
             Exception: whatever else went wrong while it was fetched; that is no fault of the payload's.
         """
-        key = _key(record)
+        key = key_of(record)
+        self._patience.check()  # whoever takes thousands that are all here works, too
         with self._changed:
             self._ask(record)
             while key not in self._results:
@@ -117,6 +127,25 @@ class PayloadFetcher:
         if isinstance(result, Exception):
             raise result
         return result
+
+    def wait_for(self, record: EpisodeRecord, seconds: float) -> bool:
+        """Whether `take` would return at once, after at most so many seconds.
+
+        Raises:
+            Stopped: a stop was asked for.
+        """
+        until = time.monotonic() + seconds
+        with self._changed:
+            self._ask(record)
+            while key_of(record) not in self._results and time.monotonic() < until:
+                self._patience.check()
+                self._changed.wait(_LOOK_SECONDS)
+            return key_of(record) in self._results
+
+    def refused(self, record: EpisodeRecord) -> str:
+        """Why a payload that was asked for does not come; empty: nothing is known to stand in its way."""
+        with self._changed:
+            return self._refused.get(key_of(record), "")
 
     def take_all(self, records: Iterable[EpisodeRecord]) -> Iterator[tuple[EpisodeRecord, Episode | BadPayload]]:
         """Episodes in the given order, each fetched while those before are used; bad ones as their error."""
@@ -136,8 +165,8 @@ class PayloadFetcher:
     def drop(self, record: EpisodeRecord) -> None:
         """Forget a payload that nobody will take."""
         with self._changed:
-            self._forget(_key(record))
-            self._results.pop(_key(record), None)
+            self._forget(key_of(record))
+            self._results.pop(key_of(record), None)
 
     def close(self) -> None:
         """Let the threads end; one that waits on a server that hangs is left behind."""
@@ -153,8 +182,8 @@ class PayloadFetcher:
         return record.step_count * (1 + _STEPS_OF_AN_IMAGE * len(self.cameras))
 
     def _ask(self, record: EpisodeRecord) -> None:
-        if _key(record) not in self._under_way:
-            self._under_way[_key(record)] = self._size(record)
+        if key_of(record) not in self._under_way:
+            self._under_way[key_of(record)] = self._size(record)
             self._steps += self._size(record)
             self._asked.put((_NOW, next(self._order), record))
 
@@ -179,15 +208,15 @@ class PayloadFetcher:
                 self._warm(record)
                 continue
             with self._changed:
-                if _key(record) not in self._under_way:
+                if key_of(record) not in self._under_way:
                     continue  # dropped
             result = self._fetch(record)
             if result is None:
                 continue
             with self._changed:
-                self._note(_key(record), None)
-                if _key(record) in self._under_way:
-                    self._results[_key(record)] = result
+                self._note(key_of(record), None)
+                if key_of(record) in self._under_way:
+                    self._results[key_of(record)] = result
                     self._changed.notify_all()
 
     def _warm(self, record: EpisodeRecord) -> None:
@@ -208,7 +237,7 @@ class PayloadFetcher:
     def _fetch(self, record: EpisodeRecord) -> Episode | Exception | None:
         """The episode, or why it is none; None once closed, or dropped."""
         backoff = Backoff()
-        while not self._closed.is_set() and _key(record) in self._under_way:
+        while not self._closed.is_set() and key_of(record) in self._under_way:
             try:
                 data = self._verified(record)
                 frames = decode_payload(data, record)
@@ -220,8 +249,8 @@ class PayloadFetcher:
                     "waiting_for_server", server="object store", uri=uri, error=str(error), retry_in=pause
                 )
                 with self._changed:
-                    if _key(record) in self._under_way:
-                        self._note(_key(record), f"{uri}: {error}")
+                    if key_of(record) in self._under_way:
+                        self._note(key_of(record), f"{uri}: {error}")
                 self._closed.wait(pause)
             except BadPayload as error:
                 return error
@@ -244,5 +273,6 @@ class PayloadFetcher:
         return data
 
 
-def _key(record: EpisodeRecord) -> Key:
+def key_of(record: EpisodeRecord) -> Key:
+    """Under which a payload is asked for and held."""
     return record.episode_id, record.revision

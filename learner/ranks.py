@@ -23,10 +23,13 @@ from learner.episodes import Episode, EpisodeRecord, Frames
 from learner.errors import BadPayload, UnfitEpisode
 from learner.frames import Room
 from learner.patience import Patience, Stopped
-from learner.payloads import PayloadFetcher
+from learner.payloads import Key, PayloadFetcher, key_of
 from learner.policies.artifact import unpack_json
 from learner.team import Team
 from learner.tracks import Track
+
+_ANSWER_SECONDS = 1.0
+"""So soon a rank says that it waits itself: the first one looks for a stop, and asks again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,12 +44,25 @@ class SharedFetcher(PayloadFetcher):
     whole = False
     """Everything is read here: while a line begins, all demonstrations are looked at together."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._asked_elsewhere: set[Key] = set()
+
     def prefetch(self, record: EpisodeRecord) -> None:
         """Have it fetched soon, where it lies."""
         if self._here(record):
             super().prefetch(record)
         else:
             self.team.tell(_message("prefetch", record=record.model_dump(mode="json")))
+
+    def ask_while_room(self, record: EpisodeRecord) -> bool:
+        """The same; of what lies elsewhere its owner knows whether there is room, and is asked once."""
+        if self._here(record):
+            return super().ask_while_room(record)
+        if key_of(record) not in self._asked_elsewhere:
+            self._asked_elsewhere.add(key_of(record))
+            self.team.tell(_message("prefetch", record=record.model_dump(mode="json")))
+        return True
 
     def ready(self, record: EpisodeRecord) -> bool:
         """Whether `take` would return at once; of what lies elsewhere that is taken for granted."""
@@ -57,8 +73,8 @@ class SharedFetcher(PayloadFetcher):
         if self._here(record):
             return super().take(record)
         super().drop(record)  # it may have been fetched while everything was read here
-        self.team.tell(_message("take", record=record.model_dump(mode="json")))
-        reply = json.loads(self.team.share(record.episode_id, lambda: b""))
+        self._asked_elsewhere.discard(key_of(record))
+        reply = self._ask_for(record)
         if reply["error"] is not None and reply["stopped"]:
             raise Stopped
         if reply["error"] is not None:
@@ -66,11 +82,27 @@ class SharedFetcher(PayloadFetcher):
         tracks = {name: Track.elsewhere(tuple(size) if size else None) for name, size in reply["sizes"].items()}
         return Episode(record, no_frames(*reply["widths"]), tracks)
 
+    def _ask_for(self, record: EpisodeRecord) -> dict[str, Any]:
+        """What the owner says of a payload, asked again until it has it; between two questions a stop is heard."""
+        try:
+            while True:
+                self._patience.check()
+                self.team.tell(_message("take", record=record.model_dump(mode="json")))
+                reply: dict[str, Any] = json.loads(self.team.share(record.episode_id, lambda: b""))
+                if "waits" not in reply:
+                    return reply
+                with self._changed:
+                    self._note(key_of(record), reply["waits"] or None)
+        finally:
+            with self._changed:
+                self._note(key_of(record), None)
+
     def drop(self, record: EpisodeRecord) -> None:
         """Forget a payload that nobody will take."""
         if self._here(record):
             super().drop(record)
         else:
+            self._asked_elsewhere.discard(key_of(record))
             self.team.tell(_message("drop", record=record.model_dump(mode="json")))
 
     def _here(self, record: EpisodeRecord) -> bool:
@@ -165,6 +197,8 @@ class _Follower:
     def _take(self, record: EpisodeRecord) -> None:
         def look() -> bytes:
             try:
+                if not self._payloads.wait_for(record, _ANSWER_SECONDS):
+                    return json.dumps({"waits": self._payloads.refused(record)}).encode()
                 episode = self._payloads.take(record)
             except BadPayload as error:
                 return json.dumps({"error": str(error), "stopped": False}).encode()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
+from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload
 from learner.journal import Decision, Entry
@@ -33,6 +34,22 @@ def reread(payloads: PayloadFetcher, entry: Entry) -> tuple[Entry, list[Episode]
             good.append((decision, episode))
     done = entry.model_copy(update={"admitted": tuple(d for d, _ in good), "set_aside": (*entry.set_aside, *bad)})
     return done, [episode for _, episode in good], [decision.record for decision in bad]
+
+
+def about(core: TrainingCore, entries: Sequence[Entry]) -> bool:
+    """Whether these decisions can have been made about this core, and not about one further on or further back."""
+    step, admitted = core.learner_step, dict[str, int]()
+    for entry in entries:
+        if entry.learner_step < step or entry.beginning is not None:
+            return False
+        step = entry.learner_step
+        for record in (decision.record for decision in entry.admitted):
+            known = core.episodes.get(record.episode_id)
+            before = max(known.revision if known is not None else 0, admitted.get(record.episode_id, 0))
+            if record.revision <= before:
+                return False
+            admitted[record.episode_id] = record.revision
+    return True
 
 
 def _read(

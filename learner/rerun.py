@@ -27,6 +27,10 @@ def readings(settings: LearnerSettings) -> int:
     return line_spec.readings(settings) + READINGS.get(settings.algorithm, 0) + 1
 
 
+def _go_on() -> None:
+    """Nobody can ask for a stop."""
+
+
 def begin(
     settings: LearnerSettings,
     beginning: Beginning,
@@ -61,7 +65,11 @@ def train_base(core: TrainingCore, settings: LearnerSettings, update: Callable[[
 
 
 def rerun(
-    core: TrainingCore | None, segment: Segment, payloads: PayloadFetcher, room: Room | None = None
+    core: TrainingCore | None,
+    segment: Segment,
+    payloads: PayloadFetcher,
+    room: Room | None = None,
+    check: Callable[[], None] = _go_on,
 ) -> TrainingCore:
     """Train one version again, from its parent's core; None for a line's first.
 
@@ -70,6 +78,7 @@ def rerun(
         segment: how the version came about.
         payloads: where the episodes come from.
         room: where the frames of a line's first version lie.
+        check: is called before each update; what it raises ends this.
 
     Raises:
         PayloadGone: an episode can no longer be read as it was announced.
@@ -87,7 +96,12 @@ def rerun(
         demonstrations = keep_all(itertools.islice(episodes, len(first.admitted)), room or Room())
         core = begin(settings, first.beginning, demonstrations, room, Team(segment.ranks))
         begun = core
-        train_base(begun, settings, lambda: begun.update(online=False))
+
+        def update() -> None:
+            check()
+            begun.update(online=False)
+
+        train_base(begun, settings, update)
     elif core.settings != settings or core.team.ranks != segment.ranks:
         if not core.team.alone and core.team.ranks != segment.ranks:
             raise JournalMissing(
@@ -96,9 +110,9 @@ def rerun(
             )
         core = with_settings(core, settings, payloads, Team(segment.ranks) if core.team.alone else core.team)
     for entry in entries:
-        _update_until(core, entry.learner_step)
+        _update_until(core, entry.learner_step, check)
         apply(core, entry, itertools.islice(episodes, len(entry.admitted)))
-    _update_until(core, segment.learner_step)
+    _update_until(core, segment.learner_step, check)
     core.take_draws()  # they were told when it was published, and are none of the next version's
     return core
 
@@ -137,6 +151,7 @@ def _readable(records: Iterable[EpisodeRecord], payloads: PayloadFetcher) -> Ite
         yield episode
 
 
-def _update_until(core: TrainingCore, learner_step: int) -> None:
+def _update_until(core: TrainingCore, learner_step: int, check: Callable[[], None]) -> None:
     while core.learner_step < learner_step:
+        check()
         core.update(online=True)

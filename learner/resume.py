@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,18 +15,23 @@ from learner.episodes import EpisodeRecord
 from learner.errors import (
     BadPayload,
     CheckpointMissing,
+    EpisodesLost,
     InvalidArtifact,
     JournalMissing,
     OtherAlgorithm,
     PayloadGone,
 )
 from learner.frames import Room
-from learner.journal import Journal, Segment, path_to
+from learner.journal import Entry, Journal, Segment, Trail, path_to
 from learner.payloads import PayloadFetcher
+from learner.rereading import about
 from learner.rerun import rerun, with_settings
 from learner.set_aside import SetAside
 from learner.team import ALONE, Team
 from schemas.events import PolicyVersion, Position
+
+_FEW_LOST, _FEW_LOST_SHARE = 10, 0.03
+"""So many episodes, or this share of all, may be lost at once without a word from whoever runs the learner."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,12 +58,26 @@ class Resumed:
         places = self.begun if all_are_counted else self.at.offsets
         return {position.partition: position.offset for position in places}
 
+    def tail(self, journal: Journal) -> list[Entry]:
+        """What the last learner decided after `at`; first of all what is lost is forgotten, and set aside."""
+        entries = list(journal.readable_tail(self.at.version))
+        if not about(self.core, entries):  # earlier software filed it under the newest version's number
+            _log.error("journal_passed_over", version=self.at.version, reason="it is about another version")
+            entries = []
+        if self.lost:
+            forgotten = tuple(record.episode_id for record in self.lost)
+            entries.insert(0, Entry(learner_step=self.core.learner_step, forgotten=forgotten))
+        for record in self.lost:
+            self.set_aside.put(record)
+        return entries
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """What a line is gone along with.
 
     past: announcements of the version to go on from and its ancestors, by number. room: where frames will lie.
+    check: is called before each update; what it raises ends this. without_lost: go on however much is lost.
     """
 
     settings: LearnerSettings
@@ -66,6 +86,8 @@ class Way:
     payloads: PayloadFetcher
     room: Room | None = None
     team: Team = ALONE
+    check: Callable[[], None] = lambda: None
+    without_lost: bool = False
 
 
 def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
@@ -73,26 +95,47 @@ def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
 
     Raises:
         OtherAlgorithm: the line was trained with another algorithm than the settings name.
+        EpisodesLost: much of what was admitted cannot be read, and `way` does not say to go on without.
         Stopped: a stop was asked for.
     """
     _require_same_algorithm(way.settings, checkpoint.announcement)
     at, newest = checkpoint.announcement.version, max(way.past)
     if at == newest:
-        return restore(way.settings, checkpoint, way.payloads, way.room, way.team)
-    # What follows was trained with the settings of then. Today's, if they are others, come last: what a smaller
-    # buffer or another sampler lets go is needed on the way.
-    resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, way.team)
+        return _restore(way, checkpoint)
     try:
-        if resumed.lost:
-            raise PayloadGone(f"of version {at}: {resumed.lost[0].episode_id}")
-        for segment in path_to(newest, way.past, way.journal, after=at):
-            _train_again(way, segment, resumed)
-        if resumed.core.settings != way.settings or resumed.core.team != way.team:
-            resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
+        return _go_on(way, checkpoint, path_to(newest, way.past, way.journal, after=at))
     except (JournalMissing, PayloadGone, InvalidArtifact) as error:
         _log.error("going_on_from_an_older_version", version=at, reason=str(error))
+        return _restore(way, checkpoint)
+
+
+def _go_on(way: Way, checkpoint: Checkpoint, path: Trail) -> Resumed:
+    """Train the versions of this path again, from the checkpoint.
+
+    What other ranks did than are here, this process does alone, as `from_the_beginning` has it.
+    """
+    apart = not way.team.alone and any(segment.ranks != way.team.ranks for segment in path)
+    if apart:
+        way.payloads.whole = True
+    # What follows was trained with the settings of then. Today's, if they are others, come last: what a smaller
+    # buffer or another sampler lets go is needed on the way.
+    team = ALONE if apart else way.team
+    resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, team)
+    try:
+        _require_few_lost(way, resumed)
+        if resumed.lost:
+            raise PayloadGone(f"of version {resumed.at.version}: {resumed.lost[0].episode_id}")
+        for segment in path:
+            _train_again(way, segment, resumed)
+        if apart:
+            way.payloads.whole = False
+        if resumed.core.settings != way.settings or resumed.core.team != way.team:
+            resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
+    except (JournalMissing, PayloadGone, InvalidArtifact):
+        if apart:
+            way.payloads.whole = False
         resumed.core.close()
-        return restore(way.settings, checkpoint, way.payloads, way.room, way.team)
+        raise
     return resumed
 
 
@@ -131,7 +174,7 @@ def from_the_beginning(way: Way, missing: CheckpointMissing) -> Resumed:
 
 def _train_again(way: Way, segment: Segment, resumed: Resumed | None) -> Resumed:
     """The next version, or the first: its hash must be the one that was announced."""
-    core = rerun(resumed.core if resumed is not None else None, segment, way.payloads, way.room)
+    core = rerun(resumed.core if resumed is not None else None, segment, way.payloads, way.room, way.check)
     if resumed is None:
         resumed = Resumed(core, way.past[segment.version])
     resumed.core = core
@@ -146,6 +189,26 @@ def _train_again(way: Way, segment: Segment, resumed: Resumed | None) -> Resumed
             resumed.set_aside.discard(decision.record.episode_id)
     _log.info("version_trained_again", version=segment.version, sha256=digest)
     return resumed
+
+
+def _restore(way: Way, checkpoint: Checkpoint) -> Resumed:
+    resumed = restore(way.settings, checkpoint, way.payloads, way.room, way.team)
+    _require_few_lost(way, resumed)
+    return resumed
+
+
+def _require_few_lost(way: Way, resumed: Resumed) -> None:
+    """A payload or two may be gone; if many are, it is the bucket that is gone, or another one."""
+    lost = len(resumed.lost)
+    admitted = lost + sum(1 for _ in resumed.core.episodes.held())
+    if way.without_lost or lost <= max(_FEW_LOST, _FEW_LOST_SHARE * admitted):
+        return
+    resumed.core.close()
+    raise EpisodesLost(
+        f"{lost} of the {admitted} episodes that version {resumed.at.version} of {way.settings.policy} is trained "
+        f"on cannot be read, {resumed.lost[0].payload_uri} is the first: restore the bucket, and start again. To "
+        "forget them for good, start once with `sop learn --without-lost`"
+    )
 
 
 def _require_same_algorithm(settings: LearnerSettings, version: PolicyVersion) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +23,8 @@ from learner.errors import RankGone
 # A rank that dies closes its connections, which the others notice at once. This is for a machine that is cut off;
 # it is longer than any outage of the servers that the first rank waits out.
 _SILENCE = dt.timedelta(hours=24)
+_WORD_SECONDS = 300.0
+_ALIVE_SECONDS = 10.0
 
 
 class Wire(Protocol):
@@ -47,6 +51,7 @@ class Team:
         self.rank = rank
         self.mine: Sequence[int] = range(ranks) if wire is None else (rank,)
         self._wire = wire
+        self._silent_until = float("-inf")
 
     @property
     def alone(self) -> bool:
@@ -84,6 +89,15 @@ class Team:
         """The first rank says what all do next."""
         if self._wire is not None:
             self._wire.broadcast(message, 0)
+
+    def say_alive(self, now: float) -> None:
+        """Now and then the first rank says nothing, so that those who wait for its word do not give it up.
+
+        Only where they do wait for its word. `now` in monotonic seconds.
+        """
+        if now >= self._silent_until:
+            self._silent_until = now + _WORD_SECONDS
+            self.tell(b'{"do": "nothing"}')
 
     def hear(self) -> bytes:
         """What the first rank says."""
@@ -132,16 +146,56 @@ class Gloo:
             raise RankGone(f"another rank is gone: {str(error).splitlines()[0]}") from error
 
 
+class Watched:
+    """A wire whose calls may take as long as another rank waits for its disk or its store. Implements `Wire`.
+
+    A call is never broken off, for then the ranks would no longer make the same calls.
+    """
+
+    def __init__(self, wire: Wire, alive: Callable[[], None], every: float = _ALIVE_SECONDS) -> None:
+        """`alive` is called on a thread of its own every so many seconds, while a call lasts."""
+        self._wire, self._alive, self._every = wire, alive, every
+        self._calling = False
+        threading.Thread(target=self._watch, name="wire-watch", daemon=True).start()
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """What each rank gave, in their order."""
+        with self._call():
+            return self._wire.gather(data)
+
+    def broadcast(self, data: bytes | None, rank: int) -> bytes:
+        """What that rank gave."""
+        with self._call():
+            return self._wire.broadcast(data, rank)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self._calling = True
+        try:
+            yield
+        finally:
+            self._calling = False
+
+    def _watch(self) -> None:
+        never = threading.Event()
+        while not never.wait(self._every):
+            if self._calling:
+                self._alive()
+
+
 def _tensor(data: bytes) -> Any:
     import torch  # noqa: PLC0415
 
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
-def assemble() -> Team:
-    """The team that torchrun started; a process that it did not start is alone."""
+def assemble(alive: Callable[[], None]) -> Team:
+    """The team that torchrun started; a process that it did not start is alone.
+
+    `alive` is called every few seconds while another rank is waited for.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    return Team(ranks, rank=int(os.environ["RANK"]), wire=Gloo()) if ranks > 1 else Team()
+    return Team(ranks, rank=int(os.environ["RANK"]), wire=Watched(Gloo(), alive)) if ranks > 1 else Team()
 
 
 ALONE = Team()

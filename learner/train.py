@@ -36,24 +36,33 @@ _log = structlog.get_logger(__name__)
 
 
 def run(
-    settings: Settings, stop: threading.Event, health: Health | None = None, clock: Clock | None = None
+    settings: Settings,
+    stop: threading.Event,
+    health: Health | None = None,
+    clock: Clock | None = None,
+    *,
+    without_lost: bool = False,
 ) -> None:
     """Train and publish one policy line until `stop` is set.
 
-    Under torchrun each rank calls this; those behind the first do what it says.
+    Under torchrun each rank calls this; those behind the first do what it says. `without_lost`: go on however many
+    admitted episodes can no longer be read.
 
     Raises:
         CheckpointMissing: versions of the line were published, and nothing to go on from is left.
+        VersionsLost: their announcements are gone.
+        EpisodesLost: much of what was admitted cannot be read.
         ProducerFenced: another learner took the line over.
         RankGone: under torchrun, another rank ended.
         OffsetsExpired: episodes were deleted by retention before they were read.
     """
-    team = assemble()
+    health = health or Health()
+    team = assemble(health.beat)
     if not team.leads:
         follow_first_rank(settings, team, stop)
         return
     try:
-        _lead(settings, stop, health or Health(), clock or SystemClock(), team)
+        _lead(settings, stop, health, clock or SystemClock(), team, without_lost=without_lost)
     finally:
         with contextlib.suppress(RankGone):
             team.tell(b'{"do": "end"}')
@@ -68,10 +77,12 @@ def follow_first_rank(settings: Settings, team: Team, stop: threading.Event) -> 
         _log.info("rank_stopped", rank=team.rank)
 
 
-def _lead(settings: Settings, stop: threading.Event, health: Health, clock: Clock, team: Team) -> None:
+def _lead(
+    settings: Settings, stop: threading.Event, health: Health, clock: Clock, team: Team, *, without_lost: bool
+) -> None:
     while True:
         try:
-            with Line(settings, stop, clock, health, team=team) as line:
+            with Line(settings, stop, clock, health, team=team, without_lost=without_lost) as line:
                 line.take_over()
                 line.catch_up()
                 if not line.started:
@@ -113,6 +124,7 @@ def gather_demonstrations(line: Line, gathered: Gathered, count: int) -> None:
     taken = 0
     _log.info("learner_waits", demonstrations=count)
     while taken < count:
+        line.keep_on()
         line.intake.poll(_IDLE_SECONDS)
         if taken + len(line.intake.waiting) >= count:
             taken += gathered.take(line.intake, line.intake.waiting.values())

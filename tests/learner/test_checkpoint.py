@@ -10,7 +10,7 @@ import pytest
 from infra.errors import InfraError
 from infra.object_store import ObjectStore
 from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
-from learner.errors import CheckpointMissing, InvalidArtifact
+from learner.errors import CheckpointMissing, InvalidArtifact, VersionsLost
 from learner.patience import Patience
 from learner.policies.artifact import pack_json, unpack_json
 from learner.set_aside import SetAside
@@ -109,6 +109,21 @@ def announced(*numbers: int, parents: Mapping[int, int | None] = {}) -> dict[int
         number: Announced(one.sha256, parents.get(number, number - 1 or None))
         for number, one in published(*numbers).items()
     }
+
+
+@pytest.mark.parametrize(("newest", "kept"), [(0, ()), (0, (1,)), (3, (1, 2, 3)), (3, (3, 4)), (9, (7,))])
+def test_what_was_announced_or_comes_next_may_be_there(newest: int, kept: tuple[int, ...]) -> None:
+    store, _ = stored(9, *map(checkpoint, kept))
+    store.require_announced(newest)
+
+
+@pytest.mark.parametrize(("newest", "kept"), [(0, (2,)), (0, (1, 7)), (3, (3, 5))])
+def test_a_line_whose_announcements_are_gone_gives_no_number_a_second_time(
+    newest: int, kept: tuple[int, ...]
+) -> None:
+    store, _ = stored(9, *map(checkpoint, kept))
+    with pytest.raises(VersionsLost, match=rf"version {kept[-1]}, .* (no version|up to 3) .*restore the topic"):
+        store.require_announced(newest)
 
 
 @pytest.mark.parametrize("first", ["0", "f"])

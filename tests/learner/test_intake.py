@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from infra.clock import ManualClock
 from infra.telemetry import EPISODES_SET_ASIDE
 from learner.episodes import Episode
 from learner.errors import BadPayload, LearnerError, UnfitEpisode
+from learner.frames import Room
+from learner.gathering import Gathered
 from learner.intake import Intake
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
@@ -170,3 +174,64 @@ def test_until_a_line_begins_of_all_but_demonstrations_a_position_is_kept_and_th
     intake.take_up_rest()
     assert stream.sought == [{0: 1}], "once is enough"
     fetcher.close()
+
+
+class Crowded(Shelf):
+    """Answers only when so many ask at the same time: who asks for one after the other waits."""
+
+    at_once = 1
+
+    def __init__(self, made: list[Synthetic]) -> None:
+        super().__init__(made)
+        self.inside, self.alone = 0, False
+        self._changed = threading.Condition()
+
+    def get(self, key: str) -> bytes:
+        with self._changed:
+            self.inside += 1
+            self._changed.notify_all()
+            self.alone |= not self._changed.wait_for(lambda: self.inside >= self.at_once, 30.0)
+        return super().get(key)
+
+
+def backlog(count: int, ahead: int) -> tuple[Crowded, PayloadFetcher, Intake]:
+    """So many announcements, of whose payloads memory holds but a few at a time."""
+    made = [make_episode(n, steps=5) for n in range(count)]
+    shelf = Crowded(made)
+    fetcher = PayloadFetcher(shelf, Patience(threading.Event()), ahead=ahead, threads=4)
+    intake = Intake(Announcements(made), fetcher, ManualClock())
+    intake.poll(0.0)
+    return shelf, fetcher, intake
+
+
+def test_behind_a_backlog_the_window_is_filled_again_at_each_look_and_the_order_stays() -> None:
+    shelf, fetcher, intake = backlog(count=24, ahead=4)
+    announced = list(intake.waiting)
+    taken: list[str] = []
+    while intake.waiting:
+        expected = min(4, len(intake.waiting))
+        shelf.inside, shelf.at_once = 0, 1
+        until = time.monotonic() + 60.0
+        while len(found := intake.ready()) < expected:
+            assert fetcher.steps_under_way == 5 * expected, "one look asks for all that there is room for"
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        for seen, episode in intake.take_each(found):
+            assert episode is not None
+            taken.append(seen.record.episode_id)
+    fetcher.close()
+    assert taken == announced
+
+
+def test_a_backlog_is_fetched_by_several_threads_however_it_is_taken(tmp_path: Path) -> None:
+    shelf, fetcher, intake = backlog(count=12, ahead=4)
+    while len(intake.ready()) < 4:
+        time.sleep(0.001)
+    gathered, told = Gathered(Room(tmp_path)), list[int]()
+    assert gathered.take(intake, list(intake.waiting.values())[:4], told.append) == 4
+    shelf.inside, shelf.at_once = 0, 4
+    assert gathered.take(intake, intake.waiting.values(), told.append) == 8
+    fetcher.close()
+    assert not shelf.alone
+    assert told == [*range(1, 5), *range(1, 9)]
+    assert not intake.waiting

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.errors import ObjectMissing, Unavailable
+from infra.clock import ManualClock
+from infra.errors import DiskFull, ObjectMissing, Unavailable
+from infra.health import STALL_SECONDS, Health
 from learner.patience import Patience, Stopped
 
 
@@ -45,3 +47,26 @@ def test_nothing_is_called_after_a_stop() -> None:
     with pytest.raises(Stopped):
         Patience(stop).call("test", lambda: called.append(1))
     assert called == []
+
+
+class Passing(threading.Event):
+    """A stop that nobody asks for, and waits that take no time but by the clock."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._clock.advance(timeout or 0.0)
+        return self.is_set()
+
+
+def test_who_waits_for_room_on_the_disk_for_longer_than_a_stall_has_not_stalled() -> None:
+    clock = ManualClock()
+    health = Health(clock)
+    patience = Patience(Passing(clock), health)
+    patience.check()
+    while clock.monotonic() < 3 * STALL_SECONDS:
+        patience.wait_for_room(DiskFull("no room for frames"))
+        assert health.health()[0]
+        assert health.readiness() == (False, "no room for frames")

@@ -177,3 +177,16 @@ def test_what_memory_has_no_room_for_goes_to_the_disk_ahead_of_its_use(tmp_path:
     assert fetcher.steps_under_way == 0
     assert len(shelf.asked) == asked
     fetcher.close()
+
+
+def test_what_has_room_is_asked_for_ahead_and_what_has_none_is_not() -> None:
+    made = [make_episode(n, steps=10) for n in range(6)]
+    shelf = Shelf(made)
+    fetcher = PayloadFetcher(shelf, Patience(threading.Event()), ahead=4, ahead_steps=30)
+    assert [fetcher.ask_while_room(item.record) for item in made] == [True] * 3 + [False] * 3
+    assert [fetcher.ask_while_room(item.record) for item in made[:3]] == [True] * 3, "they are on their way"
+    assert fetcher.steps_under_way == 30
+    fetcher.take(made[0].record)
+    assert fetcher.ask_while_room(made[3].record)
+    assert fetcher.steps_under_way == 30
+    fetcher.close()

@@ -13,28 +13,35 @@ import numpy as np
 import pytest
 
 from infra.clock import ManualClock
+from infra.health import Health
 from infra.object_store import ObjectStore, sha256_hex
 from infra.settings import LearnerSettings, Settings
 from learner import ranks
+from learner.checkpoint import Checkpoint
 from learner.core import TrainingCore
 from learner.episodes import Episode
 from learner.errors import BadPayload, UnfitEpisode
 from learner.intake import Intake
-from learner.journal import Beginning
-from learner.patience import Patience
+from learner.journal import Beginning, Journal
+from learner.patience import Patience, Stopped
 from learner.payloads import PayloadFetcher
+from learner.policies.artifact import unpack_json
 from learner.ranks import SharedFetcher, _Follower, follow
 from learner.replay import Batch, ReplayBuffer
 from learner.rerun import begin, rerun, train_base
+from learner.resume import Way, resume
+from learner.set_aside import SetAside
 from learner.team import Team
 from schemas.events import EpisodeSource, Feature
+from tests.learner import lives
 from tests.learner.lives import Life, fetcher, restored
 from tests.learner.seen import WRIST, Seen, see
 from tests.learner.seen import Shelf as SeenShelf
 from tests.learner.synthetic import FEATURES, Synthetic, make_episode, make_payload
 from tests.learner.test_cameras import check, loaded, truth
+from tests.learner.test_checkpoint import Bucket, version
 from tests.learner.test_intake import Announcements
-from tests.learner.test_payloads import Shelf
+from tests.learner.test_payloads import Refusing, Shelf, told
 
 BASE = LearnerSettings(
     hidden=(8,), batch_size=16, pretrain_steps=8, mixing="adaptive", adaptive_window=7, recap_value_steps=5
@@ -257,6 +264,53 @@ def test_a_line_of_several_ranks_goes_on_from_a_snapshot_with_the_same_bits() ->
     assert sha256_hex(core.artifact()) == life.segments[-1].sha256
 
 
+@pytest.mark.parametrize("before", [1, 3])
+def test_a_line_goes_on_with_another_number_of_ranks_where_it_stands_though_versions_came_after_its_checkpoint(
+    before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = Life(BASE, ranks=before)
+    life.live([[(3, [0, 1]), (4, [5])], [(2, [2])], [(3, [3]), (2, [])]])
+    journal = Journal(Bucket(), "default", Patience(threading.Event()))
+    for segment in life.segments:
+        journal.seal(segment)
+    past = {
+        one.version: version(one.version, one.sha256).model_copy(
+            update={"parent_version": one.parent, "config": one.config}
+        )
+        for one in life.segments
+    }
+    wire, episodes = Threads(2), [*lives.DEMONSTRATIONS, *lives.FLEET]
+    shelf = Shelf(episodes)
+    monkeypatch.setattr(
+        ranks,
+        "make_fetcher",
+        lambda _settings, _store, patience, _team: PayloadFetcher(shelf, patience, threads=1),
+    )
+    first = SharedFetcher(Shelf(episodes), Patience(threading.Event()), threads=1)
+    first.team = wire.of(0)
+    with ThreadPoolExecutor(1) as threads:
+        follower = threads.submit(follow, Settings(), wire.of(1), threading.Event())
+        begun = Checkpoint(past[2], *unpack_json(life.snapshots[1]), SetAside())
+        asked: list[int] = []
+        way = Way(BASE, past, journal, first, None, first.team, lambda: asked.append(1))
+        resumed = resume(way, begun)
+        assert resumed.at.version == 4
+        assert resumed.core.team is first.team
+        assert sha256_hex(resumed.core.artifact()) == life.segments[-1].sha256
+        assert len(asked) == life.segments[-1].learner_step - life.segments[1].learner_step
+        for _ in range(3):
+            resumed.core.update(online=True)
+        resumed.core.require_agreement()
+        first.team.tell(END)
+        follower.result(60.0)
+    first.close()
+    assert shelf.asked, "each has its share again"
+    other = restored(BASE, life.snapshots[-1], Team(2))
+    for _ in range(3):
+        other.update(online=True)
+    assert resumed.core.artifact() == other.artifact()
+
+
 def test_a_bad_payload_that_lies_elsewhere_is_bad_here(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Threads(2)
     elsewhere = next(made for made in FLEET if not wire.of(0).has(made.record.episode_id))
@@ -272,6 +326,41 @@ def test_a_bad_payload_that_lies_elsewhere_is_bad_here(monkeypatch: pytest.Monke
         first.prefetch(elsewhere.record)
         with pytest.raises(BadPayload, match=elsewhere.record.episode_id):
             first.take(elsewhere.record)
+        first.team.tell(END)
+        follower.result(60.0)
+    first.close()
+
+
+def test_what_another_rank_waits_for_is_named_here_and_a_stop_is_heard_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = Threads(2)
+    refused, good = [made for made in FLEET if not wire.of(0).has(made.record.episode_id)][:2]
+    shelf = Refusing([refused, good])
+    shelf.refused = shelf.key(refused.event.payload_uri)
+    monkeypatch.setattr(ranks, "_ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(
+        ranks,
+        "make_fetcher",
+        lambda _settings, _store, patience, _team: PayloadFetcher(shelf, patience, threads=2),
+    )
+    stop, health = threading.Event(), Health(ManualClock())
+    first = SharedFetcher(Shelf([]), Patience(stop, health), threads=1)
+    first.team = wire.of(0)
+    with ThreadPoolExecutor(2) as threads:
+        follower = threads.submit(follow, Settings(), wire.of(1), threading.Event())
+        taken = threads.submit(first.take, refused.record)
+        told(health, (False, f"{refused.event.payload_uri}: 403"))
+        shelf.refused = None
+        assert taken.result(60.0).record == refused.record
+        told(health, (True, "ready"))
+        first.take(good.record)
+        shelf.refused = shelf.key(refused.event.payload_uri)
+        taken = threads.submit(first.take, refused.record)
+        told(health, (False, f"{refused.event.payload_uri}: 403"))
+        stop.set()
+        with pytest.raises(Stopped):
+            taken.result(60.0)
         first.team.tell(END)
         follower.result(60.0)
     first.close()

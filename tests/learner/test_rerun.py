@@ -6,7 +6,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from learner.episodes import Episode
 from learner.errors import JournalMissing, PayloadGone
 from learner.frames import Room
 from learner.journal import Beginning, Segment
-from learner.patience import Patience
+from learner.patience import Patience, Stopped
 from learner.payloads import PayloadFetcher
 from learner.policies.artifact import pack_json
 from learner.rerun import begin, readings, rerun, train_base
@@ -251,3 +251,31 @@ def test_it_is_known_beforehand_how_often_a_beginning_reads_each_demonstration(
     ).close()
     assert episodes.times == readings(config) * len(DEMONSTRATIONS)
     assert heard == ([(step, 5) for step in range(1, 6)] if algorithm == "recap" else [])
+
+
+def test_before_each_update_one_is_asked_whether_to_go_on_and_a_stop_is_heard_there() -> None:
+    life = Life(BASE)
+    life.live([[(2, [0, 1]), (3, [])]])
+    payloads, asked = fetcher(), list[int]()
+    core: TrainingCore | None = None
+    for segment in life.segments:
+        core = rerun(core, segment, payloads, check=lambda: asked.append(1))
+    assert core is not None
+    assert len(asked) == core.learner_step == life.segments[-1].learner_step
+
+    def stop_after(updates: int) -> Callable[[], None]:
+        left = iter(range(updates))
+
+        def check() -> None:
+            if next(left, None) is None:
+                raise Stopped
+
+        return check
+
+    with pytest.raises(Stopped):
+        rerun(None, life.segments[0], payloads, check=stop_after(2))
+    core = restored(BASE, life.snapshots[0])
+    with pytest.raises(Stopped):
+        rerun(core, life.segments[1], payloads, check=stop_after(3))
+    payloads.close()
+    assert core.learner_step == life.segments[0].learner_step + 3

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from infra.settings import LearnerSettings
+from learner import resume as resume_module
 from learner.checkpoint import Checkpoint
-from learner.errors import CheckpointMissing, OtherAlgorithm
-from learner.resume import Way, from_the_beginning, resume
+from learner.errors import CheckpointMissing, EpisodesLost, OtherAlgorithm
+from learner.journal import Entry, Journal
+from learner.patience import Patience
+from learner.policies.artifact import unpack_json
+from learner.resume import Resumed, Way, from_the_beginning, resume
 from learner.set_aside import SetAside
 from schemas.events import PolicyVersion
+from tests.learner.lives import BASE, DEMONSTRATIONS, FLEET, Life, fetcher, restored
+from tests.learner.test_checkpoint import Bucket, version
 
 TRAINED = PolicyVersion(
     policy="arm",
@@ -36,3 +43,71 @@ def test_a_line_is_not_trained_on_with_another_algorithm(algorithm: Any) -> None
         resume(Way(settings, {3: TRAINED}, nothing, nothing), Checkpoint(TRAINED, {}, {}, SetAside()))
     with pytest.raises(OtherAlgorithm, match=f"with hg-dagger, not with {algorithm}"):
         from_the_beginning(Way(settings, {3: TRAINED}, nothing, nothing), CheckpointMissing("none"))
+
+
+def lived() -> tuple[Life, dict[int, PolicyVersion], Journal]:
+    """A line of three versions: the second has four episodes, the third one more."""
+    life = Life(BASE)
+    life.live([[(3, [0, 1, 2, 3])], [(2, [4]), (3, [])]])
+    journal = Journal(Bucket(), "default", Patience(threading.Event()))
+    for segment in life.segments:
+        journal.seal(segment)
+    announced = {
+        one.version: version(one.version, one.sha256).model_copy(
+            update={"parent_version": one.parent, "config": one.config}
+        )
+        for one in life.segments
+    }
+    return life, announced, journal
+
+
+@pytest.mark.parametrize("newest", [2, 3], ids=["at the newest version", "before it"])
+def test_where_many_episodes_are_gone_at_once_nobody_goes_on_without_them_unasked(
+    newest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume_module, "_FEW_LOST", 1)
+    life, announced, journal = lived()
+    past = {number: announced[number] for number in range(1, newest + 1)}
+    checkpoint = Checkpoint(past[2], *unpack_json(life.snapshots[1]), SetAside())
+    payloads = fetcher([*DEMONSTRATIONS, *FLEET[2:]])
+    with pytest.raises(EpisodesLost, match=f"2 of the 6 episodes .*{FLEET[0].record.payload_uri}.*--without-lost"):
+        resume(Way(BASE, past, journal, payloads), checkpoint)
+    resumed = resume(Way(BASE, past, journal, payloads, without_lost=True), checkpoint)
+    payloads.close()
+    assert (resumed.at.version, resumed.lost) == (2, [made.record for made in FLEET[:2]])
+
+
+def test_one_episode_that_is_gone_stops_nobody_and_is_forgotten_first_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resume_module, "_FEW_LOST", 1)
+    life, announced, journal = lived()
+    checkpoint = Checkpoint(announced[2], *unpack_json(life.snapshots[1]), SetAside())
+    payloads = fetcher([*DEMONSTRATIONS, *FLEET[1:]])
+    resumed = resume(Way(BASE, {2: announced[2]}, journal, payloads), checkpoint)
+    payloads.close()
+    lost = FLEET[0].record.episode_id
+    decided = life.segments[2].entries
+    journal.take_over(2, "00000001-a", decided)
+    entries = resumed.tail(journal)
+    assert entries == [Entry(learner_step=resumed.core.learner_step, forgotten=(lost,)), *decided]
+    assert lost in resumed.set_aside
+
+
+def test_what_was_decided_about_one_version_is_not_done_to_another() -> None:
+    """Earlier software filed decisions about a version to which it had gone back under the newest one's number."""
+    life, announced, journal = lived()
+    for number, entries in ((1, life.segments[1].entries), (2, life.segments[2].entries)):
+        journal.take_over(number, "00000001-a", entries)
+    cores = {number: restored(BASE, life.snapshots[number - 1]) for number in (1, 2, 3)}
+    for number in (1, 2):
+        own = Resumed(cores[number], announced[number])
+        assert tuple(own.tail(journal)) == life.segments[number].entries
+    for filed, core, entries in (
+        (2, 2, life.segments[1].entries),
+        (3, 3, life.segments[1].entries),
+        (2, 2, (life.segments[1].entries[0].model_copy(update={"learner_step": 10**6}),)),
+        (1, 1, life.segments[1].entries[::-1] + life.segments[2].entries[::-1]),
+    ):
+        journal.take_over(filed, "00000002-b", entries)
+        assert Resumed(cores[core], announced[filed]).tail(journal) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from infra.policies import rollout
 from infra.policies.log import RolloutLog
 from infra.policies.rollout import Change
+from learner.journal import Journal
+from learner.patience import Patience
 from learner.reproduce import replay
 from learner.restoring import past_of
 from tests.learner.integration.site import Site, terminate, wait_for
@@ -79,3 +82,25 @@ def test_a_version_whose_checkpoint_is_gone_is_trained_again_from_the_lines_begi
     assert past[2] > given_up
     assert published[past[2]].learner_step == published[2].learner_step + 20
     assert replay(site.settings, line, max(published)).equal
+
+
+def test_what_is_decided_after_a_rollback_is_taken_up_by_whoever_comes_after_a_kill(site: Site) -> None:
+    log, line = RolloutLog(site.settings), "decided"
+    settings = SETTINGS | {"CHECKPOINTS_KEPT": "50"}
+    site.put([*DEMONSTRATIONS, *online(700, 2)])
+    with site.learner(line, settings):
+        site.wait_for_version(line, 3)
+    given_up = site.versions(line)[-1].version
+    log.change(line, rollout.rollback(line, 1), BY)
+    with site.learner(line, settings, command=("tests.learner.integration.crash", "seal", "1")) as process:
+        assert process.wait(300.0) == -9
+    journal = Journal(site.store, line, Patience(threading.Event()))
+    decided = journal.tail(1)
+    assert any(entry.admitted for entry in decided)
+    site.put(online(710, 2))
+    with site.learner(line, settings) as process:
+        versions = site.wait_for_version(line, given_up + 1)
+        assert terminate(process, within=STOP_SECONDS) == 0
+    first_after = next(version for version in versions if version.version == given_up + 1)
+    assert first_after.parent_version == 1
+    assert journal.segment(first_after).entries[: len(decided)] == decided

@@ -141,3 +141,24 @@ def test_a_line_of_two_ranks_goes_on_with_one(site: Site) -> None:
         site.wait_for_version("ranks", before + 1, timeout=240.0)
     assert "going_on_from_an_older_version" not in site.log("ranks")
     assert replay(site.settings, "ranks", before + 1).equal
+
+
+def test_a_line_of_one_rank_goes_on_with_two_where_it_stands(site: Site) -> None:
+    before = site.versions("ranks")[-1].version
+    first = 70
+    # Until one rank's version stands behind the newest checkpoint.
+    while (newest := site.versions("ranks")[-1].version) == before or newest % 3 == 0:
+        with site.learner("ranks", SETTINGS):
+            site.put(online(first, 1))
+            site.wait_for_version("ranks", newest + 1, timeout=240.0)
+        first += 1
+        assert first < 80
+    trained_again = site.log("ranks").count("version_trained_again")
+    with site.learner("ranks", SETTINGS, command=TORCHRUN) as job:
+        site.put(online(80, 3))
+        versions = site.wait_for_version("ranks", newest + 2, timeout=300.0)
+        terminate(job, within=STOP_SECONDS)
+    assert site.log("ranks").count("version_trained_again") > trained_again
+    assert "going_on_from_an_older_version" not in site.log("ranks")
+    assert [version.parent_version for version in versions] == [None, *range(1, len(versions))]
+    assert replay(site.settings, "ranks", newest + 2).equal
