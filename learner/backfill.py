@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import overload
 
 from infra.clock import SystemClock
@@ -145,10 +146,15 @@ def backfill(
             return line.newest
         if not line.started:
             line.intake.poll(0.0)
-            gathered = _Watched(line.room, readings(learner), lambda read, every: told("admitting", read, every))
+
+            def tell(what: str, done: int, every: int) -> None:
+                line.pause(0.0)  # a stop is heard between two episodes, and between two updates
+                told(what, done, every)
+
+            gathered = _Watched(line.room, readings(learner), partial(tell, "admitting"))
             waiting = list(line.intake.waiting.values())
-            gathered.take(line.intake, waiting, lambda number: told("fetching", number, len(waiting)))
-            if not line.start(gathered, lambda done, every: told("fitting", done, every)):
+            gathered.take(line.intake, waiting, lambda number: tell("fetching", number, len(waiting)))
+            if not line.start(gathered, partial(tell, "fitting")):
                 unfinished.remove()
                 raise NothingChosen(f"{len(gathered)} episodes, and none that {learner.algorithm} learns from")
 

@@ -127,7 +127,7 @@ def replay(
         path = path_to(version, published, journal, after=after)
         began = core.learner_step if core is not None else 0
         for segment in path:
-            core = rerun(core, segment, payloads, room)
+            core = rerun(core, segment, payloads, room, patience.check)
             told(segment.version, segment.learner_step)
         if core is None:
             raise JournalMissing(f"there is nothing to train for version {version}")

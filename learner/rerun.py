@@ -78,7 +78,7 @@ def rerun(
         segment: how the version came about.
         payloads: where the episodes come from.
         room: where the frames of a line's first version lie.
-        check: is called before each update; what it raises ends this.
+        check: is called before each update, the value function's too; what it raises ends this.
 
     Raises:
         PayloadGone: an episode can no longer be read as it was announced.
@@ -94,7 +94,8 @@ def rerun(
         if first.beginning is None:
             raise JournalMissing(f"version {segment.version}: the journal does not say what the line began with")
         demonstrations = keep_all(itertools.islice(episodes, len(first.admitted)), room or Room())
-        core = begin(settings, first.beginning, demonstrations, room, Team(segment.ranks))
+        team = Team(segment.ranks)
+        core = begin(settings, first.beginning, demonstrations, room, team, fitting=lambda *_: check())
         begun = core
 
         def update() -> None:

@@ -105,7 +105,7 @@ def begin_line(line: Line) -> None:
     gathered = Gathered(line.room)
     line.intake.demonstrations_only = True
     gather_demonstrations(line, gathered, line.settings.pretrain_episodes)
-    while not line.start(gathered):
+    while not line.start(gathered, lambda *_: line.pause(0.0)):
         gather_demonstrations(line, gathered, 1)
     line.intake.take_up_rest()
 

@@ -253,15 +253,20 @@ def test_it_is_known_beforehand_how_often_a_beginning_reads_each_demonstration(
     assert heard == ([(step, 5) for step in range(1, 6)] if algorithm == "recap" else [])
 
 
-def test_before_each_update_one_is_asked_whether_to_go_on_and_a_stop_is_heard_there() -> None:
-    life = Life(BASE)
+@pytest.mark.parametrize(("algorithm", "fitting"), [("hg-dagger", 0), ("recap", 5)])
+def test_before_each_update_one_is_asked_whether_to_go_on_and_a_stop_is_heard_there(
+    algorithm: str, fitting: int
+) -> None:
+    """Updates of RECAP's value function count as well."""
+    config = BASE.model_copy(update={"algorithm": algorithm})
+    life = Life(config)
     life.live([[(2, [0, 1]), (3, [])]])
     payloads, asked = fetcher(), list[int]()
     core: TrainingCore | None = None
     for segment in life.segments:
         core = rerun(core, segment, payloads, check=lambda: asked.append(1))
     assert core is not None
-    assert len(asked) == core.learner_step == life.segments[-1].learner_step
+    assert len(asked) - fitting == core.learner_step == life.segments[-1].learner_step
 
     def stop_after(updates: int) -> Callable[[], None]:
         left = iter(range(updates))
@@ -274,7 +279,7 @@ def test_before_each_update_one_is_asked_whether_to_go_on_and_a_stop_is_heard_th
 
     with pytest.raises(Stopped):
         rerun(None, life.segments[0], payloads, check=stop_after(2))
-    core = restored(BASE, life.snapshots[0])
+    core = restored(config, life.snapshots[0])
     with pytest.raises(Stopped):
         rerun(core, life.segments[1], payloads, check=stop_after(3))
     payloads.close()
