@@ -143,21 +143,21 @@ class CheckpointStore:
             if key not in kept:
                 self._patience.call("object store", partial(self._store.delete, key))
 
-    def require_announced(self, newest: int) -> None:
+    def require_announced(self, newest: int, sealed: int) -> None:
         """Refuse a line whose announcements are gone: its numbers would be given a second time.
 
-        A checkpoint comes before its announcement, so that of the version after the `newest` announced one (0:
-        none) may be there already.
+        Journal and checkpoint come before the announcement, so that those of the version after the `newest`
+        announced one (0: none) may be there already. `sealed`: the newest version that the journal has.
 
         Raises:
             VersionsLost: there is one of a version behind that.
         """
-        last = max(map(_version, self._keys()), default=0)
+        last = max([sealed, *map(_version, self._keys())])
         if last > newest + 1:
             announced = f"versions up to {newest}" if newest else "no version"
             raise VersionsLost(
-                f"{self._prefix} has a checkpoint of version {last}, and policy-versions announces {announced} of "
-                "the line: restore the topic, or train another line (SOP_LEARNER__POLICY)"
+                f"{self._prefix} belongs to a line of {last} versions, and policy-versions announces {announced} "
+                "of it: restore the topic, or name another line (SOP_LEARNER__POLICY, `sop backfill --policy`)"
             )
 
     def newest_first(self) -> Iterator[Checkpoint]:

@@ -25,7 +25,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 
 from infra.clickhouse.client import connect
-from infra.errors import ObjectMissing, SettingMissing, Unavailable
+from infra.errors import AccessRefused, ObjectMissing, SettingMissing, Unavailable
 from infra.object_store import ObjectStore, sha256_hex
 from infra.registry import Registry
 from infra.settings import Settings
@@ -186,7 +186,9 @@ def find_episodes(settings: Settings, choice: Choice, patience: Patience) -> Fou
             found[episode_id] = row
     if choice.where is not None and held:
         useful = {episode_id for episode_id, item in held.items() if not _is_useless(item)}
-        unseen = len(useful - _indexed(settings, held))
+        # What came into the index while the topic was read was neither chosen nor is it missing there now.
+        late = useful & (_rows(settings, choice.where).keys() - rows.keys())
+        unseen = len(useful - _indexed(settings, held) | late)
     episodes = [item for item in found.values() if not isinstance(item, Passed) and _is_chosen(item, choice)]
     return Found(tuple(sorted(episodes, key=_by_arrival)), newer, unseen, ends)
 
@@ -295,7 +297,7 @@ def _has_earlier(settings: Settings, held: Held) -> bool:
             sql += " AND appended_at < {earliest:DateTime64(6, 'UTC')}"
             return bool(_ask(settings, sql, earliest=min(map(_arrived_at, held.values())))[0][0])
         return bool(_ask(settings, sql)[0][0])
-    except (SettingMissing, Unavailable, ClickHouseError) as error:
+    except (AccessRefused, SettingMissing, Unavailable, ClickHouseError) as error:
         _log.warning("index_not_asked", reason=str(error), why="whether it has episodes of an earlier topic")
         return False
 

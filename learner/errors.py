@@ -68,7 +68,7 @@ class CheckpointMissing(LearnerError, InfraError):
 
 
 class VersionsLost(LearnerError, InfraError):
-    """The bucket holds a later version's checkpoint than policy-versions announces: the topic lost records."""
+    """The bucket holds a later version's checkpoint or journal than policy-versions announces: it lost records."""
 
 
 class EpisodesLost(LearnerError, InfraError):

@@ -130,6 +130,16 @@ class Journal:
         """Write decisions down; when this returns they survive the machine."""
         self._write((entry,))
 
+    def drop(self, version: int) -> None:
+        """Nothing was decided after `version`: whoever goes back to it does not do again what came of it."""
+        for key in self._list(self._open(version)):
+            self._patience.call("object store", partial(self._store.delete, key))
+
+    def newest(self) -> int:
+        """Of the versions that were sealed, announced or not; 0: none."""
+        keys = self._list(f"{self._prefix}versions/")
+        return max((int(key.rsplit("/", 1)[1].partition("-")[0]) for key in keys), default=0)
+
     def seal(self, segment: Segment) -> None:
         """Write down how a version came about, before it is announced."""
         key, data = self._key(segment.version, segment.sha256), segment.model_dump_json().encode()

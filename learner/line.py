@@ -161,8 +161,8 @@ class Line:
         """
         published = self._publisher.take_over()
         self.newest = published[max(published)] if published else None
-        self._checkpoints.require_announced(max(published, default=0))
-        past = self._rollbacks.past(published)
+        self._checkpoints.require_announced(max(published, default=0), self._journal.newest())
+        past = self._rollbacks.past(published, self._journal.drop)
         self._published = {number: Announced.of(version) for number, version in published.items()}
         payloads = self.intake.payloads
         way = Way(
@@ -369,11 +369,10 @@ class Line:
         beginning = self._tail[0].beginning if self._tail else None
         if beginning is not None and sees(beginning.features, self.settings.cameras):
             admitted = self._tail[0].admitted
-            demonstrations = keep_all(
-                readable(self.intake.payloads, (decision.record for decision in admitted)), self.room
-            )
-            if len(demonstrations) == len(admitted):
-                self._core = begin(self.settings, beginning, demonstrations, self.room, self._team)
+            found = readable(self.intake.payloads, (decision.record for decision in admitted))
+            if len(ours := keep_all(found, self.room)) == len(admitted):
+                go_on = lambda *_: self.pause(0.0)  # noqa: E731
+                self._core = begin(self.settings, beginning, ours, self.room, self._team, fitting=go_on)
         if self._core is not None:
             self.intake.payloads.whole = False
         else:

@@ -148,6 +148,8 @@ class ProgressReporter:
 
     def _deliver(self, record: OutRecord, sent: list[list[str | None]]) -> None:
         """`sent`: its answers, by attempt. While it is on its way from an earlier one it is not sent again."""
+        if sent and sent[-1] == [None]:
+            return
         if not sent or sent[-1]:
             answer: list[str | None] = []
             if not self._producer.send(record, lambda error, _offset: answer.append(error)):

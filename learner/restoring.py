@@ -8,7 +8,7 @@ what was given up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -68,8 +68,13 @@ class Rollbacks:
         self._patience = patience
         self._obeyed = Obeyed()
 
-    def past(self, published: Mapping[int, PolicyVersion]) -> dict[int, PolicyVersion]:
+    def past(
+        self, published: Mapping[int, PolicyVersion], give_up: Callable[[int], None]
+    ) -> dict[int, PolicyVersion]:
         """The version to go on from and its ancestors, once any older learner is fenced; a new rollback is obeyed.
+
+        `give_up` is called with the version that is gone back to, before anything says so: what was decided after
+        it is given up with what came of it.
 
         Raises:
             CheckpointMissing: the version to go back to was never published.
@@ -82,6 +87,7 @@ class Rollbacks:
                     f"the rollback of {self._policy} names version {mark.version}, which was never published; say "
                     "another one (`sop policies rollback --to`)"
                 )
+            give_up(mark.version)
             newest = max(published)
             self._obeyed = Obeyed(generation=mark.generation, version=mark.version, newest=newest)
             data = self._obeyed.model_dump_json().encode()

@@ -12,8 +12,8 @@ from benchmarks.paper.program import Program
 _WHY = """None of what follows was tested by a run of its own.
 
 - **Size of the fleet.** Every fleet takes the same gradient steps at the same pace, so more robots bring more data
-  and nothing else. The tasks are small: one robot is past the threshold, which lies a few points above the base,
-  after one to three evaluations, and levels off before its three hours are over. What is left to gain is small
+  and nothing else. The tasks are small: even one robot's curve is steep at first and flat in its last hour, so the
+  threshold, which lies low on it, is soon reached by everybody, and what is left to gain at the end is small
   beside what one seed differs from another.
 - **SOP against offline.** Both have the same robot-hours and gradient steps. Offline training is given the second
   half of its steps after the last hour, on all data and at no cost in time, and its versions are judged at the
@@ -44,8 +44,8 @@ Why some are not shown, as far as we can tell. {_WHY}
 
 def _told(one: Effect) -> str:
     def say(value: float) -> str:
-        if math.isinf(value):
-            return "∞"
+        if not math.isfinite(value):
+            return "-" if math.isnan(value) else "∞"
         return f"{value:.1f}" if one.times else f"{100 * value:+.1f}"
 
     sign = "×" if one.times else ""

@@ -11,7 +11,7 @@ from benchmarks.paper.markdown import interval, percent, points, table
 from benchmarks.paper.program import HUMAN, Program
 
 _Curves = Mapping[int, Mapping[int, stats.Curve]]
-# Other thresholds than the paper's, which lies near the base.
+# Other thresholds than the paper's.
 _MORE_THRESHOLDS = (0.75, 0.85)
 
 

@@ -114,16 +114,22 @@ def announced(*numbers: int, parents: Mapping[int, int | None] = {}) -> dict[int
 @pytest.mark.parametrize(("newest", "kept"), [(0, ()), (0, (1,)), (3, (1, 2, 3)), (3, (3, 4)), (9, (7,))])
 def test_what_was_announced_or_comes_next_may_be_there(newest: int, kept: tuple[int, ...]) -> None:
     store, _ = stored(9, *map(checkpoint, kept))
-    store.require_announced(newest)
+    store.require_announced(newest, newest)
+    store.require_announced(newest, newest + 1)
 
 
-@pytest.mark.parametrize(("newest", "kept"), [(0, (2,)), (0, (1, 7)), (3, (3, 5))])
+@pytest.mark.parametrize(
+    ("newest", "kept", "sealed"), [(0, (2,), 0), (0, (1, 7), 7), (3, (3, 5), 5), (3, (1,), 5), (0, (), 2)]
+)
 def test_a_line_whose_announcements_are_gone_gives_no_number_a_second_time(
-    newest: int, kept: tuple[int, ...]
+    newest: int, kept: tuple[int, ...], sealed: int
 ) -> None:
+    """Not every version has a checkpoint."""
     store, _ = stored(9, *map(checkpoint, kept))
-    with pytest.raises(VersionsLost, match=rf"version {kept[-1]}, .* (no version|up to 3) .*restore the topic"):
-        store.require_announced(newest)
+    last = max(sealed, *kept, 0)
+    said = rf"line of {last} versions, .* (no version|up to 3) .*restore the topic"
+    with pytest.raises(VersionsLost, match=said):
+        store.require_announced(newest, sealed)
 
 
 @pytest.mark.parametrize("first", ["0", "f"])

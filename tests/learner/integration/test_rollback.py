@@ -10,7 +10,7 @@ import pytest
 from infra.policies import rollout
 from infra.policies.log import RolloutLog
 from infra.policies.rollout import Change
-from learner.journal import Journal
+from learner.journal import Entry, Journal
 from learner.patience import Patience
 from learner.reproduce import replay
 from learner.restoring import past_of
@@ -91,11 +91,15 @@ def test_what_is_decided_after_a_rollback_is_taken_up_by_whoever_comes_after_a_k
     with site.learner(line, settings):
         site.wait_for_version(line, 3)
     given_up = site.versions(line)[-1].version
+    journal = Journal(site.store, line, Patience(threading.Event()))
+    # As a learner leaves it that dies between an announcement and its next journal: decisions that made version 2.
+    stale = Entry(learner_step=journal.segment(site.versions(line)[0]).learner_step, forgotten=("given up",))
+    journal.take_over(1, "f" * 40, (stale,))
     log.change(line, rollout.rollback(line, 1), BY)
     with site.learner(line, settings, command=("tests.learner.integration.crash", "seal", "1")) as process:
         assert process.wait(300.0) == -9
-    journal = Journal(site.store, line, Patience(threading.Event()))
     decided = journal.tail(1)
+    assert stale not in decided, "a rollback gives up what was decided after the version that it goes back to"
     assert any(entry.admitted for entry in decided)
     site.put(online(710, 2))
     with site.learner(line, settings) as process:
