@@ -38,7 +38,7 @@ from producers.emulator.cli import fleet_emulator
 from schemas.errors import SchemaError
 
 if TYPE_CHECKING:
-    from learner.chosen import Choice  # loads what few commands need
+    from learner.choice import Choice  # loads what few commands need
 
 app = typer.Typer(
     name="sop",
@@ -139,8 +139,8 @@ def backfill(
 ) -> None:
     """Train a new policy line on episodes of the past; the live line is not touched."""
     from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
-    from learner import backfill as past  # noqa: PLC0415
-    from learner.chosen import find_episodes, read_episodes  # noqa: PLC0415
+    from learner import backfill as past, recovered  # noqa: PLC0415
+    from learner.chosen import find_episodes  # noqa: PLC0415
     from learner.errors import LearnerError, LineExists, OtherChoice  # noqa: PLC0415
     from learner.patience import Patience, Stopped  # noqa: PLC0415
     from learner.present import bar, reading, show_chosen, show_lost  # noqa: PLC0415
@@ -174,7 +174,7 @@ def backfill(
         show_chosen(found, Console())
         if not dry_run:
             with reading(Console(stderr=True)) as read:
-                chosen = read_episodes(settings, found, Patience(stop), read)
+                chosen = recovered.read_episodes(settings, found, Patience(stop), read)
             show_lost(chosen.lost, Console(stderr=True))
             call = Begun.of(words, choice, chosen.episodes, ends)
             with bar(Console(stderr=True)) as told:
@@ -202,7 +202,7 @@ def _new_line(
 def _choice(where: str | None, since: str | None, until: str | None) -> tuple[Choice, str]:
     """What --where, --from and --to mean now, and the words themselves. Raise ValueError if they mean nothing."""
     from consumers.audit.present import moment  # noqa: PLC0415
-    from learner.chosen import Choice, Offsets  # noqa: PLC0415
+    from learner.choice import Choice, Offsets  # noqa: PLC0415
 
     places = [Offsets.parse(text) if text else None for text in (since, until)]
     times = [

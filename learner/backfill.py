@@ -17,7 +17,7 @@ from infra.object_store import ObjectStore
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.checkpoint import CheckpointStore, choose
-from learner.chosen import Choice
+from learner.choice import Choice
 from learner.episodes import Episode
 from learner.errors import LineExists, NothingChosen, OtherChoice
 from learner.frames import Room
@@ -108,7 +108,7 @@ def backfill(
 
     Args:
         settings: `learner.pretrain_steps` updates are taken.
-        chosen: what `learner.chosen.choose_episodes` found.
+        chosen: what `learner.recovered.choose_episodes` found.
         stop: ends it.
         told: hears how far it is: "fetching" and "admitting" episodes (each is read several times),
             "fitting" what the algorithm must know beforehand, "training" updates.

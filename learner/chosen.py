@@ -8,110 +8,26 @@ where that lay. An index that lags hides nothing that the topic still holds; onl
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from pydantic import ValidationError
 
 from infra.clickhouse.client import connect
-from infra.errors import AccessRefused, ObjectMissing, SettingMissing, Unavailable
-from infra.object_store import ObjectStore, sha256_hex
+from infra.errors import AccessRefused, SettingMissing, Unavailable
 from infra.registry import Registry
 from infra.settings import Settings
-from learner.cache import PayloadCache
-from learner.errors import BadPayload
+from learner.choice import Choice, Found, Row, is_useless
 from learner.patience import Patience
 from learner.stream import EventStream, Received
-from schemas.events import EpisodeMaterialized, EpisodeSource
+from schemas.events import EpisodeMaterialized
 from schemas.topics import TRAINING_EPISODES
 
 _log = structlog.get_logger(__name__)
-
-_METADATA = b"sop.episode"
-NOWHERE = -1
-"""Partition and offset of an episode that the topic no longer holds."""
-
-_READERS = 8
-_AT_ONCE = 256
-_OFFSET = re.compile(r"(\d*)@(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Offsets:
-    """A place in training-episodes: an offset for each partition that is named, and `every` for the others."""
-
-    by_partition: Mapping[int, int] = field(default_factory=dict)
-    every: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Offsets | None:
-        """`2@1200,5@80`: partition 2 at offset 1200 and 5 at 80. `@1200`: all at 1200. None: no such text.
-
-        Raises:
-            ValueError: a partition is named twice.
-        """
-        parts = [_OFFSET.fullmatch(part.strip()) for part in text.split(",")]
-        found = [(part[1], int(part[2])) for part in parts if part is not None]
-        if len(found) < len(parts):
-            return None
-        if len({partition for partition, _ in found}) < len(found):
-            raise ValueError(f"{text!r} names a partition twice")
-        every = dict(found).get("")
-        return cls({int(partition): offset for partition, offset in found if partition}, every)
-
-    def of(self, partition: int) -> int | None:
-        """The offset in a partition; None where nothing is said of it."""
-        return self.by_partition.get(partition, self.every)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which episodes: `where` is SQL over `episodes`, run as the user who may only read.
-
-    since, until: times of arrival; first, past: offsets of the announcements. Both ranges begin with their first
-    and end before their last; where nothing is said, there is no bound.
-    """
-
-    where: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    first: Offsets = Offsets()
-    past: Offsets = Offsets()
-
-    def takes(self, at: datetime, partition: int, offset: int) -> bool:
-        """Whether an episode is chosen that arrived at `at` and was announced there."""
-        if (self.since is not None and at < self.since) or (self.until is not None and at >= self.until):
-            return False
-        first, past = self.first.of(partition), self.past.of(partition)
-        return (first is None or offset >= first) and (past is None or offset < past)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What ClickHouse knows of an episode, and where its announcement lay."""
-
-    episode_id: str
-    revision: int
-    payload_uri: str
-    payload_sha256: str
-    payload_bytes: int
-    task: str
-    step_count: int
-    excluded: bool
-    appended_at: datetime
-    partition: int
-    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,35 +37,6 @@ class Passed:
     revision: int
     appended_at: datetime
     useless: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What was chosen, in the order of arrival: announcements, or rows where the topic holds none any more.
-
-    newer: of how many the topic holds a newer revision than the row that the predicate named. It is taken, and
-    whether the predicate holds of it too nobody knows. unseen: how many episodes the topic holds and the index
-    does not yet: a predicate says nothing of them. ends: by partition of the topic, the offset behind all that was
-    looked at.
-    """
-
-    episodes: tuple[Received[EpisodeMaterialized] | Row, ...]
-    newer: int = 0
-    unseen: int = 0
-    ends: Mapping[int, int] = field(default_factory=dict)
-
-    def sizes(self) -> list[tuple[str, int, int]]:
-        """Task, control steps and bytes of each episode."""
-        known = [item.event if isinstance(item, Received) else item for item in self.episodes]
-        return [(one.task, one.step_count, one.payload_bytes) for one in known]
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """What can be trained on; `lost` are ids of episodes that cannot be read from S3 as ClickHouse has them."""
-
-    episodes: list[Received[EpisodeMaterialized]]
-    lost: tuple[str, ...] = ()
 
 
 def find_episodes(settings: Settings, choice: Choice, patience: Patience) -> Found:
@@ -193,52 +80,6 @@ def find_episodes(settings: Settings, choice: Choice, patience: Patience) -> Fou
     return Found(tuple(sorted(episodes, key=_by_arrival)), newer, unseen, ends)
 
 
-def read_episodes(
-    settings: Settings,
-    found: Found,
-    patience: Patience,
-    told: Callable[[int, int], None] = lambda _done, _all: None,
-) -> Chosen:
-    """Their announcements: the topic's, or what the payloads say, which the training will find on this disk.
-
-    Args:
-        settings: where the servers are.
-        found: what `find_episodes` found.
-        patience: waits for the servers.
-        told: called with how many were looked at, and of how many.
-
-    Raises:
-        Stopped: a stop was asked for.
-    """
-    store, bound = ObjectStore(settings.s3), settings.cache.max_bytes
-    cache = PayloadCache(settings.cache.directory, bound) if bound else None
-    lost: list[str] = []
-
-    def look(item: Received[EpisodeMaterialized] | Row) -> Received[EpisodeMaterialized] | BadPayload:
-        if isinstance(item, Received):
-            return item
-        try:
-            return _stored(store, cache, item, patience)
-        except BadPayload as error:
-            _log.error("episode_lost", episode_id=item.episode_id, reason=str(error))
-            lost.append(item.episode_id)
-            return error
-
-    read: list[Received[EpisodeMaterialized]] = []
-    with ThreadPoolExecutor(_READERS, "payloads") as readers:
-        told(0, len(found.episodes))
-        for begin in range(0, len(found.episodes), _AT_ONCE):
-            looked = readers.map(look, found.episodes[begin : begin + _AT_ONCE])
-            read.extend(item for item in looked if isinstance(item, Received) and not _is_useless(item))
-            told(min(begin + _AT_ONCE, len(found.episodes)), len(found.episodes))
-    return Chosen(read, tuple(sorted(lost)))
-
-
-def choose_episodes(settings: Settings, choice: Choice, patience: Patience) -> list[Received[EpisodeMaterialized]]:
-    """Both, for those who need no numbers: what can be trained on. Raises what they raise."""
-    return read_episodes(settings, find_episodes(settings, choice, patience), patience).episodes
-
-
 def _is_chosen(item: Received[EpisodeMaterialized] | Row, choice: Choice) -> bool:
     if isinstance(item, Row):
         return not item.excluded and choice.takes(item.appended_at, item.partition, item.offset)
@@ -248,7 +89,7 @@ def _is_chosen(item: Received[EpisodeMaterialized] | Row, choice: Choice) -> boo
 def _is_useless(item: Received[EpisodeMaterialized] | Passed) -> bool:
     if isinstance(item, Passed):
         return item.useless
-    return item.event.source is EpisodeSource.EVALUATION or item.event.excluded
+    return is_useless(item.event)
 
 
 def _revision(item: Received[EpisodeMaterialized] | Passed) -> int:
@@ -333,29 +174,3 @@ def _ask(settings: Settings, sql: str, **parameters: object) -> Sequence[Sequenc
         return rows
     finally:
         client.close()
-
-
-def _stored(
-    store: ObjectStore, cache: PayloadCache | None, row: Row, patience: Patience
-) -> Received[EpisodeMaterialized]:
-    """The announcement that a payload's own metadata repeat."""
-    try:
-        data = cache.get(row.payload_sha256) if cache is not None else None
-        if data is None:
-            data = patience.call("object store", lambda: store.get(store.key(row.payload_uri)))
-            if sha256_hex(data) != row.payload_sha256:
-                raise BadPayload(f"{row.payload_uri} is not what was announced")
-            if cache is not None:
-                cache.put(row.payload_sha256, data)
-        facts = json.loads((pq.read_schema(io.BytesIO(data)).metadata or {})[_METADATA])
-        shared = {name: value for name, value in facts.items() if name in EpisodeMaterialized.model_fields}
-        document = shared | {
-            "payload_uri": row.payload_uri,
-            "payload_sha256": row.payload_sha256,
-            "payload_bytes": len(data),
-            "materialized_at": facts["appended_at"],  # when it was announced, nobody knows any more
-        }
-        event = EpisodeMaterialized.model_validate_json(json.dumps(document))
-    except (ObjectMissing, KeyError, ValueError, pa.ArrowException, ValidationError) as error:
-        raise BadPayload(f"episode {row.episode_id} cannot be read from {row.payload_uri}: {error!r}") from error
-    return Received(event, NOWHERE, NOWHERE, event.appended_at)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from learner.chosen import Found
+from learner.choice import Found
 from learner.reproduce import TOLERANCE, Replayed
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore
 from infra.settings import Settings
-from learner.chosen import Choice
+from learner.choice import Choice
 from learner.errors import OtherChoice
 from learner.journal import Journal
 from learner.patience import Patience

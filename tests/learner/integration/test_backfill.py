@@ -23,9 +23,11 @@ from infra.local.stack import Stack
 from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings, Settings
 from learner.backfill import backfill
-from learner.chosen import NOWHERE, Choice, Offsets, choose_episodes, find_episodes
+from learner.choice import Choice, Offsets
+from learner.chosen import find_episodes
 from learner.errors import LineExists, OtherChoice
 from learner.patience import Patience, Stopped
+from learner.recovered import NOWHERE, choose_episodes
 from learner.reproduce import replay
 from schemas.events import EpisodeSource
 from schemas.topics import TOPICS, TRAINING_EPISODES

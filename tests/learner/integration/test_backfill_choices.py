@@ -17,9 +17,11 @@ from infra.clickhouse.migrate import migrate
 from infra.local.stack import Stack
 from infra.settings import LearnerSettings, Settings
 from learner.backfill import backfill
-from learner.chosen import NOWHERE, Choice, choose_episodes, find_episodes, read_episodes
+from learner.choice import Choice
+from learner.chosen import find_episodes
 from learner.errors import OtherChoice
 from learner.patience import Patience, Stopped
+from learner.recovered import NOWHERE, choose_episodes, read_episodes
 from learner.rerun import readings
 from learner.stream import Received
 from learner.unfinished import Begun, Unfinished

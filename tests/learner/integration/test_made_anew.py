@@ -16,8 +16,10 @@ from infra.errors import KafkaUnavailable
 from infra.kafka import LogReader
 from infra.local.stack import Stack
 from infra.registry import Registry
-from learner.chosen import NOWHERE, Choice, choose_episodes, find_episodes
+from learner.choice import Choice
+from learner.chosen import find_episodes
 from learner.patience import Patience
+from learner.recovered import NOWHERE, choose_episodes
 from learner.stream import EventStream, Received
 from schemas.events import EpisodeMaterialized
 from schemas.topics import TRAINING_EPISODES
