@@ -139,11 +139,12 @@ def backfill(
 ) -> None:
     """Train a new policy line on episodes of the past; the live line is not touched."""
     from infra.clickhouse.client import ClickHouseError  # noqa: PLC0415
-    from learner import backfill as past, recovered  # noqa: PLC0415
+    from learner import backfill as past  # noqa: PLC0415
     from learner.chosen import find_episodes  # noqa: PLC0415
     from learner.errors import LearnerError, LineExists, OtherChoice  # noqa: PLC0415
     from learner.patience import Patience, Stopped  # noqa: PLC0415
     from learner.present import bar, reading, show_chosen, show_lost  # noqa: PLC0415
+    from learner.recovered import read_episodes  # noqa: PLC0415
     from learner.unfinished import Begun, Unfinished  # noqa: PLC0415
 
     settings = _settings()
@@ -153,10 +154,9 @@ def backfill(
         fail(f"a backfill is one process, and torchrun started {ranks}: run `sop backfill` without it", code=2)
     if relabel_threshold is not None and algorithm != "recap":
         fail(f"--relabel-threshold is of RECAP, and {algorithm} has no threshold", code=2)
-    changes: dict[str, object] = {"policy": policy, "algorithm": algorithm}
-    changes |= {} if steps is None else {"pretrain_steps": steps}
+    changed: dict[str, object] = {"policy": policy, "algorithm": algorithm, "pretrain_steps": steps}
     try:
-        learner = _new_line(settings.learner, changes, relabel_threshold)
+        learner = _new_line(settings.learner, changed, relabel_threshold)
         choice, words = _choice(where, since, until)
     except ValidationError as error:
         first = error.errors()[0]
@@ -174,7 +174,7 @@ def backfill(
         show_chosen(found, Console())
         if not dry_run:
             with reading(Console(stderr=True)) as read:
-                chosen = recovered.read_episodes(settings, found, Patience(stop), read)
+                chosen = read_episodes(settings, found, Patience(stop), read)
             show_lost(chosen.lost, Console(stderr=True))
             call = Begun.of(words, choice, chosen.episodes, ends)
             with bar(Console(stderr=True)) as told:
@@ -191,8 +191,9 @@ def backfill(
 def _new_line(
     learner: LearnerSettings, changes: dict[str, object], relabel_threshold: float | None
 ) -> LearnerSettings:
-    """The learner's settings for a new line. Raise ValidationError if they are none."""
-    changes = changes | {"pretrain_episodes": 1, "simulated_interval": None}
+    """The learner's settings for a new line, None: as they are. Raise ValidationError if they are none."""
+    changes = {name: value for name, value in changes.items() if value is not None}
+    changes |= {"pretrain_episodes": 1, "simulated_interval": None}
     if relabel_threshold is not None:  # settings that would hide it are the live line's
         changes |= {"recap_positive_share": relabel_threshold}
         changes |= {"recap_positive_shares": {}, "recap_threshold_steps": None}
