@@ -118,7 +118,7 @@ def learn(
 def backfill(
     *,
     policy: Annotated[str, typer.Option(help="Name of the new line.")],
-    algorithm: Annotated[Literal["hg-dagger", "recap", "bc"], typer.Option(help="What trains it.")] = "recap",
+    algorithm: Annotated[Literal["hg-dagger", "recap", "bc"], typer.Option(help="What trains it, whatever the settings say.")] = "recap",
     where: Annotated[str | None, typer.Option(help="SQL predicate over the view `episodes`.")] = None,
     since: Annotated[
         str | None,
@@ -131,7 +131,7 @@ def backfill(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps; by default the settings'.")] = None,
     relabel_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="RECAP: share of the policy's steps that count as good.")
+        float | None, typer.Option(min=0, max=1, help="RECAP: share of the policy's steps that count as good, for all tasks.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained on, train nothing.")
@@ -224,7 +224,7 @@ def replay(
         typer.Option("--from-checkpoint", help="Begin at the nearest checkpoint, not at the line's beginning."),
     ] = False,
 ) -> None:
-    """Train a published version again from the log, and compare; exit code 1 if it comes out different."""
+    """Train a published version again from the log, and compare; exit code 1 if it differs (docs/training.md)."""
     from learner.errors import LearnerError  # noqa: PLC0415
     from learner.patience import Stopped  # noqa: PLC0415
     from learner.present import show_replayed, watched  # noqa: PLC0415

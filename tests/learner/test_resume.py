@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from infra.settings import LearnerSettings
 from learner import resume as resume_module
@@ -111,3 +112,24 @@ def test_what_was_decided_about_one_version_is_not_done_to_another() -> None:
     ):
         journal.take_over(filed, "00000002-b", entries)
         assert Resumed(cores[core], announced[filed]).tail(journal) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "others"),
+    [
+        ({"chunk": 9, "hidden": (4, 4)}, ["hidden", "chunk"]),
+        ({"learning_rate": 1e-5, "batch_size": 3, "adaptive_alpha": 2.0}, []),
+    ],
+)
+def test_what_was_fixed_when_the_line_began_is_said_not_to_be_heeded(
+    changes: dict[str, object], others: list[str]
+) -> None:
+    life, announced, journal = lived()
+    checkpoint = Checkpoint(announced[2], *unpack_json(life.snapshots[1]), SetAside())
+    payloads = fetcher([*DEMONSTRATIONS, *FLEET])
+    with capture_logs() as logs:
+        resumed = resume(Way(BASE.model_copy(update=changes), {2: announced[2]}, journal, payloads), checkpoint)
+    payloads.close()
+    said = [entry["settings"] for entry in logs if entry["event"] == "settings_not_heeded"]
+    assert said == ([others] if others else [])
+    assert (resumed.core.spec.chunk, resumed.core.spec.hidden) == (BASE.chunk, BASE.hidden)
