@@ -118,7 +118,9 @@ def learn(
 def backfill(
     *,
     policy: Annotated[str, typer.Option(help="Name of the new line.")],
-    algorithm: Annotated[Literal["hg-dagger", "recap", "bc"], typer.Option(help="What trains it, whatever the settings say.")] = "recap",
+    algorithm: Annotated[
+        Literal["hg-dagger", "recap", "bc"], typer.Option(help="What trains it, whatever the settings say.")
+    ] = "recap",
     where: Annotated[str | None, typer.Option(help="SQL predicate over the view `episodes`.")] = None,
     since: Annotated[
         str | None,
@@ -131,7 +133,8 @@ def backfill(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps; by default the settings'.")] = None,
     relabel_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="RECAP: share of the policy's steps that count as good, for all tasks.")
+        float | None,
+        typer.Option(min=0, max=1, help="RECAP: share of the policy's steps that count as good, for all tasks."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained on, train nothing.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.paper import plot, stats
 from benchmarks.paper.effects import Results, speed
-from benchmarks.paper.markdown import number, percent, sampled, table
+from benchmarks.paper.markdown import number, percent, points, sampled, table
 from benchmarks.paper.program import HG_DAGGER, HUMAN, RECAP, Base, Program, Unit
 from benchmarks.paper.result import Judged
 
@@ -35,7 +35,7 @@ def methods(program: Program, done: Results, folder: Path) -> str:
     parts = ["## Table 2: methods\n", _note(program, done), ""]
     if not rows:
         return "\n".join([*parts, "Nothing to show yet.\n"])
-    parts += [table(header, rows), "", _tasks(program, done, arms)]
+    parts += [table(header, rows), "", _at_work(program, done), _tasks(program, done, arms)]
     parts += _picture(folder, "paper-methods.png", arms, done, "success on the fixed set, by method")
     return "\n".join(parts)
 
@@ -79,6 +79,44 @@ def _seen(program: Program, done: Results) -> str:
     without = [task for task, (_, failed) in result.outcomes.items() if not failed]
     missing = f" (none in {', '.join(without)})" if without else ""
     return f"It was fitted on {good} successes and {bad} failures{missing}."
+
+
+def _at_work(program: Program, done: Results) -> str:
+    """How the fleet did while it worked, which nobody planned to look at."""
+    rows, differences = [], []
+    for algorithm, name in _NAMES.items():
+        pairs = [
+            (done[online], done[offline])
+            for seed in program.fewer_seeds
+            if (online := program.online_run(algorithm, seed)) in done
+            and (offline := program.offline_run(algorithm, seed)) in done
+        ]
+        worked = [(one.online, other.online) for one, other in pairs if one.online and other.online]
+        if not worked:
+            continue
+        for arm, place in ((f"{name}, offline, two iterations", 1), (f"SOP + {name}", 0)):
+            found = [pair[place] for pair in worked]
+            alone = stats.mean([one.alone / one.episodes for one in found])
+            human = stats.mean([float(one.human_steps) for one in found])
+            half = [
+                judged.success
+                for pair in pairs
+                for judged in pair[place].judged
+                if judged.minute == program.fleet.minutes / 2
+            ]
+            middle = percent(stats.mean(half)) if half else "-"
+            rows.append([arm, str(len(found)), percent(alone), number(human), middle])
+        more = stats.mean([one.alone / one.episodes - other.alone / other.episodes for one, other in worked])
+        fewer = stats.mean([one.human_steps / other.human_steps - 1 for one, other in worked])
+        differences.append(
+            f"- SOP + {name} less offline, seed by seed: {points(more)} points solved alone at work, "
+            f"{100 * fewer.value:+.0f} % human steps."
+        )
+    if not rows:
+        return ""
+    header = ["method", "seeds", "solved alone at work", "human steps", "success at half time"]
+    told = "\n".join(differences)
+    return f"Looked at afterwards: how the fleet did while it worked.\n\n{table(header, rows)}\n\n{told}\n"
 
 
 def _tasks(program: Program, done: Results, arms: Mapping[str, Sequence[Unit]]) -> str:

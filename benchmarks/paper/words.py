@@ -52,6 +52,10 @@ Units that several tables need are run once. What is missing is left out of the 
 beside each of them. `make paper` goes on where it was stopped; `make paper PAPER="--only table1 --seeds 11..13"`
 runs a part, and `PAPER=--report-only` writes this document of what there is.
 
+To repeat a row rather than go on: `.venv/bin/python -m benchmarks.paper --only table1 --seeds 11..11 --results
+artifacts/mine --document artifacts/mine.md` (the base and six fleets, half an hour). Another kind of processor
+computes another base, and other numbers.
+
 - Seeds that are reported: {_range(program.seeds)} (table 1a), {_range(program.fewer_seeds)} (all else).
   Settings are frozen in `benchmarks/paper/frozen.py`; each result carries a digest of all of them, the learner's
   included, and the commit that ran it. {TUNED}
@@ -131,9 +135,10 @@ def differences(program: Program, done: Mapping[Unit, Result]) -> str:
   {learner.adaptive_clip[0]:g} to {learner.adaptive_clip[1]:g}, α = {learner.adaptive_alpha:g} (the paper does not
   say its value, and ours is not tuned, nor is RECAP's β). Tables 1 say which share was drawn: losses like ours
   keep it near one half.
-- **What is learned from.** HG-DAgger leaves corrections out in episodes that failed all the same, as it does
-  failed demonstrations: the expert often cannot mend what was spoilt, and then goes on for most of the steps of
-  all corrections. RECAP, as in its paper, calls every correction positive, those too{_spoilt(program, done)}.
+- **What is learned from.** In these runs HG-DAgger leaves out corrections in episodes that failed all the same
+  (`hg_failed_weight` = 0; the software's default keeps them), and failed demonstrations: the expert often cannot
+  mend what was spoilt, and then goes on for most of the steps of all corrections. RECAP, as in its paper, calls
+  every correction positive, those too{_spoilt(program, done)}.
 - **The tasks**: those that the expert solves under the disturbances, a cloned policy often does not, and a
   takeover can often still save. An episode is given up after three times the expert's usual number of
   steps: who watches it says that it failed, which ends it, and RECAP learns from that.

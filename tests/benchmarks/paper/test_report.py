@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.paper import report
 from benchmarks.paper.frozen import PROGRAM
-from benchmarks.paper.program import HUMAN, RECAP, Base, Program, Unit
+from benchmarks.paper.program import HG_DAGGER, HUMAN, RECAP, Base, Program, Unit
 from benchmarks.paper.result import Judged, Online, Result, StaleResult, load, path_of, store
 
 
@@ -89,6 +89,7 @@ def test_offline_data_is_set_against_what_sop_trains_on_and_recap_s_failures_are
         (base, [120]),
         (replace(base, algorithm=RECAP), [124]),
         (PROGRAM.fleet_run(4, HUMAN, 11), [130, 180]),
+        (PROGRAM.offline_run(HG_DAGGER, 11), [150, 170]),
         (Base(base.demonstrations, PROGRAM.matched, 11), [150]),
     ]
     for unit, points in units:
@@ -97,7 +98,9 @@ def test_offline_data_is_set_against_what_sop_trains_on_and_recap_s_failures_are
     text = document.read_text()
     assert "| offline: demonstrations | 4000 | 4000 | 13800 | 75.0 % | 1 |" in text
     assert "| online: SOP's corrections | 9000 | 4100 | 13800 | 90.0 % | 1 |" in text
+    assert "| SOP + HG-DAgger | 1 | 80.0 % | 9000 | - |" in text
     flat = " ".join(text.split())
+    assert "SOP + HG-DAgger less offline, seed by seed: +0.0 points solved alone at work, +0 % human steps." in flat
     assert "of 9000 human steps of a run 4100 are in episodes that did not fail" in flat
     assert "fitted on 16 successes and 3 failures (none in push)" in flat
     assert "| 4 | 100 | 80% | 90% | 9000 (10%) | 4100 | 30 | 10800 | 0.52 (0.40 to 0.60) |" in text
