@@ -100,7 +100,7 @@ def test_offline_data_is_set_against_what_sop_trains_on_and_recap_s_failures_are
     assert "| online: SOP's corrections | 9000 | 4100 | 13800 | 90.0 % | 1 |" in text
     assert "| SOP + HG-DAgger | 1 | 80.0 % | 9000 | - |" in text
     flat = " ".join(text.split())
-    assert "SOP + HG-DAgger less offline, seed by seed: +0.0 points solved alone at work, +0 % human steps." in flat
+    assert "SOP + HG-DAgger less offline, seed by seed: +0.0 points solved alone at work, +0 % human" in flat
     assert "of 9000 human steps of a run 4100 are in episodes that did not fail" in flat
     assert "fitted on 16 successes and 3 failures (none in push)" in flat
     assert "| 4 | 100 | 80% | 90% | 9000 (10%) | 4100 | 30 | 10800 | 0.52 (0.40 to 0.60) |" in text
@@ -123,3 +123,10 @@ def test_a_run_that_began_with_another_base_is_refused_by_name(tmp_path: Path) -
     store(tmp_path, run, made_up(PROGRAM, run, [130]).model_copy(update={"base_sha256": "d" * 64}))
     with pytest.raises(StaleResult, match=r"fleet-1-human-seed11\.json began with another base than base-8's"):
         report.write(PROGRAM, tmp_path, tmp_path / "paper.md")
+
+
+def test_the_document_is_that_of_the_results_that_are_kept(tmp_path: Path) -> None:
+    """`make paper PAPER=--report-only` writes it anew."""
+    root = Path(__file__).parents[3]
+    report.write(PROGRAM, root / "benchmarks" / "paper" / "results", tmp_path / "paper.md")
+    assert (tmp_path / "paper.md").read_text() == (root / "docs" / "paper.md").read_text()
