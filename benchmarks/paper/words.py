@@ -121,8 +121,8 @@ def differences(program: Program, done: Mapping[Unit, Result]) -> str:
     return f"""## What is calibrated
 
 - **The clock.** A control step counts {fleet.step_seconds:g} s and a reset {fleet.reset_seconds:g} s.
-  "Three hours" is a name for an amount of data. It was chosen, on other seeds, so that one robot is not done
-  before they are over; in what is reported it levels off before.
+  "Three hours" is a name for an amount of data, chosen on other seeds so that one robot is not done before they
+  are over.
 - **The learner's speed.** {fleet.updates_per_interval} gradient steps in {fleet.interval_minutes:g} simulated
   minutes, whatever the size of the fleet; published are averaged weights with a half-life of
   {fleet.ema_half_life:g} steps.
