@@ -87,8 +87,14 @@ def _effects(program: Program, done: Results) -> Iterator[Effect]:
         (f"SOP improves the base of {small} a task", "yes", sized(small), alone(Base(small)), few),
         (f"SOP improves the base of {large} a task", "yes", sized(large), alone(Base(large)), few),
         (f"SOP ends higher from {large} a task than from {small}", "yes", sized(large), sized(small), few),
-        ("SOP ends above as many labelled steps of demonstrations", "+19 (for 80 h)", sized(program.sizes[1]),
-    more, few), ]
+        (
+            "SOP ends above as many labelled steps of demonstrations",
+            "+19 (for 80 h)",
+            sized(program.sizes[1]),
+            more,
+            few,
+        ),
+    ]
     yield from _sooner(program, done)
     for claim, paper, better, worse, seeds in paired:
         pairs = [(a, b) for seed in seeds if (a := better(seed)) is not None and (b := worse(seed)) is not None]
