@@ -109,16 +109,7 @@ def _effects(program: Program, done: Results) -> Iterator[Effect]:
 
 def _sooner(program: Program, done: Results) -> Iterator[Effect]:
     """Speed-ups of table 1, by the human rule."""
-    if program.base not in done:
-        return
-    curves = {
-        robots: {
-            seed: curve(done, program.base, run)
-            for seed in program.seeds
-            if (run := program.fleet_run(robots, HUMAN, seed)) in done
-        }
-        for robots in program.fleets
-    }
+    curves = curves_of(program, done, HUMAN)
     least = min(program.fleets)
     for robots in program.fleets:
         common = set(curves[robots]) & set(curves[least])
@@ -130,20 +121,30 @@ def _sooner(program: Program, done: Results) -> Iterator[Effect]:
         yield Effect(claim, said, found.value, found.low, found.high, 1.0, len(common), times=True)
 
 
-def curve(done: Results, base: Unit, run: Unit) -> list[tuple[float, float]]:
-    """Success by minute; the base's own evaluation is minute 0, for it is the same for all runs."""
-    return [(0.0, done[base].last.success), *((judged.minute, judged.success) for judged in done[run].judged)]
+def curves_of(program: Program, done: Results, rule: str) -> dict[int, dict[int, list[tuple[float, float]]]]:
+    """Success by minute, by size of the fleet and seed, of the runs of table 1 that there are.
+
+    The base's own evaluation is minute 0, for it is the same for all runs.
+    """
+    before = [(0.0, done[program.base].last.success)] if program.base in done else None
+    return {
+        robots: {
+            seed: [*before, *((judged.minute, judged.success) for judged in done[run].judged)]
+            for seed in program.fleet_seeds(rule)
+            if (run := program.fleet_run(robots, rule, seed)) in done and before is not None
+        }
+        for robots in program.fleets
+    }
 
 
 def at_equal_data(
     curves: Mapping[int, Mapping[int, stats.Curve]], minutes: Sequence[float]
 ) -> dict[float, dict[int, stats.Mean]]:
-    """Success when the robots of a fleet have worked so many minutes together, by size; where it was judged
-    then."""
+    """Success when a fleet's robots have worked so many minutes together, by size; where it was judged then."""
     found: dict[float, dict[int, stats.Mean]] = {}
     for total in minutes:
         for robots, seeds in curves.items():
-            at = [dict(points)[total / robots] for points in seeds.values() if total / robots in dict(points)]
+            at = [success for points in seeds.values() for minute, success in points if minute == total / robots]
             if at:
                 found.setdefault(total, {})[robots] = stats.mean(at)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.paper import plot, stats, words
-from benchmarks.paper.effects import Results, at_equal_data, curve
+from benchmarks.paper.effects import Results, at_equal_data, curves_of
 from benchmarks.paper.markdown import interval, percent, points, table
 from benchmarks.paper.program import HUMAN, Program
 
@@ -17,14 +17,7 @@ _MORE_THRESHOLDS = (0.75, 0.85)
 
 def section(program: Program, done: Results, rule: str, folder: Path) -> str:
     """One rule's table, and its picture in `folder`."""
-    curves = {
-        robots: {
-            seed: curve(done, program.base, run)
-            for seed in program.fleet_seeds(rule)
-            if (run := program.fleet_run(robots, rule, seed)) in done and program.base in done
-        }
-        for robots in program.fleets
-    }
+    curves = curves_of(program, done, rule)
     title = f"## Table 1{'a' if rule == HUMAN else 'b'}: size of the fleet, {words.RULES[rule]}\n"
     counted = [
         f"{len(found)} of {len(program.fleet_seeds(rule))} ({_robots(robots)})" for robots, found in curves.items()
