@@ -16,15 +16,16 @@ from infra.settings import LearnerSettings
 from learner import adaptive
 from learner.algorithms.base import Metrics
 from learner.core import TrainingCore
-from learner.journal import Beginning, Decision, Entry, Segment
+from learner.journal import Beginning, Decision, Entry, Journal, Segment
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.policies.artifact import pack_json, unpack_json
 from learner.replay import Batch
 from learner.rerun import apply, begin, train_base
 from learner.team import ALONE, Team
-from schemas.events import EpisodeEnd, EpisodeSource
+from schemas.events import EpisodeEnd, EpisodeSource, PolicyVersion
 from tests.learner.synthetic import FEATURES, START, Synthetic, make_episode
+from tests.learner.test_checkpoint import Bucket, version
 from tests.learner.test_payloads import Shelf
 
 BASE = LearnerSettings(
@@ -161,3 +162,17 @@ def restored(config: LearnerSettings, snapshot: bytes, team: Team = ALONE) -> Tr
     for record in list(core.episodes.held()):
         core.refill(stored[record.payload_uri].episode)
     return core
+
+
+def sealed(life: Life) -> tuple[dict[int, PolicyVersion], Journal]:
+    """Announcements of a life's versions, by number, and a journal that has their segments."""
+    journal = Journal(Bucket(), "default", Patience(threading.Event()))
+    for segment in life.segments:
+        journal.seal(segment)
+    announced = {
+        one.version: version(one.version, one.sha256).model_copy(
+            update={"parent_version": one.parent, "config": one.config}
+        )
+        for one in life.segments
+    }
+    return announced, journal

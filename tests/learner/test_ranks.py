@@ -14,7 +14,6 @@ from infra.settings import LearnerSettings, Settings
 from learner import ranks
 from learner.checkpoint import Checkpoint
 from learner.core import TrainingCore
-from learner.journal import Journal
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
 from learner.policies.artifact import unpack_json
@@ -25,11 +24,10 @@ from learner.resume import Way, resume
 from learner.set_aside import SetAside
 from learner.team import Team
 from tests.learner import lives
-from tests.learner.lives import Life, fetcher, restored
+from tests.learner.lives import Life, fetcher, restored, sealed
 from tests.learner.seen import Seen
 from tests.learner.synthetic import make_episode
 from tests.learner.test_cameras import check, truth
-from tests.learner.test_checkpoint import Bucket, version
 from tests.learner.test_payloads import Shelf
 from tests.learner.together import BASE, END, SEEING, Threads, live, together
 
@@ -127,15 +125,7 @@ def test_a_line_goes_on_with_another_number_of_ranks_where_it_stands_though_vers
 ) -> None:
     life = Life(BASE, ranks=before)
     life.live([[(3, [0, 1]), (4, [5])], [(2, [2])], [(3, [3]), (2, [])]])
-    journal = Journal(Bucket(), "default", Patience(threading.Event()))
-    for segment in life.segments:
-        journal.seal(segment)
-    past = {
-        one.version: version(one.version, one.sha256).model_copy(
-            update={"parent_version": one.parent, "config": one.config}
-        )
-        for one in life.segments
-    }
+    past, journal = sealed(life)
     wire, episodes = Threads(2), [*lives.DEMONSTRATIONS, *lives.FLEET]
     shelf = Shelf(episodes)
     monkeypatch.setattr(

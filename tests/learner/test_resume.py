@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +11,11 @@ from learner import resume as resume_module
 from learner.checkpoint import Checkpoint
 from learner.errors import CheckpointMissing, EpisodesLost, OtherAlgorithm
 from learner.journal import Entry, Journal
-from learner.patience import Patience
 from learner.policies.artifact import unpack_json
 from learner.resume import Resumed, Way, from_the_beginning, resume
 from learner.set_aside import SetAside
 from schemas.events import PolicyVersion
-from tests.learner.lives import BASE, DEMONSTRATIONS, FLEET, Life, fetcher, restored
-from tests.learner.test_checkpoint import Bucket, version
+from tests.learner.lives import BASE, DEMONSTRATIONS, FLEET, Life, fetcher, restored, sealed
 
 TRAINED = PolicyVersion(
     policy="arm",
@@ -50,16 +47,7 @@ def lived() -> tuple[Life, dict[int, PolicyVersion], Journal]:
     """A line of three versions: the second has four episodes, the third one more."""
     life = Life(BASE)
     life.live([[(3, [0, 1, 2, 3])], [(2, [4]), (3, [])]])
-    journal = Journal(Bucket(), "default", Patience(threading.Event()))
-    for segment in life.segments:
-        journal.seal(segment)
-    announced = {
-        one.version: version(one.version, one.sha256).model_copy(
-            update={"parent_version": one.parent, "config": one.config}
-        )
-        for one in life.segments
-    }
-    return life, announced, journal
+    return life, *sealed(life)
 
 
 @pytest.mark.parametrize("newest", [2, 3], ids=["at the newest version", "before it"])
