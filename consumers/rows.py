@@ -218,6 +218,7 @@ def _progress(event: TrainingProgress, _partition: int, _offset: int) -> list[Ta
     row = {name: getattr(event, name) for name in _PROGRESS_COLUMNS}
     row["groups"] = [(g.task, g.online, g.draws, g.loss) for g in event.groups]
     row["mixing"] = [(m.task, m.first_step, list(m.online_shares)) for m in event.mixing]
+    row["metrics"] = {metric.name: metric.value for metric in event.metrics}
     return [TableRow("raw_training_progress", row)] + [
         TableRow(
             "raw_training_admissions",

@@ -73,6 +73,8 @@ def curves(event: TrainingProgress) -> Iterator[tuple[str, float]]:
     for task in event.mixing:
         yield f"online_share_by_task/{task.task}", sum(task.online_shares) / len(task.online_shares)
     yield "updates_skipped", event.updates_skipped
+    for metric in event.metrics:
+        yield f"metrics/{metric.name}", metric.value
     yield "data/episodes_admitted", event.episodes_admitted
     yield "data/steps_admitted", event.steps_admitted
     if event.simulated_seconds is not None:

@@ -158,7 +158,7 @@ class TrainingCore:
             self.sampler.observe(losses)
         self.learner_step += 1
         self.online_updates += online
-        return Drawn(losses, shares, metrics.skipped)
+        return Drawn(losses, shares, metrics.skipped, metrics.named)
 
     def take_draws(self) -> tuple[EpisodeDraws, ...]:
         """Which episodes were drawn from since the last call, and how often."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -79,6 +80,16 @@ class PayloadFetcher:
         self._threads = threads
         for number in range(threads):
             threading.Thread(target=self._work, name=f"payloads-{number}", daemon=True).start()
+
+    @contextmanager
+    def taken_whole(self, really: bool = True) -> Iterator[None]:
+        """While this lasts, all payloads are read by this process, whichever rank they belong to."""
+        before = self.whole
+        self.whole = before or really
+        try:
+            yield
+        finally:
+            self.whole = before
 
     @property
     def steps_under_way(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from schemas.events import (
     TaskMixing,
     TrainingGroup,
     TrainingLineage,
+    TrainingMetric,
     TrainingProgress,
 )
 from schemas.topics import TRAINING_LINEAGE, TRAINING_PROGRESS
@@ -42,6 +44,28 @@ _FLUSH_SECONDS = 1.0
 _EPISODES_PER_PART = 10_000
 
 _log = structlog.get_logger(__name__)
+
+
+class Means:
+    """Means of what updates tell by name. What is no finite number is left out."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def note(self, named: Mapping[str, float]) -> None:
+        """What one update told."""
+        for name, value in named.items():
+            if math.isfinite(value):
+                self._sums[name] = self._sums.get(name, 0.0) + value
+                self._counts[name] = self._counts.get(name, 0) + 1
+
+    def told(self) -> tuple[TrainingMetric, ...]:
+        """The means so far, in the order of their names."""
+        return tuple(
+            TrainingMetric(name=name, value=total / self._counts[name])
+            for name, total in sorted(self._sums.items())
+        )
 
 
 class ProgressReporter:
@@ -76,6 +100,7 @@ class ProgressReporter:
         self._losses: GroupLosses | None = None
         self._shares: list[npt.NDArray[np.float64]] = []
         self._skipped = 0
+        self._means = Means()
         self._admitted: list[Admission] = []
 
     def note_update(self, drawn: Drawn) -> None:
@@ -83,6 +108,7 @@ class ProgressReporter:
         self._losses = drawn.losses if self._losses is None else self._losses + drawn.losses
         self._shares.append(drawn.shares)
         self._skipped += drawn.skipped
+        self._means.note(drawn.named)
         UPDATES_SKIPPED.inc(drawn.skipped)
 
     def note_admission(self, record: EpisodeRecord, seen_at: datetime) -> None:
@@ -111,6 +137,7 @@ class ProgressReporter:
             offsets=offsets,
             simulated_seconds=simulated_seconds,
             updates_skipped=self._skipped,
+            metrics=self._means.told(),
         )
         LEARNER_STEP.set(core.learner_step)
         record = OutRecord(TRAINING_PROGRESS, self._policy.encode(), self._encoder.encode(event))
@@ -122,6 +149,7 @@ class ProgressReporter:
         if self._board is not None and self._shares:
             self._board.show(event, core.learner_step - len(self._shares) + 1)
         self._losses, self._admitted, self._shares, self._skipped = None, [], [], 0
+        self._means = Means()
         return True
 
     def settle(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> None:

@@ -136,8 +136,12 @@ def with_settings(
     """
     restored = TrainingCore.restore(settings, *core.snapshot(), room=core.room, team=team or core.team)
     core.close()
-    for episode in _readable(restored.episodes.held(), payloads):
-        restored.refill(episode)
+    try:
+        for episode in _readable(restored.episodes.held(), payloads):
+            restored.refill(episode)
+    except PayloadGone:
+        restored.close()
+        raise
     return restored
 
 

@@ -120,27 +120,22 @@ def _go_on(way: Way, checkpoint: Checkpoint, path: Trail) -> Resumed:
     What other ranks did than are here, this process does alone, as `from_the_beginning` has it.
     """
     apart = not way.team.alone and any(segment.ranks != way.team.ranks for segment in path)
-    if apart:
-        way.payloads.whole = True
-    # What follows was trained with the settings of then. Today's, if they are others, come last: what a smaller
-    # buffer or another sampler lets go is needed on the way.
-    team = ALONE if apart else way.team
-    resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, team)
-    try:
-        _require_few_lost(way, resumed)
-        if resumed.lost:
-            raise PayloadGone(f"of version {resumed.at.version}: {resumed.lost[0].episode_id}")
-        for segment in path:
-            _train_again(way, segment, resumed)
-        if apart:
-            way.payloads.whole = False
-        if resumed.core.settings != way.settings or resumed.core.team != way.team:
-            resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
-    except (JournalMissing, PayloadGone, InvalidArtifact):
-        if apart:
-            way.payloads.whole = False
-        resumed.core.close()
-        raise
+    with way.payloads.taken_whole(apart):
+        # What follows was trained with the settings of then. Today's, if they are others, come last: what a
+        # smaller buffer or another sampler lets go is needed on the way.
+        team = ALONE if apart else way.team
+        resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, team)
+        try:
+            _require_few_lost(way, resumed)
+            if resumed.lost:
+                raise PayloadGone(f"of version {resumed.at.version}: {resumed.lost[0].episode_id}")
+            for segment in path:
+                _train_again(way, segment, resumed)
+        except (JournalMissing, PayloadGone, InvalidArtifact):
+            resumed.core.close()
+            raise
+    if resumed.core.settings != way.settings or resumed.core.team != way.team:
+        resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
     return resumed
 
 
@@ -163,15 +158,13 @@ def from_the_beginning(way: Way, missing: CheckpointMissing) -> Resumed:
         reason=str(missing),
     )
     resumed: Resumed | None = None
-    way.payloads.whole = True
     try:
-        for segment in path_to(newest.version, way.past, way.journal):
-            resumed = _train_again(way, segment, resumed)
+        with way.payloads.taken_whole():
+            for segment in path_to(newest.version, way.past, way.journal):
+                resumed = _train_again(way, segment, resumed)
         if resumed is None:
             raise missing
-        way.payloads.whole = False
-        core = resumed.core
-        resumed.core = with_settings(core, way.settings, way.payloads, way.team)
+        resumed.core = with_settings(resumed.core, way.settings, way.payloads, way.team)
     except (JournalMissing, PayloadGone, InvalidArtifact) as error:
         raise CheckpointMissing(f"{missing}; nor can it be trained again from the journal: {error}") from error
     return resumed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,11 +64,13 @@ class Drawn:
     """What one update drew: losses by task and source, and `shares` float64[tasks], the online share drawn with.
 
     A task without any data has the share NaN. skipped: the gradient was absurd, and nothing was learned.
+    named: what else the algorithm told of it.
     """
 
     losses: GroupLosses
     shares: npt.NDArray[np.float64]
     skipped: bool = False
+    named: Mapping[str, float] = field(default_factory=dict)
 
 
 class Sampler(Protocol):

@@ -26,6 +26,7 @@ from schemas.training import Position as Position
 from schemas.training import TaskMixing as TaskMixing
 from schemas.training import TrainingGroup as TrainingGroup
 from schemas.training import TrainingLineage as TrainingLineage
+from schemas.training import TrainingMetric as TrainingMetric
 from schemas.training import TrainingProgress as TrainingProgress
 
 

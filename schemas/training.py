@@ -33,6 +33,13 @@ class TaskMixing(Frozen):
     online_shares: tuple[float, ...]
 
 
+class TrainingMetric(Frozen):
+    """What the algorithm tells of its updates: the mean over those since the last report."""
+
+    name: str
+    value: float
+
+
 class Admission(Frozen):
     """The learner read an episode's announcement at `seen_at`."""
 
@@ -58,6 +65,7 @@ class TrainingProgress(Event):
     simulated_seconds: float | None = None
     mixing: tuple[TaskMixing, ...] = ()
     updates_skipped: Int64 = 0
+    metrics: tuple[TrainingMetric, ...] = ()
 
 
 class EpisodeDraws(Frozen):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from learner.episodes import Episode, EpisodeRecord
@@ -27,11 +27,13 @@ class Metrics:
     """Outcome of one update: the loss that was descended, and each sample's own, float32[B].
 
     skipped: the gradient was no number, or absurd, and was not followed.
+    named: whatever else is to be watched, by name; reports give the means of those that are numbers.
     """
 
     loss: float
     losses: Floats
     skipped: bool = False
+    named: Mapping[str, float] = field(default_factory=dict)
 
 
 class Algorithm(Protocol):

@@ -45,6 +45,8 @@ class Descent:
         self._seed, self._taken = seed, 0
         self.skipped = 0
         """Updates since the start of this process whose gradient was no number, or absurd."""
+        self.gradient_norm = 0.0
+        """That of the last update, whether it was followed or not."""
         torch.set_num_threads(1)
         self.random = torch.Generator().manual_seed(seed)
         self._names = policy.names()
@@ -103,9 +105,10 @@ class Descent:
         """
         self._taken += 1
         squared = sum(float(gradient.square().sum()) for gradient in gradients)
+        self.gradient_norm = math.sqrt(squared)
         if not squared < _ABSURD_NORM**2:  # true of NaN as well
             self.skipped += 1
-            _log.warning("update_skipped", gradient_norm=math.sqrt(squared), skipped=self.skipped)
+            _log.warning("update_skipped", gradient_norm=self.gradient_norm, skipped=self.skipped)
             return False
         rate = self.learning_rate
         self._updates += 1

@@ -12,9 +12,11 @@ from learner.algorithms.descent import Descent
 from learner.episodes import Episode, EpisodeRecord
 from learner.frames import Room
 from learner.policies.artifact import Arrays
-from learner.policies.base import PolicySpec, TrainablePolicy
+from learner.policies.base import Floats, PolicySpec, TrainablePolicy
 from learner.replay import Batch
 from learner.team import ALONE
+
+LEARNING_RATE, GRADIENT_NORM = "learning_rate", "gradient_norm"
 
 
 class GradientAlgorithm:
@@ -52,8 +54,9 @@ class GradientAlgorithm:
         losses = self.losses(batch, self._descent.random)
         weights = torch.from_numpy(batch.weights)
         loss = (losses * weights).sum() / weights.sum()
+        rate = self._descent.learning_rate
         followed = self._descent.step(loss)
-        return Metrics(loss=float(loss.detach()), losses=losses.detach().numpy(), skipped=not followed)
+        return self._told(float(loss.detach()), losses.detach().numpy(), rate, followed=followed)
 
     def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
         """Loss of each sample, float32[B], differentiable."""
@@ -88,8 +91,13 @@ class GradientAlgorithm:
             parts.append(np.concatenate((gradient, np.array(sums, np.float32))))
         total = self.team.add(parts)
         weight = total[-2]
+        rate = self._descent.learning_rate
         followed = self._descent.follow(self._descent.unflattened(total[:-2] / weight))
-        return Metrics(loss=float(total[-1] / weight), losses=losses, skipped=not followed)
+        return self._told(float(total[-1] / weight), losses, rate, followed=followed)
+
+    def _told(self, loss: float, losses: Floats, rate: float, *, followed: bool) -> Metrics:
+        named = {LEARNING_RATE: rate, GRADIENT_NORM: self._descent.gradient_norm}
+        return Metrics(loss, losses, skipped=not followed, named=named)
 
     def weights(self) -> Arrays:
         """The averaged weights."""

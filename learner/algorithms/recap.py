@@ -16,7 +16,7 @@ import structlog
 import torch
 
 from learner.algorithms.advantage import n_step_advantages, rank_of
-from learner.algorithms.base import Fitting, unheard
+from learner.algorithms.base import Fitting, Metrics, unheard
 from learner.algorithms.gradient import GradientAlgorithm
 from learner.algorithms.ranked import Ranked
 from learner.algorithms.returns import horizons, last_reward, monte_carlo_returns, outcome
@@ -31,6 +31,7 @@ from learner.selection import Selection
 from schemas.events import EpisodeSource
 
 NAME = "recap"
+POSITIVE_SHARE = "positive_share"
 READINGS = 2
 """How often `prepare` goes through the episodes: for the horizons, and for the returns."""
 
@@ -164,6 +165,17 @@ class Recap(GradientAlgorithm):
         positive = batch.advantages > self.thresholds()[batch.tasks]
         labels = np.where(positive, POSITIVE, NEGATIVE)
         return np.where(np.isnan(batch.advantages), UNCONDITIONED, labels)
+
+    def update(self, batch: Batch) -> Metrics:
+        """The step; also told is which share of the samples here that have an advantage is positive."""
+        metrics = super().update(batch)
+        indicators = self.indicators(batch)
+        if batch.ranks is not None:
+            indicators = indicators[np.isin(batch.ranks, self.team.mine)]
+        labelled = indicators[indicators != UNCONDITIONED]
+        if not len(labelled):
+            return metrics
+        return replace(metrics, named={**metrics.named, POSITIVE_SHARE: float(np.mean(labelled == POSITIVE))})
 
     def losses(self, batch: Batch, random: torch.Generator) -> torch.Tensor:
         """Loss of each sample under its indicator, or under none, float32[B]."""

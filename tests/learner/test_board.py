@@ -7,7 +7,7 @@ from pathlib import Path
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from learner.board import Board
-from schemas.events import TaskMixing, TrainingGroup, TrainingProgress
+from schemas.events import TaskMixing, TrainingGroup, TrainingMetric, TrainingProgress
 from tests.learner.synthetic import START
 
 
@@ -27,6 +27,7 @@ def report(step: int, loss: float, **changes: object) -> TrainingProgress:
         offsets=(),
         mixing=(TaskMixing(task="push", first_step=step - 1, online_shares=(0.25, 0.75)),),
         updates_skipped=3,
+        metrics=(TrainingMetric(name="learning_rate", value=0.25),),
     )
     return event.model_copy(update=changes)
 
@@ -71,6 +72,7 @@ def test_what_is_reported_is_read_back_as_curves_by_task_and_source(tmp_path: Pa
     assert found["loss_by_task/push/offline"] == [(20, 0.5), (30, 0.5)]
     assert found["online_share"] == found["online_share_by_task/push"] == [(20, 0.5), (30, 0.5)]
     assert found["updates_skipped"] == [(20, 3.0), (30, 3.0)]
+    assert found["metrics/learning_rate"] == [(20, 0.25), (30, 0.25)]
     assert found["data/episodes_admitted"] == [(20, 7.0), (30, 7.0)]
     assert found["data/steps_admitted"] == [(20, 700.0), (30, 700.0)]
     assert found["data/simulated_seconds"] == [(30, 60.0)]

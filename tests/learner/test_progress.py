@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from learner.progress import mixing
+from learner.progress import Means, mixing
+from schemas.events import TrainingMetric
 
 
 def test_every_draws_share_is_told_with_the_step_that_it_was_drawn_at() -> None:
@@ -15,3 +16,11 @@ def test_every_draws_share_is_told_with_the_step_that_it_was_drawn_at() -> None:
 
 def test_without_draws_there_is_nothing_to_tell() -> None:
     assert mixing(("lift",), [], last_step=3) == ()
+    assert Means().told() == ()
+
+
+def test_of_what_updates_tell_by_name_the_mean_of_the_numbers_is_told() -> None:
+    means = Means()
+    for named in ({"b": 1.0, "a": 0.5}, {"b": float("inf")}, {"b": 4.0, "c": float("nan")}):
+        means.note(named)
+    assert means.told() == (TrainingMetric(name="a", value=0.5), TrainingMetric(name="b", value=2.5))

@@ -14,7 +14,7 @@ from infra.health import Health
 from infra.object_store import sha256_hex
 from infra.settings import Settings
 from learner import ranks
-from learner.errors import BadPayload, UnfitEpisode
+from learner.errors import BadPayload, PayloadGone, UnfitEpisode
 from learner.intake import Intake
 from learner.journal import Beginning
 from learner.patience import Patience, Stopped
@@ -48,6 +48,16 @@ def test_a_bad_payload_that_lies_elsewhere_is_bad_here(monkeypatch: pytest.Monke
         first.team.tell(END)
         follower.result(60.0)
     first.close()
+
+
+def test_what_is_read_alone_for_a_while_is_shared_again_however_that_ends() -> None:
+    shared = SharedFetcher(Shelf([]), Patience(threading.Event()), threads=1)
+    with pytest.raises(PayloadGone), shared.taken_whole():
+        assert shared.whole
+        raise PayloadGone("in the middle")
+    with shared.taken_whole(False):
+        assert not shared.whole
+    shared.close()
 
 
 def test_what_another_rank_waits_for_is_named_here_and_a_stop_is_heard_meanwhile(

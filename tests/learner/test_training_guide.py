@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from infra.sections import LearnerSettings
+from learner.algorithms.gradient import GRADIENT_NORM, LEARNING_RATE
+from learner.algorithms.recap import POSITIVE_SHARE
 from learner.board import curves
 from learner.policies.chunked_network import ChunkedNetwork
 from learner.present import verdict
@@ -66,6 +68,6 @@ def test_the_curves_are_named() -> None:
     paragraph = re.search(r"^Curves are (.*?)\n\n", GUIDE, re.MULTILINE | re.DOTALL)
     assert paragraph is not None
     told = {name.replace("<task>", "push").partition("/<")[0] for name in re.findall(r"`(.+?)`", paragraph[1])}
-    event = report(1, 0.1)
-    drawn = {name.removesuffix("/online").removesuffix("/offline") for name, _ in curves(event)}
-    assert told == drawn - {"data/simulated_seconds"}
+    metrics = {f"metrics/{name}" for name in (LEARNING_RATE, GRADIENT_NORM, POSITIVE_SHARE)}
+    drawn = {name.removesuffix("/online").removesuffix("/offline") for name, _ in curves(report(1, 0.1))}
+    assert told == drawn - {"data/simulated_seconds"} | metrics

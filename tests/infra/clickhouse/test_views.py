@@ -251,6 +251,14 @@ def test_the_earliest_admission_of_a_revision_counts(client: Client, analyst: Cl
     assert seen_at.replace(tzinfo=UTC) == NOW + timedelta(hours=1)
 
 
+def test_what_an_algorithm_tells_of_its_updates_is_found_by_its_name(client: Client, analyst: Client) -> None:
+    told = [event for event in examples(TrainingProgress) if event.learner_step and event.updates_skipped]
+    for event in told:
+        insert(client, rows_of(event, 0, 0)[:1])
+    sql = "SELECT metrics['learning_rate'], metrics['unheard of'] FROM training_progress WHERE notEmpty(metrics)"
+    assert analyst.query(sql).result_rows == [(0.0003, 0.0)]
+
+
 def test_a_robot_that_returns_to_a_version_has_activated_it_twice(client: Client, analyst: Client) -> None:
     event = examples(PolicyActivated)[0]
     again = event.model_copy(update={"activated_at": NOW + timedelta(seconds=1)})

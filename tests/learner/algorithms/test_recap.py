@@ -13,6 +13,7 @@ from learner.errors import InvalidArtifact
 from learner.policies.base import NEGATIVE, POSITIVE, UNCONDITIONED
 from learner.policies.chunked_network import ChunkedNetwork
 from learner.replay import Batch
+from learner.team import Team
 from schemas.events import EpisodeEnd, EpisodeSource
 from tests.learner.algorithms.test_hg_dagger import batch
 from tests.learner.synthetic import make_episode
@@ -74,6 +75,20 @@ def test_the_wanted_share_of_the_policys_steps_is_positive_by_task() -> None:
         advantages = np.concatenate([part[~np.isposinf(part)] for part in parts])
         assert len(advantages) == 180
         assert (algorithm.indicators(labelled(advantages)) == POSITIVE).mean() == pytest.approx(share, abs=0.01)
+
+
+def test_an_update_tells_how_many_of_the_samples_that_lie_here_are_positive() -> None:
+    algorithm = prepared(replace(OPTIONS, threshold_steps=0.0))
+    made = labelled(np.array([0.5, 0.25, 1.0, -0.5, np.nan, np.nan, np.inf, -1.0]))
+    named = algorithm.update(made).named
+    assert (named["positive_share"], named["learning_rate"]) == (4 / 6, 1e-3)
+    assert 0 < named["gradient_norm"] < 100
+    algorithm.team = Team(2)
+    algorithm.team.mine = [1]
+    two = replace(made, ranks=np.array([1, 0, 0, 1, 1, 0, 0, 0]))
+    assert algorithm.update(two).named["positive_share"] == 0.5
+    nowhere = labelled(np.full(8, np.nan))
+    assert algorithm.update(replace(nowhere, ranks=two.ranks)).named.keys() == {"learning_rate", "gradient_norm"}
 
 
 def test_another_threshold_labels_anew_with_the_same_value_function() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from infra.kafka import EventProducer
 from infra.registry import Registry
 from learner.patience import Patience
 from learner.progress import ProgressReporter
-from learner.sampler import Drawn
 from tests.learner.integration.site import Site, steps_told, wait_for
 from tests.learner.test_board import curves
 from tests.learner.test_core import started
@@ -31,11 +31,12 @@ def test_skipped_updates_are_told_once_and_each_report_is_a_point_of_the_curves(
     for skipped in ((True, False, True), (False, False), ()):
         for one in skipped:
             drawn = core.update(online=False)
-            reporter.note_update(Drawn(drawn.losses, drawn.shares, one))
+            reporter.note_update(replace(drawn, skipped=one))
         reporter.report(core, (), None)
     reporter.close()
     told = wait_for(lambda: site.progress("skips"))
     assert [(event.learner_step, event.updates_skipped) for event in told] == [(3, 2), (5, 0)]
+    assert [metric.name for metric in told[1].metrics] == ["gradient_norm", "learning_rate"]
     found = curves(tmp_path / "skips")
     assert found["updates_skipped"] == [(3, 2.0), (5, 0.0)]
     assert np.allclose([loss for _, loss in found["loss"]], [event.loss for event in told], atol=1e-5)
