@@ -52,9 +52,14 @@ def test_a_bad_payload_that_lies_elsewhere_is_bad_here(monkeypatch: pytest.Monke
 
 def test_what_is_read_alone_for_a_while_is_shared_again_however_that_ends() -> None:
     shared = SharedFetcher(Shelf([]), Patience(threading.Event()), threads=1)
-    with pytest.raises(PayloadGone), shared.taken_whole():
-        assert shared.whole
-        raise PayloadGone("in the middle")
+
+    def broken_off() -> None:
+        with shared.taken_whole():
+            assert shared.whole
+            raise PayloadGone("in the middle")
+
+    with pytest.raises(PayloadGone):
+        broken_off()
     with shared.taken_whole(False):
         assert not shared.whole
     shared.close()
