@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from learner.sampler import OFFLINE, ONLINE, SOURCES, GroupLosses
 
-# Fewer samples than this say little of a source's loss: their mean would swing the share at each step.
 MIN_SAMPLES = 100
+"""Fewer say little of a source's loss: their mean would swing the share at each step."""
 
 
 class AdaptiveMixing:
@@ -20,8 +20,10 @@ class AdaptiveMixing:
     loss of the samples of one source in the window. Tasks see nothing of one another.
 
     The paper leaves open (ours): α, its value, 1.5. Cold start: until both sources of a task have `MIN_SAMPLES`
-    samples in the window, its share is `start`, clipped too. A source that has no data at all is the buffer's
-    business: the other one gives the whole batch, whatever the clip says.
+    samples in the window, its share is `start`, clipped too. Once the window is full, half of what the clip leaves
+    a source at least is enough: where batches or windows are small for so many tasks, a share at the clip would
+    else make its own source unknown again. A source that has no data at all is the buffer's business: the other
+    one gives the whole batch, whatever the clip says.
 
     With `normalise` both means are divided by their average first: losses of flow matching, 0.05 to 0.10, hardly
     move the paper's form from 1/2.
@@ -52,11 +54,20 @@ class AdaptiveMixing:
         draws, sums = self._draws.sum(axis=0), self._sums.sum(axis=0)
         means = sums / np.maximum(draws, 1)
         shares = online_share(means[:, ONLINE], means[:, OFFLINE], self._alpha, normalise=self._normalise)
-        known = (draws >= MIN_SAMPLES).all(axis=1)
+        known = (draws >= self._enough(draws)).all(axis=1)
         clipped: npt.NDArray[np.float64] = np.clip(
             np.where(known, shares, self._start), self._floor, self._ceiling
         )
         return clipped
+
+    def _enough(self, draws: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Samples that a source must have in the window; `draws` and it: [tasks, 2]."""
+        if not self._draws.any(axis=(1, 2)).all():
+            return np.full(draws.shape, float(MIN_SAMPLES))
+        least = np.empty(SOURCES)
+        least[ONLINE], least[OFFLINE] = self._floor, 1.0 - self._ceiling
+        enough: npt.NDArray[np.float64] = np.clip(draws.sum(axis=1)[:, None] * least / 2.0, 1.0, MIN_SAMPLES)
+        return enough
 
     def observe(self, losses: GroupLosses) -> None:
         """Take the losses of one learner step in; those of `window` steps ago leave."""

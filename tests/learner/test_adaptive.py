@@ -67,7 +67,8 @@ def test_only_the_last_window_counts_sample_by_sample(
     samples = [draws for *_, draws in recent]
     means = [np.average([entry[place] for entry in recent], weights=samples) for place in (0, 1)]
     share = 1.0 / (1.0 + math.exp(-(1.5 * means[0] - means[1])))
-    expected = min(max(share, 0.2), 0.8) if sum(samples) >= MIN_SAMPLES else 0.5
+    enough = MIN_SAMPLES if len(history) < window else min(MIN_SAMPLES, 0.2 * sum(samples))
+    expected = min(max(share, 0.2), 0.8) if sum(samples) >= enough else 0.5
     assert sampler.online_shares()[0] == pytest.approx(expected, abs=1e-9)
 
 
@@ -107,6 +108,20 @@ def test_until_both_sources_were_seen_often_enough_the_start_holds_clipped() -> 
     assert sampler.online_shares().tolist() == [0.8] * 2
     sampler.observe(step([0.0, 0.0], [5.0, 5.0], 1))
     assert sampler.online_shares().tolist() == [0.2] * 2
+
+
+@pytest.mark.parametrize(("batch", "window", "tasks"), [(64, 20, 4), (64, 200, 25), (32, 200, 40), (256, 200, 4)])
+def test_small_batches_and_windows_find_the_share_too_and_keep_it(batch: int, window: int, tasks: int) -> None:
+    sampler, random = mixing(tasks, window, normalise=True), np.random.default_rng(3)
+    target, found = online_share(np.array([0.05]), np.array([0.3]), 1.5, normalise=True)[0], []
+    for _ in range(3 * window):
+        shares = sampler.online_shares()
+        tasks_drawn = random.integers(tasks, size=batch)
+        online = random.random(batch) < shares[tasks_drawn]
+        losses = np.where(online, 0.05, 0.3).astype(np.float32)
+        sampler.observe(GroupLosses.of(tasks_drawn, online, losses, task_count=tasks))
+        found.append(shares)
+    assert np.array(found[window + 1 :]) == pytest.approx(target, abs=1e-6)
 
 
 @given(st.floats(0.01, 5.0), st.floats(0.01, 5.0), st.floats(0.001, 1000.0))
