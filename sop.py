@@ -187,7 +187,7 @@ def backfill(
         fail("stopped; the same command goes on")
     except (LineExists, OtherChoice, SettingInvalid) as error:
         fail(str(error), code=2)
-    except (InfraError, LearnerError, SchemaError, ClickHouseError) as error:
+    except (InfraError, LearnerError, SchemaError, ClickHouseError, OSError) as error:
         fail(str(error).splitlines()[0])
 
 
@@ -241,7 +241,7 @@ def replay(
             done = train_again(settings, line, version, from_checkpoint=from_checkpoint, stop=stop, told=told)
     except Stopped:
         fail("stopped")
-    except (InfraError, LearnerError, SchemaError) as error:
+    except (InfraError, LearnerError, SchemaError, OSError) as error:
         fail(str(error))
     show_replayed(done, line, Console())
     raise typer.Exit(0 if done.good else 1)

@@ -38,6 +38,9 @@ TRANSACTIONS_ABORTED = Counter("sop_materializer_transactions_aborted_total", "T
 ROWS_INSERTED = Counter("sop_index_rows_inserted_total", "Rows written to ClickHouse.", ["table"])
 UNAVAILABLE = Counter("sop_unavailable_total", "Calls that a server did not answer.", ["server"])
 PAYLOADS_READ = Counter("sop_learner_payloads_read_total", "Payloads that the learner read.", ["source"])
+RECORDS_PASSED_OVER = Counter(
+    "sop_learner_records_passed_over_total", "Records that the learner could not decode, and left out.", ["topic"]
+)
 EPISODES_SET_ASIDE = Counter("sop_learner_set_aside_total", "Episodes refused by the learner.", ["reason"])
 FRAMES_UNREADABLE = Counter(
     "sop_learner_frames_unreadable_total", "Drawn camera frames that could not be decoded, shown as absent."

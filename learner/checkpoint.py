@@ -19,6 +19,7 @@ from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore
 from infra.settings import LearnerSettings
 from learner.errors import CheckpointMissing, InvalidArtifact, VersionsLost
+from learner.journal import settings_of
 from learner.patience import Patience
 from learner.policies.artifact import Arrays, pack_json, unpack_json
 from learner.set_aside import SetAside
@@ -51,8 +52,12 @@ class Checkpoint:
 
     @property
     def settings(self) -> LearnerSettings:
-        """Those that the announced version was trained with."""
-        return LearnerSettings.model_validate_json(self.announcement.config)
+        """Those that the announced version was trained with.
+
+        Raises:
+            InvalidArtifact: other software wrote them.
+        """
+        return settings_of(self.announcement.config)
 
     def pack(self) -> bytes:
         """As one safetensors file."""

@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from infra.clickhouse.client import connect
-from infra.errors import AccessRefused, SettingMissing, Unavailable
+from infra.errors import SettingMissing
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.choice import Choice, Found, Row, is_useless
@@ -130,7 +129,7 @@ def _held(
 def _has_earlier(settings: Settings, held: Held) -> bool:
     """Whether the index has episodes of before all that the topic holds: then the topic was made anew.
 
-    False where nobody can say.
+    False without an index: whoever has no analyst's account goes by the topic alone.
     """
     sql = "SELECT count() FROM episodes WHERE source != 'EVALUATION'"
     try:
@@ -138,7 +137,7 @@ def _has_earlier(settings: Settings, held: Held) -> bool:
             sql += " AND appended_at < {earliest:DateTime64(6, 'UTC')}"
             return bool(_ask(settings, sql, earliest=min(map(_arrived_at, held.values())))[0][0])
         return bool(_ask(settings, sql)[0][0])
-    except (AccessRefused, SettingMissing, Unavailable, ClickHouseError) as error:
+    except SettingMissing as error:
         _log.warning("index_not_asked", reason=str(error), why="whether it has episodes of an earlier topic")
         return False
 

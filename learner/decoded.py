@@ -2,11 +2,13 @@
 
 A frame is found by its group's number and its place in the group. While there is room all are kept; then one group
 of eight takes the places of others, chosen by chance: what is drawn often gets in soon, and most of what is drawn
-once costs no writing. Losing an image costs time and nothing else, so a disk that fails does no harm.
+once costs no writing. Losing an image costs time and nothing else, so a disk that fails does no harm. The last
+`LEFT_FREE` of a disk is for those who cannot do without: then images give their places back, one by one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -19,6 +21,8 @@ import structlog
 from learner.frames import Room
 
 _ONE_IN = 8
+LEFT_FREE = 2**30
+"""Bytes."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +40,7 @@ class DecodedImages:
         self._places: dict[int, dict[int, int]] = {}
         self._owners: list[tuple[int, int] | None] = []
         self._writes: list[int] = []
-        self._free: list[int] = []
+        self._free: set[int] = set()
         self._refused = 0
         self._complained = False
         self._chance = random.Random(0)
@@ -87,7 +91,7 @@ class DecodedImages:
                 self._owners[slot] = group, place
                 self._places.setdefault(group, {})[place] = slot
             else:
-                self._free.append(slot)
+                self._free.add(slot)
 
     def drop(self, groups: list[int]) -> None:
         """These numbers mean other groups from now on. Nobody reads or keeps any of them meanwhile."""
@@ -95,20 +99,46 @@ class DecodedImages:
             for group in groups:
                 for slot in self._places.pop(group, {}).values():
                     self._owners[slot] = None
-                    self._free.append(slot)
+                    self._free.add(slot)
 
     def _slot(self) -> int | None:
+        if _is_crowded(self._file):
+            self._give_back()
+            return None
         if self._free:
             return self._free.pop()
-        if len(self._owners) < self._slots:
+        if (count := len(self._owners)) < self._slots:
             self._owners.append(None)
-            self._writes.append(0)
-            return len(self._owners) - 1
-        slot = self._chance.randrange(self._slots) if self._slots else 0
-        owner = self._owners[slot] if self._slots else None
-        if owner is None:  # somebody writes there just now
-            return None
+            if len(self._writes) == count:
+                self._writes.append(0)
+            return count
+        slot = self._chance.randrange(count) if count else 0
+        return slot if count and self._disowned(slot) else None
+
+    def _give_back(self) -> None:
+        """The disk has the room of the last image back. How often it was written is kept: somebody may read it."""
+        last = len(self._owners) - 1
+        if last < 0 or not (last in self._free or self._disowned(last)):
+            return
+        self._free.discard(last)
+        self._owners.pop()
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, last * self._size)
+
+    def _disowned(self, slot: int) -> bool:
+        """Take an image away; False: there is none, or somebody writes it just now."""
+        owner = self._owners[slot]
+        if owner is None:
+            return False
         group, place = owner
         del self._places[group][place]
         self._owners[slot] = None
-        return slot
+        return True
+
+
+def _is_crowded(file: int) -> bool:
+    try:
+        disk = os.fstatvfs(file)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < LEFT_FREE

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore
+from infra.settings import LearnerSettings
 from learner.episodes import EpisodeRecord
 from learner.errors import InvalidArtifact, JournalMissing
 from learner.patience import Patience
@@ -76,6 +77,18 @@ class Segment(_Document):
     machine: str
     entries: tuple[Entry, ...]
     ranks: int = 1
+
+
+def settings_of(config: str) -> LearnerSettings:
+    """A learner's settings as they were written down.
+
+    Raises:
+        InvalidArtifact: other software wrote them, which has settings that are unknown here.
+    """
+    try:
+        return LearnerSettings.model_validate_json(config)
+    except ValidationError as error:
+        raise InvalidArtifact(f"settings of other software: {error}") from error
 
 
 _ENTRIES = TypeAdapter(tuple[Entry, ...])

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from learner.board import Board
 
 _FLUSH_SECONDS = 1.0
-# Of one record of lineage: 45 bytes each, so that a record stays well below a megabyte.
+# Of one record of lineage, or of one report: some 45 bytes each, so that it stays well below a megabyte.
 _EPISODES_PER_PART = 10_000
 
 _log = structlog.get_logger(__name__)
@@ -118,7 +118,8 @@ class ProgressReporter:
     def report(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> bool:
         """Send what was noted since the last report, if anything was; loss and share are 0 without draws.
 
-        False if the producer's queue is full: it stays noted, for the next report.
+        False if something stays noted for the next report: all of it if the producer's queue is full, and
+        admissions beyond what one report may hold.
         """
         if self._losses is None and not self._admitted:
             return True
@@ -133,7 +134,7 @@ class ProgressReporter:
             online_share=losses.online_share,
             episodes_admitted=len(core.episodes),
             steps_admitted=core.steps_admitted,
-            admitted=tuple(self._admitted),
+            admitted=tuple(self._admitted[:_EPISODES_PER_PART]),
             offsets=offsets,
             simulated_seconds=simulated_seconds,
             updates_skipped=self._skipped,
@@ -148,9 +149,9 @@ class ProgressReporter:
             return False
         if self._board is not None and self._shares:
             self._board.show(event, core.learner_step - len(self._shares) + 1)
-        self._losses, self._admitted, self._shares, self._skipped = None, [], [], 0
-        self._means = Means()
-        return True
+        self._losses, self._shares, self._skipped, self._means = None, [], 0, Means()
+        self._admitted = self._admitted[_EPISODES_PER_PART:]
+        return not self._admitted
 
     def settle(self, core: TrainingCore, offsets: tuple[Position, ...], simulated_seconds: float | None) -> None:
         """The same; return once Kafka has all that was ever noted.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 
 from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore, sha256_hex
@@ -17,7 +18,7 @@ from infra.registry import Registry
 from infra.settings import Settings
 from learner.checkpoint import CheckpointStore
 from learner.core import TrainingCore
-from learner.errors import JournalMissing, PayloadGone
+from learner.errors import InvalidArtifact, JournalMissing, PayloadGone
 from learner.journal import Journal, path_to
 from learner.machine import fingerprint, same_kind
 from learner.patience import Patience
@@ -38,6 +39,8 @@ Rounding differs in the last bit, and training amplifies it: weights that differ
 after 10 updates and by 8e-3 after 100 (MLP 3×256, learning rate 1e-3), and later are as far apart as two seeds. So
 between machines of different kinds only a version that begins at a checkpoint can be compared.
 """
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ def replay(
                         raise PayloadGone(f"of version {at.version}: {restored.lost[0]}")
                     core, after = restored.core, at.version
                     break
+            else:
+                _log.warning("replaying_from_the_beginning", reason="no checkpoint of an ancestor is kept")
         path = path_to(version, published, journal, after=after)
         began = core.learner_step if core is not None else 0
         for segment in path:
@@ -135,13 +140,16 @@ def replay(
     finally:
         payloads.close()
     digest = sha256_hex(data)
+    difference: float | None = 0.0
+    if digest != published[version].sha256:
+        difference = _difference(store, published[version], data, patience)
     return Replayed(
         version=version,
         published=published[version].sha256,
         trained=digest,
         there=path.machines,
         here=fingerprint(),
-        difference=0.0 if digest == published[version].sha256 else _difference(store, published[version], data),
+        difference=difference,
         updates=core.learner_step - began,
     )
 
@@ -158,12 +166,15 @@ def difference_of(one: Arrays, other: Arrays) -> float | None:
     return max(shares, default=0.0)
 
 
-def _difference(store: ObjectStore, announced: PolicyVersion, data: bytes) -> float | None:
+def _difference(store: ObjectStore, announced: PolicyVersion, data: bytes, patience: Patience) -> float | None:
+    """From what was published; None where that is gone, altered or elsewhere: the hashes are told all the same."""
     try:
-        theirs = store.get(store.key(announced.artifact_uri))
-    except ObjectMissing:
+        key = store.key(announced.artifact_uri)
+        theirs = unpack(patience.call("object store", lambda: store.get(key)))[1]
+    except (ObjectMissing, InvalidArtifact, ValueError) as error:
+        _log.warning("published_artifact_not_read", uri=announced.artifact_uri, reason=str(error))
         return None
-    return difference_of(unpack(theirs)[1], unpack(data)[1])
+    return difference_of(theirs, unpack(data)[1])
 
 
 def _published(settings: Settings, policy: str, patience: Patience) -> dict[int, PolicyVersion]:

@@ -16,7 +16,7 @@ from learner.core import TrainingCore
 from learner.episodes import Episode, EpisodeRecord
 from learner.errors import BadPayload, JournalMissing, PayloadGone
 from learner.frames import Room
-from learner.journal import Beginning, Entry, Segment
+from learner.journal import Beginning, Entry, Segment, settings_of
 from learner.kept import keep_all
 from learner.payloads import PayloadFetcher
 from learner.team import ALONE, Team
@@ -83,9 +83,10 @@ def rerun(
     Raises:
         PayloadGone: an episode can no longer be read as it was announced.
         JournalMissing: the segment of a line's first version does not say what the line is for.
+        InvalidArtifact: its settings are those of other software.
         Stopped: a stop was asked for.
     """
-    settings = LearnerSettings.model_validate_json(segment.config)
+    settings = settings_of(segment.config)
     payloads.cameras = settings.cameras if core is None else core.spec.cameras
     entries = list(segment.entries)
     episodes = _episodes(segment.entries, payloads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -126,9 +126,11 @@ def _go_on(way: Way, checkpoint: Checkpoint, path: Trail) -> Resumed:
         team = ALONE if apart else way.team
         resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, team)
         try:
-            _require_few_lost(way, resumed)
-            if resumed.lost:
-                raise PayloadGone(f"of version {resumed.at.version}: {resumed.lost[0].episode_id}")
+            begun, first = resumed.core.learner_step, next(iter(path))
+            lost = _unforgotten(resumed, [entry for entry in first.entries if entry.learner_step == begun])
+            _require_few(way, resumed, lost)
+            if lost:
+                raise PayloadGone(f"of version {resumed.at.version}: {lost[0].episode_id}")
             for segment in path:
                 _train_again(way, segment, resumed)
         except (JournalMissing, PayloadGone, InvalidArtifact):
@@ -191,20 +193,25 @@ def _train_again(way: Way, segment: Segment, resumed: Resumed | None) -> Resumed
 
 def _restore(way: Way, checkpoint: Checkpoint) -> Resumed:
     resumed = restore(way.settings, checkpoint, way.payloads, way.room, way.team)
-    _require_few_lost(way, resumed)
+    _require_few(way, resumed, _unforgotten(resumed, way.journal.readable_tail(resumed.at.version)))
     return resumed
 
 
-def _require_few_lost(way: Way, resumed: Resumed) -> None:
+def _unforgotten(resumed: Resumed, entries: Iterable[Entry]) -> list[EpisodeRecord]:
+    """What is lost, but for what the last learner forgot for that."""
+    forgotten = {episode_id for entry in entries for episode_id in entry.forgotten}
+    return [record for record in resumed.lost if record.episode_id not in forgotten]
+
+
+def _require_few(way: Way, resumed: Resumed, lost: Sequence[EpisodeRecord]) -> None:
     """A payload or two may be gone; if many are, it is the bucket that is gone, or another one."""
-    lost = len(resumed.lost)
-    admitted = lost + sum(1 for _ in resumed.core.episodes.held())
-    if way.without_lost or lost <= max(_FEW_LOST, _FEW_LOST_SHARE * admitted):
+    admitted = len(lost) + sum(1 for _ in resumed.core.episodes.held())
+    if way.without_lost or len(lost) <= max(_FEW_LOST, _FEW_LOST_SHARE * admitted):
         return
     resumed.core.close()
     raise EpisodesLost(
-        f"{lost} of the {admitted} episodes that version {resumed.at.version} of {way.settings.policy} is trained "
-        f"on cannot be read, {resumed.lost[0].payload_uri} is the first: restore the bucket, and start again. To "
+        f"{len(lost)} of the {admitted} episodes that version {resumed.at.version} of {way.settings.policy} is "
+        f"trained on cannot be read, {lost[0].payload_uri} is the first: restore the bucket, and start again. To "
         "forget them for good, start once with `sop learn --without-lost`"
     )
 

@@ -17,7 +17,7 @@ from infra.kafka.config import Partition
 from infra.kafka.log_reader import BEGINNING
 from infra.registry import Registry
 from infra.settings import KafkaSettings
-from infra.telemetry import RECORDS_CONSUMED, UNAVAILABLE
+from infra.telemetry import RECORDS_CONSUMED, RECORDS_PASSED_OVER, UNAVAILABLE
 from learner.patience import Patience
 from learner.wire import Decoder
 from schemas.errors import SchemaError
@@ -62,7 +62,7 @@ class Announcements(Protocol):
 class EventStream(Generic[E]):
     """Follows all partitions of one topic and sees committed records only.
 
-    What cannot be decoded is logged and passed over. Raises OffsetsExpired when retention was faster.
+    What cannot be decoded is logged, counted and passed over. Raises OffsetsExpired when retention was faster.
     """
 
     def __init__(
@@ -162,6 +162,7 @@ class EventStream(Generic[E]):
             try:
                 event = self._decoder.decode(message.value())
             except SchemaError as error:
+                RECORDS_PASSED_OVER.labels(self.topic).inc()
                 _log.error(
                     "record_passed_over", topic=self.topic, partition=partition, offset=offset, error=str(error)
                 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from learner import decoded
 from learner.decoded import DecodedImages
 from learner.frames import Room
 
@@ -87,3 +89,45 @@ def test_a_disk_that_fails_costs_nothing_but_speed(tmp_path: Path) -> None:
     for _ in range(3):
         kept.keep(1, 2, image(1, 2))
     assert not kept.read(1, 2, into)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_disk_that_fills_has_its_room_back_image_by_image_and_what_is_read_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = DecodedImages(Room(tmp_path), SIZE, 40 * SIZE)
+    for place in range(40):
+        kept.keep(0, place, image(0, place))
+    assert kept.nbytes == os.fstat(kept._file).st_size == 40 * SIZE
+    crowded, wrong = threading.Event(), list[int]()
+    monkeypatch.setattr(decoded, "_is_crowded", lambda _file: crowded.is_set())
+
+    def work(number: int) -> None:
+        random, into = np.random.default_rng(number), np.empty(SHAPE, np.uint8)
+        for turn in range(600):
+            if number == 0 and turn % 100 == 0:
+                crowded.clear() if crowded.is_set() else crowded.set()
+            place = int(random.integers(50))
+            if not kept.read(0, place, into):
+                kept.keep(0, place, image(0, place))
+            elif (into != place).any():
+                wrong.append(place)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))
+    assert wrong == []
+    crowded.set()
+    for _ in range(60):
+        kept.keep(1, 1, image(1, 1))
+    assert (kept.nbytes, os.fstat(kept._file).st_size) == (0, 0)
+    crowded.clear()
+    kept.keep(1, 1, image(1, 1))
+    assert kept.read(1, 1, np.empty(SHAPE, np.uint8))
+
+
+def test_a_disk_is_crowded_below_what_is_to_be_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for left, crowded in ((0, False), (2**62, True)):
+        monkeypatch.setattr(decoded, "LEFT_FREE", left)
+        kept = DecodedImages(Room(tmp_path), SIZE, SIZE)
+        kept.keep(1, 1, image(1, 1))
+        assert kept.read(1, 1, np.empty(SHAPE, np.uint8)) != crowded

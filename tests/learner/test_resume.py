@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from infra.object_store import sha256_hex
 from infra.settings import LearnerSettings
 from learner import resume as resume_module
 from learner.checkpoint import Checkpoint
-from learner.errors import CheckpointMissing, EpisodesLost, OtherAlgorithm
+from learner.errors import CheckpointMissing, EpisodesLost, InvalidArtifact, OtherAlgorithm
 from learner.journal import Entry, Journal
 from learner.policies.artifact import unpack_json
+from learner.rerun import apply
 from learner.resume import Resumed, Way, from_the_beginning, resume
 from learner.set_aside import SetAside
 from schemas.events import PolicyVersion
@@ -64,6 +67,48 @@ def test_where_many_episodes_are_gone_at_once_nobody_goes_on_without_them_unaske
     resumed = resume(Way(BASE, past, journal, payloads, without_lost=True), checkpoint)
     payloads.close()
     assert (resumed.at.version, resumed.lost) == (2, [made.record for made in FLEET[:2]])
+
+
+def test_what_was_once_forgotten_as_lost_is_not_asked_about_again_and_what_came_of_it_is_gone_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resume_module, "_FEW_LOST", 1)
+    life, announced, journal = lived()
+    past = {number: announced[number] for number in (1, 2)}
+    checkpoint = Checkpoint(past[2], *unpack_json(life.snapshots[1]), SetAside())
+    payloads = fetcher([*DEMONSTRATIONS, *FLEET[2:]])
+    resumed = resume(Way(BASE, past, journal, payloads, without_lost=True), checkpoint)
+    entries = tuple(resumed.tail(journal))
+    journal.take_over(2, "00000001-a", entries)
+    again = resume(Way(BASE, past, journal, payloads), checkpoint)
+    assert again.lost == resumed.lost
+    assert sha256_hex(again.core.artifact()) == sha256_hex(resumed.core.artifact())
+
+    for entry in entries:
+        apply(resumed.core, entry, [])
+    for _ in range(4):
+        resumed.core.update(online=True)
+    digest = sha256_hex(resumed.core.artifact())
+    made = {"version": 4, "parent": 2, "sha256": digest, "learner_step": resumed.core.learner_step}
+    journal.seal(life.segments[1].model_copy(update={**made, "entries": entries}))
+    past[4] = past[2].model_copy(update={"version": 4, "parent_version": 2, "sha256": digest})
+    along = resume(Way(BASE, past, journal, payloads), checkpoint)
+    payloads.close()
+    assert (along.at.version, sha256_hex(along.core.artifact())) == (4, digest)
+
+
+def test_a_way_that_other_software_went_is_not_gone() -> None:
+    life, *_ = lived()
+    unknown = json.dumps({**json.loads(life.segments[2].config), "invented_later": 1})
+    life.segments[2] = life.segments[2].model_copy(update={"config": unknown})
+    announced, journal = sealed(life)
+    checkpoint = Checkpoint(announced[2], *unpack_json(life.snapshots[1]), SetAside())
+    payloads = fetcher()
+    resumed = resume(Way(BASE, announced, journal, payloads), checkpoint)
+    payloads.close()
+    assert resumed.at.version == 2
+    with pytest.raises(InvalidArtifact, match=r"other software(.|\n)*invented_later"):
+        _ = Checkpoint(announced[3], {}, {}, SetAside()).settings
 
 
 def test_one_episode_that_is_gone_stops_nobody_and_is_forgotten_first_of_all(

@@ -12,7 +12,7 @@ from confluent_kafka import Message
 from consumers.rows import rows_of
 from infra.clickhouse.client import connect
 from infra.clickhouse.migrate import migrate
-from infra.errors import KafkaUnavailable
+from infra.errors import ClickHouseUnavailable, KafkaUnavailable
 from infra.kafka import LogReader
 from infra.local.stack import Stack
 from infra.registry import Registry
@@ -67,6 +67,13 @@ def test_without_an_index_to_ask_the_topic_is_taken_at_its_word(site: Site) -> N
     nobody = site.settings.clickhouse.model_copy(update={"analyst_username": None})
     settings = site.settings.model_copy(update={"clickhouse": nobody})
     assert len(find_episodes(settings, Choice(), PATIENCE).episodes) == len(NEW)
+
+
+def test_an_index_that_does_not_answer_is_not_taken_for_one_that_has_nothing(site: Site) -> None:
+    away = site.settings.clickhouse.model_copy(update={"port": 1})
+    settings = site.settings.model_copy(update={"clickhouse": away})
+    with pytest.raises(ClickHouseUnavailable):
+        find_episodes(settings, Choice(), PATIENCE)
 
 
 def test_a_reading_that_breaks_off_goes_on_behind_what_it_gave_away(

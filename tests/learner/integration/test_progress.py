@@ -11,9 +11,11 @@ import pytest
 from infra.clock import SystemClock
 from infra.kafka import EventProducer
 from infra.registry import Registry
+from learner import progress
 from learner.patience import Patience
 from learner.progress import ProgressReporter
 from tests.learner.integration.site import Site, steps_told, wait_for
+from tests.learner.synthetic import START, make_episode
 from tests.learner.test_board import curves
 from tests.learner.test_core import started
 
@@ -62,6 +64,27 @@ def test_what_finds_the_queue_full_is_told_by_the_next_report_and_shown_once(
     ]
     assert steps_told(told) == set(range(1, 11))
     assert [step for step, _ in curves(tmp_path / "full")["loss"]] == [9, 10]
+
+
+def test_admissions_beyond_what_a_record_may_hold_are_told_by_the_next_report(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_EPISODES_PER_PART", 3)
+    core, reporter = started(), reporter_of(site, "many")
+    episodes = [make_episode(number) for number in range(8)]
+    for made in episodes[:7]:
+        reporter.note_admission(made.record, START)
+    reporter.note_update(core.update(online=False))
+    assert not reporter.report(core, (), None)
+    reporter.note_admission(episodes[7].record, START)
+    reporter.settle(core, (), None)
+    told = site.progress("many")
+    reporter.close()
+    assert [len(event.admitted) for event in told] == [3, 3, 2]
+    assert [one.episode_id for event in told for one in event.admitted] == [
+        made.record.episode_id for made in episodes
+    ]
+    assert [bool(event.groups) for event in told] == [True, False, False]
 
 
 @pytest.mark.slow

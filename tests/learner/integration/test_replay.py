@@ -6,14 +6,15 @@ import json
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from infra.errors import ObjectMissing
-from infra.object_store import sha256_hex
+from infra.errors import ObjectMissing, ObjectStoreUnavailable
+from infra.object_store import ObjectStore, sha256_hex
 from infra.settings import CacheSettings
 from learner.checkpoint import CheckpointStore
 from learner.errors import InvalidArtifact, JournalMissing, PayloadGone
@@ -117,10 +118,12 @@ def test_every_version_of_a_line_whose_learners_were_killed_comes_out_again(site
     assert near.updates < versions[-1].learner_step
 
 
-def test_the_command_prints_both_hashes_and_says_by_its_code_whether_they_agree(site: Site, line: str) -> None:
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def test_the_command_prints_both_hashes_and_says_by_its_code_whether_they_agree(
+    site: Site, line: str, tmp_path: Path
+) -> None:
+    def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return preloaded.run(
-            ("sop", "replay", "--policy", line, *arguments), site.environment | {"COLUMNS": "200"}
+            ("sop", "replay", "--policy", line, *arguments), site.environment | {"COLUMNS": "200"} | environment
         )
 
     good = command("--version", "2")
@@ -128,13 +131,37 @@ def test_the_command_prints_both_hashes_and_says_by_its_code_whether_they_agree(
     assert good.returncode == 0, good.stderr
     assert good.stdout.count(published.sha256) == 2
     assert "equal, bit for bit" in good.stdout
-    none = command("--version", "999")
-    assert none.returncode == 1
-    assert "no version 999" in none.stderr
-    assert "Traceback" not in none.stderr
+    occupied = tmp_path / "occupied"
+    occupied.write_text("not a directory")
+    for none, said in (
+        (command("--version", "999"), "no version 999"),
+        (command("--version", "2", SOP_CACHE__DIRECTORY=str(occupied)), str(occupied)),
+    ):
+        assert none.returncode == 1
+        assert said in none.stderr
+        assert "Traceback" not in none.stderr
 
 
-def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(site: Site, line: str) -> None:
+@contextmanager
+def outage(key: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The store does not answer the first request for this object; every request for it is noted."""
+    asked: list[str] = []
+
+    def get(store: ObjectStore, wanted: str) -> bytes:
+        asked.extend([key] * (wanted == key))
+        if asked == [key] and wanted == key:
+            raise ObjectStoreUnavailable("away for a moment")
+        return real(store, wanted)
+
+    real = ObjectStore.get
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "get", get)
+        yield asked
+
+
+def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(
+    site: Site, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     versions = site.versions(line)
     key = f"journals/{line}/versions/{1:08d}-{versions[0].sha256}.json"
     original = site.store.get(key)
@@ -145,6 +172,14 @@ def test_a_journal_that_is_not_true_makes_other_weights_and_the_replay_says_so(s
         done = replay(site.settings, line, 1)
         assert not done.good
         assert "DIFFERENT on the same kind of machine" in verdict(done)
+        published = site.store.key(versions[0].artifact_uri)
+        weights = site.store.get(published)
+        site.store.put(published, b"altered")
+        with outage(published, monkeypatch) as asked:
+            unread = replay(site.settings, line, 1)
+        site.store.put(published, weights)
+        assert len(asked) == 2, "an outage is waited out"
+        assert (unread.published, unread.trained, unread.difference) == (versions[0].sha256, done.trained, None)
         document["machine"] = "a machine of another kind"
         site.store.put(key, json.dumps(document).encode())
         other = replay(site.settings, line, 1)
