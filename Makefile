@@ -34,7 +34,7 @@ lint: setup
 	@.venv/bin/lint-imports
 
 # CPU per step of the materializer, beside bare consumption of the same topic (about 15 minutes).
-# REPORT=docs/benchmarks.md writes what was found there; bench-live appends to it.
+# REPORT=FILE writes what was found there, in its place; bench-live appends to it.
 bench-materializer: setup
 	@.venv/bin/python -m benchmarks.materializer $(if $(REPORT),--report $(REPORT))
 

@@ -66,6 +66,7 @@ def lock_requirements(root: Path) -> None:
             ("uv.txt", "requirements/uv.in"),
             ("dev.txt", "pyproject.toml", "requirements/build.in", "--all-extras"),
             ("base.txt", "pyproject.toml", "--constraint", "requirements/dev.txt"),
+            ("robot.txt", "requirements/robot.in", "--constraint", "requirements/dev.txt"),
         ):
             run([*compiling, *inputs, "--output-file", f"requirements/{output}"], cwd=root, env=variables)
 

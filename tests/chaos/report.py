@@ -57,7 +57,7 @@ class Report:
             "announcements": dict(sum((o.verdict.revisions for o in self.outcomes), Counter())),
             "reconcile": [audit.as_json() for audit in self.audits],
             "seconds": round(sum(outcome.seconds for outcome in self.outcomes), 1),
-            "machine": f"{os.cpu_count()} CPUs, {platform.platform(terse=True)}",
+            "machine": _machine(),
             "command": "python -m tests.chaos " + " ".join(sys.argv[1:]),
             "seeds": [self._seed(outcome) for outcome in self.outcomes],
         }
@@ -123,3 +123,9 @@ def progress(outcome: Outcome) -> None:
         print(f"     {kind}: {what}", flush=True)  # noqa: T201
     if verdict.anomalies:
         print(f"     {len(verdict.anomalies)} anomalies; again: {repeat(outcome)}", flush=True)  # noqa: T201
+
+
+def _machine() -> str:
+    """Without the name of a provider's kernel."""
+    release = ".".join(platform.release().split("-")[0].split(".")[:2])
+    return f"{os.cpu_count()} CPUs, {platform.system()} {release}, {platform.machine()}"

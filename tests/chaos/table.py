@@ -25,13 +25,17 @@ def tables(report: dict[str, Any]) -> str:
         "**doubled**": f"**{report['doubled']}**",
         "other anomalies": str(report["anomalies"] - report["lost"] - report["doubled"]),
         "`sop reconcile` after them": _audited(report["reconcile"]),
-        "seeds that failed": ", ".join(failed) or "none",
+        "runs that failed": _of(failed, report["runs"]),
     }
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
     lines += ["| fault | injected | what it is |", "|---|---|---|"]
     for kind, text in KINDS.items():
         lines.append(f"| {kind} | {report['faults'].get(kind, 0):,} | {text} |")
     return "\n".join(lines)
+
+
+def _of(failed: list[str], runs: int) -> str:
+    return f"{len(failed)} of {runs}: seed {', '.join(failed)}" if failed else "none"
 
 
 def _audited(audits: list[dict[str, Any]]) -> str:

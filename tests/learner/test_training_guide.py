@@ -34,7 +34,7 @@ def test_the_table_has_every_setting_with_its_default() -> None:
     for name, text in told.items():
         value: Any = getattr(settings, name.lower())
         value = list(value) if isinstance(value, tuple) else value
-        assert text == ("none" if value is None else value if isinstance(value, str) else json.dumps(value)), name
+        assert text == ("unset" if value is None else value if isinstance(value, str) else json.dumps(value)), name
 
 
 def test_the_example_is_an_algorithm_that_trains() -> None:

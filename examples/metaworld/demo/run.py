@@ -79,10 +79,12 @@ def run_demo(demo: Demo, console: Console, clock: Clock | None = None) -> int:
     home.claim(data_dir)
     console.print(f"starting Kafka, object store, ClickHouse and schema registry in {data_dir}", highlight=False)
     with servers.running(data_dir, outlive=demo.keep) as environment:
-        own = demo.fleet.learner_environment(demo.robots, demo.seed) | servers.make_keys(data_dir)
-        env_file, settings = servers.write_settings(data_dir, environment, own)
+        learning, keys = demo.fleet.learner_environment(demo.robots, demo.seed), servers.make_keys(data_dir)
+        env_file, settings = servers.write_settings(data_dir, environment, learning, keys)
         if demo.keep:
-            control.keep_settings(data_dir, own)  # for whoever looks: the demo's policy line and keys
+            # For whoever looks: its keys and its line, and nothing of how it learned: a learner that somebody
+            # starts then would wait for simulated robots.
+            control.keep_settings(data_dir, {**keys, "SOP_LEARNER__POLICY": demo.fleet.policy})
         deploy(settings)
         crew = Crew(env_file, data_dir / "logs", clock)
         try:

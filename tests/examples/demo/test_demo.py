@@ -131,6 +131,9 @@ def test_every_episode_is_accounted_for_although_each_worker_was_killed(tmp_path
             assert list(examples_without_their_rows(analyst)) == []
             assert list(disagreements(analyst, outcome, data_dir)) == []
             found = analyst.query("SELECT toString(sha256) FROM policy_versions WHERE version = 2").result_rows
+        own = dict(line.split("=", 1) for line in (data_dir / "own.env").read_text().splitlines())
+        assert own.pop("SOP_LEARNER__POLICY") == POLICY
+        assert [name for name in own if not name.startswith("SOP_POLICIES__")] == [], "simulated time ends with it"
         # The base, and what the first online data made of it: the learner was killed in between.
         again = replayed(data_dir, 2)
         assert (again["version"], again["verdict"]) == (f"{POLICY} 2", "equal, bit for bit")
