@@ -22,7 +22,7 @@ from infra.health import Health
 from infra.policies import rollout
 from infra.policies.errors import RolloutRefused
 from infra.policies.keys import signing_key
-from infra.policies.log import RolloutLog
+from infra.policies.log import Control, RolloutLog
 from infra.policies.rollout import Change
 from infra.settings import Settings
 from schemas.events import Canary, PolicyRollout
@@ -67,6 +67,8 @@ class Guard:
         self._clock = clock or SystemClock()
         self._log = RolloutLog(settings, "guard")
         self._watched: dict[str, _Watched] = {}
+        self.stuck: dict[str, str] = {}
+        """By line, why its canary is judged no further (its newest rollout is not believed), and what to do."""
         self._client: Client | None = None
         limits = settings.guard
         self._rates = Rates(
@@ -81,10 +83,14 @@ class Guard:
             DeploymentConflict: ClickHouse has no such tables.
         """
         written = []
-        states = self._log.read().rollouts
-        for policy in self._watched.keys() - states.keys():
+        control = self._log.read()
+        states = control.rollouts
+        self._note(control)
+        for policy in self._watched.keys() - states.keys() - self.stuck.keys():
             del self._watched[policy]
         for policy, state in states.items():
+            if policy in self.stuck:
+                continue
             if state.canary is None or state.current is None:
                 self._watched.pop(policy, None)
                 continue
@@ -99,6 +105,15 @@ class Guard:
         """Let go of ClickHouse."""
         if self._client is not None:
             self._client.close()
+
+    def _note(self, control: Control) -> None:
+        """Tell once of each line with a canary whose newest state is not believed: nobody knows if it goes on."""
+        tried = {policy for policy, state in control.rollouts.items() if state.canary} | self._watched.keys()
+        stuck = {policy: why for policy, why in control.unbelieved.items() if policy in tried}
+        for policy, why in stuck.items():
+            if self.stuck.get(policy) != why:
+                _log.error("canary_left_alone", policy=policy, error=why)
+        self.stuck = stuck
 
     def _watch(self, policy: str, canary: Canary, current: int) -> _Watched:
         watched = self._watched.get(policy)
@@ -179,7 +194,7 @@ def run(settings: Settings, stop: threading.Event, health: Health | None = None)
                 stop.wait(pause)
             else:
                 backoff.succeeded()
-                health.set_ready(True)
+                health.set_ready(not guard.stuck, "; ".join(guard.stuck.values()))
                 stop.wait(settings.guard.interval)
     finally:
         guard.close()

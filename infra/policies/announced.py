@@ -55,6 +55,20 @@ class Announced(Generic[S]):
         return json.dumps({"key": self.key, "record": self.event.record, "schema": self.writer.text, "body": body})
 
 
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """One record that announces nothing: the key that it was sent under, where it is, and what is wrong."""
+
+    key: str
+    place: str
+    why: str
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return f"{self.place}: {self.why}"
+
+
 def key_of(event: SignedEvent) -> str:
     """Key that an announcement is sent under."""
     if isinstance(event, PolicyVersion):
@@ -101,8 +115,8 @@ def record_key(message: Message) -> str:
 
 def read_announcements(
     settings: Settings, registry: Registry, topic: str, event_type: type[S], client_id: str
-) -> tuple[list[Announced[S]], list[str]]:
-    """Everything on a control topic, in order and not verified, and what could not be decoded, in words.
+) -> list[Announced[S] | Undecodable]:
+    """Everything on a control topic, in order and not verified.
 
     Raises:
         KafkaUnavailable, RegistryUnavailable, OffsetsExpired: it cannot be read now.
@@ -113,12 +127,13 @@ def read_announcements(
         messages = list(reader.read_to_end(all_partitions(reader, [topic]), _SILENCE_SECONDS))
     finally:
         reader.close()
-    found, problems = [], []
+    found: list[Announced[S] | Undecodable] = []
     for message in messages:
         if message.value() is None:
             continue
         try:
             found.append(announced_in(message, event_type, registry.schema_of))
         except SchemaError as error:
-            problems.append(f"{topic} {record_key(message)!r} at {message.offset()}: {error}")
-    return found, problems
+            key = record_key(message)
+            found.append(Undecodable(key, f"{topic} {key!r} at {message.offset()}", str(error)))
+    return found

@@ -40,6 +40,13 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the 
 Author = Annotated[str | None, typer.Option("--author", help="Who; by default the user's name.")]
 Version = Annotated[int, typer.Argument(min=1, help="Policy version.")]
 MaybeVersion = Annotated[int | None, typer.Argument(min=1, help="Policy version.")]
+Over = Annotated[
+    bool,
+    typer.Option(
+        "--over-unbelieved",
+        help="What is not believed of this line's rollout (`show`) is forged: drop it, and go on from the rest.",
+    ),
+]
 Robot = Annotated[str, typer.Argument(help="Name of the robot.")]
 
 
@@ -80,19 +87,25 @@ def show(policy: Line = None) -> None:
 
 
 @policies_app.command()
-def follow(policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+def follow(policy: Line = None, reason: Reason = "", author: Author = None, over: Over = False) -> None:
     """All robots take the newest version, now and later."""
     from infra.policies import rollout  # noqa: PLC0415
 
-    _change(policy, reason, author, lambda line, _control: rollout.follow(line))
+    _change(policy, reason, author, lambda line, _control: rollout.follow(line), over=over)
 
 
 @policies_app.command()
-def hold(version: MaybeVersion = None, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+def hold(
+    version: MaybeVersion = None,
+    policy: Line = None,
+    reason: Reason = "",
+    author: Author = None,
+    over: Over = False,
+) -> None:
     """All robots run this version (by default the newest); later ones are candidates."""
     from infra.policies import orders  # noqa: PLC0415
 
-    _change(policy, reason, author, lambda line, control: orders.hold(control, line, version))
+    _change(policy, reason, author, lambda line, control: orders.hold(control, line, version), over=over)
 
 
 @policies_app.command()
@@ -109,6 +122,7 @@ def canary(
     policy: Line = None,
     reason: Reason = "",
     author: Author = None,
+    over: Over = False,
 ) -> None:
     """A part of the fleet tries a version. One at a time; others wait their turn."""
     from infra.policies import orders  # noqa: PLC0415
@@ -116,15 +130,21 @@ def canary(
     def transition(line: str, control: Control) -> Transition:
         return orders.canary(control, line, version, fraction=fraction, robots=tuple(robot or ()), base=base)
 
-    _change(policy, reason, author, transition, robots=robot or ())
+    _change(policy, reason, author, transition, over=over, robots=robot or ())
 
 
 @policies_app.command()
-def promote(version: MaybeVersion = None, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+def promote(
+    version: MaybeVersion = None,
+    policy: Line = None,
+    reason: Reason = "",
+    author: Author = None,
+    over: Over = False,
+) -> None:
     """All robots run this version, by default the canary, and hold it."""
     from infra.policies import orders  # noqa: PLC0415
 
-    _change(policy, reason, author, lambda line, control: orders.promote(control, line, version))
+    _change(policy, reason, author, lambda line, control: orders.promote(control, line, version), over=over)
 
 
 @policies_app.command()
@@ -133,6 +153,7 @@ def rollback(
     policy: Line = None,
     reason: Reason = "",
     author: Author = None,
+    over: Over = False,
 ) -> None:
     """Back to the version before, or from a canary to what the others run; the learner goes on from it.
 
@@ -140,26 +161,36 @@ def rollback(
     """
     from infra.policies import orders  # noqa: PLC0415
 
-    _change(policy, reason, author, lambda line, control: orders.rollback(control, line, to))
+    _change(policy, reason, author, lambda line, control: orders.rollback(control, line, to), over=over)
 
 
 @policies_app.command()
-def pin(robot: Robot, version: Version, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+def pin(
+    robot: Robot,
+    version: Version,
+    *,
+    policy: Line = None,
+    reason: Reason = "",
+    author: Author = None,
+    over: Over = False,
+) -> None:
     """One robot runs one version, whatever the others do."""
     from infra.policies import orders, rollout  # noqa: PLC0415
 
     def transition(line: str, control: Control) -> Transition:
         return rollout.pin(line, robot, orders.published(control, line, version))
 
-    _change(policy, reason, author, transition, robots=(robot,))
+    _change(policy, reason, author, transition, over=over, robots=(robot,))
 
 
 @policies_app.command()
-def unpin(robot: Robot, policy: Line = None, reason: Reason = "", author: Author = None) -> None:
+def unpin(
+    robot: Robot, policy: Line = None, reason: Reason = "", author: Author = None, over: Over = False
+) -> None:
     """The robot does as the others again."""
     from infra.policies import rollout  # noqa: PLC0415
 
-    _change(policy, reason, author, lambda line, _control: rollout.unpin(line, robot))
+    _change(policy, reason, author, lambda line, _control: rollout.unpin(line, robot), over=over)
 
 
 def _make(base: Path, earlier: tuple[str, ...]) -> None:
@@ -202,6 +233,7 @@ def _change(
     author: str | None,
     transition: Callable[[str, Control], Transition],
     *,
+    over: bool,
     robots: Collection[str] = (),
 ) -> None:
     from infra.clock import SystemClock  # noqa: PLC0415
@@ -216,9 +248,8 @@ def _change(
         log = RolloutLog(settings)
         control = log.read()
         change = transition(line, control)
-        state: PolicyRollout = log.change(
-            line, change, Change(author or getpass.getuser(), reason, SystemClock().now())
-        )
+        by = Change(author or getpass.getuser(), reason, SystemClock().now())
+        state: PolicyRollout = log.change(line, change, by, over_unbelieved=over)
     except (SettingInvalid, KeyUnusable) as error:
         fail(str(error), code=2)
     except (InfraError, SchemaError) as error:

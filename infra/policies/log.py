@@ -7,17 +7,17 @@ before the commit, the commit fails and the change is made anew, from the state 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from infra.errors import InfraError, KafkaUnavailable, ProducerFenced, TransactionAborted
 from infra.kafka import OutRecord, TransactionalProducer
-from infra.policies.announced import Announced, key_of, read_announcements
-from infra.policies.errors import KeyUnusable, RolloutRefused, SignatureRefused
+from infra.policies.announced import Undecodable, key_of, read_announcements
+from infra.policies.belief import States, generation_over, newest_unknown, states_in
+from infra.policies.errors import KeyUnusable, RolloutNotBelieved, SignatureRefused
 from infra.policies.keys import learner_keyring, operator_keyring, signing_key
-from infra.policies.rollout import Change, Transition, require_sound
+from infra.policies.rollout import Change, Transition, going_on_from, require_sound
 from infra.registry import Registry
 from infra.settings import Settings
 from infra.telemetry import new_traceparent
@@ -35,11 +35,13 @@ _log = structlog.get_logger(__name__)
 class Control:
     """What the control topics say, believed only: versions by line and number, newest rollout by line.
 
+    unbelieved: by line, why its newest rollout may be another one, which is not believed, and what to do.
     refused: what was not believed, by record key or place, in words.
     """
 
     versions: dict[str, dict[int, PolicyVersion]] = field(default_factory=dict)
     rollouts: dict[str, PolicyRollout] = field(default_factory=dict)
+    unbelieved: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,11 +62,13 @@ class RolloutLog:
     def read(self) -> Control:
         """Everything that the control topics hold now."""
         control = Control()
-        found, problems = read_announcements(
-            self._settings, self._registry, POLICY_VERSIONS, PolicyVersion, self._client_id
-        )
         keyring = learner_keyring(self._settings.policies)
-        for announced in found:
+        for announced in read_announcements(
+            self._settings, self._registry, POLICY_VERSIONS, PolicyVersion, self._client_id
+        ):
+            if isinstance(announced, Undecodable):
+                control.refused[announced.place] = announced.told
+                continue
             try:
                 announced.require(keyring)
             except SignatureRefused as error:
@@ -72,23 +76,29 @@ class RolloutLog:
             else:
                 event = announced.event
                 control.versions.setdefault(event.policy, {})[event.version] = event
-        states, more = self._states()
-        control.rollouts = {policy: announced.event for policy, announced in states.items()}
-        control.refused |= {f"rollout {key}": why for key, why in more.items()}
-        control.refused |= {problem.split(":", 1)[0]: problem for problem in problems}
+        states = self._states()
+        control.rollouts = {policy: announced.event for policy, announced in states.newest.items()}
+        control.unbelieved = {policy: newest_unknown(policy, states) for policy in states.unbelieved}
+        control.refused |= {f"rollout {key}": why for key, why in states.refused.items()}
         return control
 
     def newest(self, policy: str) -> PolicyRollout | None:
         """The newest believed state of a line; None: there is none."""
-        states, refused = self._states()
-        for key, why in refused.items():
-            _log.warning("rollout_not_believed", key=key, error=why)
-        return states[policy].event if policy in states else None
+        return self._newest(policy, self._states())
 
-    def change(self, policy: str, transition: Transition, by: Change) -> PolicyRollout:
+    def change(
+        self, policy: str, transition: Transition, by: Change, *, over_unbelieved: bool = False
+    ) -> PolicyRollout:
         """Write the state that follows from the newest one.
 
+        Args:
+            policy: the line.
+            transition: the change.
+            by: who makes it.
+            over_unbelieved: what is not believed is forged: go on from what is, above all that robots may know.
+
         Raises:
+            RolloutNotBelieved: the newest state may be one that is not believed; nothing was written.
             RolloutRefused: the change makes no sense; nothing was written.
             SettingMissing: there is no key to sign with.
             UnknownSchema: the topic's schema was never registered.
@@ -104,10 +114,18 @@ class RolloutLog:
         for _ in range(_ATTEMPTS):
             producer = self._producer(policy)
             if isinstance(failure, KafkaUnavailable):
-                written = self._states()[0].get(policy)  # the new producer has settled what was unknown
+                written = self._states().newest.get(policy)  # the new producer has settled what was unknown
                 if written is not None and written.body == body:
                     return written.event
-            state = transition(self.newest(policy), by)
+            states = self._states()
+            newest, step = self._newest(policy, states), transition
+            if unknown := newest_unknown(policy, states):
+                if not over_unbelieved:
+                    raise RolloutNotBelieved(f"nothing was written: {unknown}")
+                _log.warning("rollout_over_unbelieved", policy=policy, states=len(states.unbelieved[policy]))
+                above = generation_over(states.unbelieved[policy], newest, by.at)
+                step = going_on_from(above, transition, policy)
+            state = step(newest, by)
             require_sound(state)
             state = key.sign(state) if key else state
             body = codec.encode(state)
@@ -132,19 +150,13 @@ class RolloutLog:
     def _producer(self, policy: str) -> TransactionalProducer:
         return TransactionalProducer(self._settings.kafka, f"rollout-{policy}", timeout=_TRANSACTION_SECONDS)
 
-    def _states(self) -> tuple[dict[str, Announced[PolicyRollout]], Mapping[str, str]]:
-        found, problems = read_announcements(
+    def _newest(self, policy: str, states: States) -> PolicyRollout | None:
+        for key, why in states.refused.items():
+            _log.warning("rollout_not_believed", key=key, error=why)
+        return states.newest[policy].event if policy in states.newest else None
+
+    def _states(self) -> States:
+        records = read_announcements(
             self._settings, self._registry, POLICY_ROLLOUTS, PolicyRollout, self._client_id
         )
-        newest: dict[str, Announced[PolicyRollout]] = {}
-        refused = {problem.split(":", 1)[0]: problem for problem in problems}
-        for announced in found:
-            try:
-                announced.require(self._believed)
-            except (SignatureRefused, RolloutRefused) as error:
-                refused[announced.key] = str(error)
-                continue
-            known = newest.get(announced.event.policy)
-            if known is None or known.event.generation < announced.event.generation:
-                newest[announced.event.policy] = announced
-        return newest, refused
+        return states_in(records, self._believed)

@@ -31,14 +31,17 @@ def sentence(state: PolicyRollout) -> str:
 def show_rollout(policy: str, control: Control, console: Console) -> None:
     """The newest state of a line, and what was not believed."""
     state = control.rollouts.get(policy)
-    if state is None:
+    unknown = control.unbelieved.get(policy)
+    if state is None and not unknown:
         console.print(f"{policy}: nothing was ever said; the newest version is followed", highlight=False)
-    else:
+    elif state is not None:
         console.print(sentence(state), highlight=False, soft_wrap=True)
         signed = f"signed by key {state.key_id}" if state.key_id else "not signed"
         why = f": {state.reason}" if state.reason else ""
         at = state.written_at.isoformat(sep=" ", timespec="seconds")
         console.print(f"by {state.author} at {at}, {signed}{why}", highlight=False, markup=False, soft_wrap=True)
+    if unknown:
+        console.print(Text(unknown, style="red"), soft_wrap=True)
     if why := no_versions(control, policy):
         console.print(Text(why), soft_wrap=True)
     _show_refused(control, console)

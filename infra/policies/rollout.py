@@ -203,6 +203,16 @@ def unpin(policy: str, robot_id: str) -> Transition:
     return change
 
 
+def going_on_from(generation: int, transition: Transition, policy: str) -> Transition:
+    """The same change, of which comes a state one above `generation`, whatever the one before was."""
+
+    def change(state: PolicyRollout | None, by: Change) -> PolicyRollout:
+        begun = state or _nothing_said(policy, by)
+        return transition(begun.model_copy(update={"generation": generation}), by)
+
+    return change
+
+
 def require_sound(state: PolicyRollout) -> None:
     """Refuse a state that does not make sense, whoever signed it.
 
@@ -234,12 +244,16 @@ def versions_in(state: PolicyRollout) -> set[int]:
 
 
 def _next(policy: str, state: PolicyRollout | None, by: Change, **changes: Any) -> PolicyRollout:
-    if state is None:
-        state = PolicyRollout(
-            policy=policy, generation=0, mode=RolloutMode.FOLLOW_LATEST, author="", reason="", written_at=by.at
-        )
+    state = state or _nothing_said(policy, by)
     told = {"author": by.author, "reason": by.reason, "written_at": by.at, "key_id": None, "signature": None}
     return state.model_copy(update={"generation": state.generation + 1, **told, **changes})
+
+
+def _nothing_said(policy: str, by: Change) -> PolicyRollout:
+    """What holds before the first state."""
+    return PolicyRollout(
+        policy=policy, generation=0, mode=RolloutMode.FOLLOW_LATEST, author="", reason="", written_at=by.at
+    )
 
 
 def _settled(state: PolicyRollout, by: Change) -> PolicyRollout:

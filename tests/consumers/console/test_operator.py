@@ -14,8 +14,10 @@ from consumers.console.operator import COOKIE, SESSION_SECONDS, Desk
 from infra.clock import ManualClock, SystemClock
 from infra.kafka import EventProducer, OutRecord
 from infra.kafka.admin import ClusterAdmin
+from infra.policies import rollout as transitions
 from infra.policies.keys import SigningKey
 from infra.policies.log import RolloutLog
+from infra.policies.rollout import Change
 from infra.registry import Registry
 from infra.settings import PolicySettings, Settings
 from schemas.codec import encode, frame, latest
@@ -145,6 +147,29 @@ def test_nothing_is_written_without_token_form_secret_and_own_page(pages: TestCl
     unknown = pages.post("/operator/order", data={**signed, "version": "77"})
     assert (unknown.status_code, "no version 77" in unknown.text) == (409, True)
     assert rollout(settings) == before
+
+
+def test_an_order_over_a_state_that_is_not_believed_is_refused_with_its_key_and_what_to_do(
+    pages: TestClient, settings: Settings
+) -> None:
+    log, other = RolloutLog(settings), SigningKey.generate()
+    by = Change("ada", "because", SystemClock().now())
+    held = log.change(LINE, transitions.hold(LINE, 3), by)
+    schema_id = Registry(settings.registry).id_of(POLICY_ROLLOUTS, latest(PolicyRollout.record))
+    producer = EventProducer(settings.kafka, "console-test")
+    newer = other.sign(transitions.hold(LINE, 2)(held, by))
+    producer.send(OutRecord(POLICY_ROLLOUTS, LINE.encode(), frame(schema_id, encode(newer))))
+    assert producer.flush(30.0) == 0
+    try:
+        assert enter(pages) == 303
+        order = {"order": "hold", "policy": LINE, "version": "1", "form_secret": form_secret(pages)}
+        found = pages.post("/operator/order", data=order)
+        assert found.status_code == 409
+        for said in ("nothing was written", other.key_id, "SOP_POLICIES__OPERATOR_KEYS", "--over-unbelieved"):
+            assert said in found.text
+        assert rollout(settings) == held
+    finally:
+        log.change(LINE, transitions.hold(LINE, 3), by, over_unbelieved=True)
 
 
 def test_a_wrong_token_is_refused_and_the_next_try_must_wait(pages: TestClient, desk: Desk) -> None:

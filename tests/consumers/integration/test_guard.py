@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
@@ -10,13 +11,15 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from consumers.guard import AUTHOR, Guard
+from consumers.guard import AUTHOR, Guard, run
 from consumers.rows import columns_of, rows_of
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.inserting import insert_rows
 from infra.clickhouse.migrate import migrate
 from infra.clock import SystemClock
 from infra.errors import SettingMissing
+from infra.health import Health
+from infra.kafka import EventProducer, OutRecord
 from infra.kafka.admin import ClusterAdmin
 from infra.local.stack import Stack
 from infra.policies import rollout
@@ -25,6 +28,7 @@ from infra.policies.log import RolloutLog
 from infra.policies.rollout import Change, version_for
 from infra.registry import Registry
 from infra.settings import PolicySettings, Settings
+from schemas.codec import encode, frame, latest
 from schemas.events import EpisodeMaterialized, EpisodeSource, PolicyRollout
 from schemas.topics import POLICY_ROLLOUTS, POLICY_VERSIONS, TOPICS
 from tests.consumers.robots import uuid7
@@ -172,6 +176,39 @@ def test_a_canary_that_an_operator_has_decided_meanwhile_is_left_alone(
     newest = log.newest(policy)
     assert newest is not None
     assert (newest.current, newest.author) == (2, "ada")
+    guard.close()
+
+
+class OneTurn(threading.Event):
+    """Stops who waits on it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
+
+
+def test_a_canary_of_which_a_lacking_key_may_have_decided_is_left_alone_and_ready_says_whose_it_is(
+    settings: Settings,
+) -> None:
+    policy, other = "guard-unbelieved", SigningKey.generate()
+    fleet, log, guard = Fleet(settings, policy, {1: 0.9, 2: 0.1}, seed=5), RolloutLog(settings), Guard(settings)
+    trying = log.change(policy, rollout.start_canary(policy, 2, fraction=0.25, base=1), BY)
+    for _ in range(20):
+        fleet.play(trying)
+    decided_there = other.sign(rollout.promote(policy)(trying, BY))
+    schema_id = Registry(settings.registry).id_of(POLICY_ROLLOUTS, latest(PolicyRollout.record))
+    producer = EventProducer(settings.kafka, "another-operator")
+    producer.send(OutRecord(POLICY_ROLLOUTS, policy.encode(), frame(schema_id, encode(decided_there))))
+    assert producer.flush(30.0) == 0
+    assert [state for state in guard.turn() if state.policy == policy] == []
+    assert f"generation 2 (it is signed by key {other.key_id}" in guard.stuck[policy]
+    health = Health()
+    run(settings, OneTurn(), health)
+    ready, why = health.readiness()
+    assert (ready, guard.stuck[policy] in why) == (False, True), why
+    log.change(policy, rollout.hold(policy, 1), BY, over_unbelieved=True)  # its canary goes on
+    (state,) = [state for state in guard.turn() if state.policy == policy]
+    assert (state.current, state.author, guard.stuck) == (1, AUTHOR, {})
     guard.close()
 
 

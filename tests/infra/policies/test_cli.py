@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -21,8 +22,6 @@ from schemas.events import Heartbeat, PolicyVersion
 from schemas.topics import POLICY_ROLLOUTS, POLICY_VERSIONS, ROBOT_STATUS, TOPICS
 from sop import app
 from tests.producers.fakes import announcement
-
-LINE = "cli-line"
 
 pytestmark = pytest.mark.slow
 
@@ -63,8 +62,14 @@ def heartbeat(robot_id: str) -> Heartbeat:
 
 
 @pytest.fixture
-def published(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Versions 1 to 4 of a line, signed; two robots' heartbeats; an operator's key in the settings."""
+def line(name: str) -> str:
+    """A test's own: each signs with keys of its own, and another's states are not believed."""
+    return f"cli-{name}"
+
+
+@pytest.fixture
+def published(stack: Stack, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions 1 to 4 of the line, signed; two robots' heartbeats; an operator's key in the settings."""
     for name, value in stack.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("infra.policies.robots._LONGEST", 120.0)  # a busy machine is not on trial
@@ -73,7 +78,7 @@ def published(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOP_POLICIES__SIGNING_KEY", "operator.key")
     monkeypatch.setenv("SOP_POLICIES__OPERATOR_KEYS", json.dumps([public]))
     monkeypatch.setenv("SOP_POLICIES__LEARNER_KEYS", json.dumps([public]))
-    monkeypatch.setenv("SOP_LEARNER__POLICY", LINE)
+    monkeypatch.setenv("SOP_LEARNER__POLICY", line)
     settings = load_settings()
     topics = [TOPICS[POLICY_ROLLOUTS], TOPICS[POLICY_VERSIONS], TOPICS[ROBOT_STATUS]]
     ClusterAdmin(settings.kafka).ensure_topics(topics)
@@ -83,18 +88,18 @@ def published(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     schema_id = registry.id_of(POLICY_VERSIONS, latest(PolicyVersion.record))
     producer, key = EventProducer(settings.kafka, "test"), read_private(Path("operator.key"))
     for number in (1, 2, 3, 4):
-        event = key.sign(announcement(number, b"weights", policy=LINE))
-        producer.send(OutRecord(POLICY_VERSIONS, f"{LINE}/{number}".encode(), frame(schema_id, encode(event))))
+        event = key.sign(announcement(number, b"weights", policy=line))
+        producer.send(OutRecord(POLICY_VERSIONS, f"{line}/{number}".encode(), frame(schema_id, encode(event))))
     status_id = registry.id_of(ROBOT_STATUS, latest(Heartbeat.record))
     for robot in ("heard-1", "heard-2"):
         producer.send(OutRecord(ROBOT_STATUS, robot.encode(), frame(status_id, encode(heartbeat(robot)))))
-    unsigned = announcement(5, b"weights", policy=LINE)
-    producer.send(OutRecord(POLICY_VERSIONS, f"{LINE}/5".encode(), frame(schema_id, encode(unsigned))))
+    unsigned = announcement(5, b"weights", policy=line)
+    producer.send(OutRecord(POLICY_VERSIONS, f"{line}/5".encode(), frame(schema_id, encode(unsigned))))
     assert producer.flush(30.0) == 0
 
 
 @pytest.mark.usefixtures("published")
-def test_an_operator_s_day() -> None:
+def test_an_operator_s_day(line: str) -> None:
     assert "nothing was ever said" in sop("policies", "show")
     assert "generation 1: v3 is held; the learner goes on from v3" in sop(
         "policies", "rollback", "--reason", "worse"
@@ -108,7 +113,7 @@ def test_an_operator_s_day() -> None:
         "canary (25% of the robots)",
         "current",
         "pinned: heard-1",
-        f"not believed: {LINE}/5: it is not signed",
+        f"not believed: {line}/5: it is not signed",
     ):
         assert role in listed
     assert "generation 4: v4 is held; heard-1 is pinned to v2" in sop("policies", "promote")
@@ -141,13 +146,48 @@ def test_a_second_rollback_asks_for_a_version() -> None:
 
 
 @pytest.mark.usefixtures("published")
-def test_what_cannot_be_done_is_said_in_a_line_and_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_done_is_said_in_a_line_and_nothing_is_written(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = sop("policies", "show")
-    assert "no version 9 of cli-line; there are 1, 2, 3, 4" in sop("policies", "promote", "9", code=1)
+    assert f"no version 9 of {line}; there are 1, 2, 3, 4" in sop("policies", "promote", "9", code=1)
     assert "can be believed: it is not signed" in sop("policies", "rollback", "--to", "5", code=1)
     assert "either a fraction" in sop("policies", "canary", "4", code=1)
     assert "not pinned" in sop("policies", "unpin", "arm-9", code=1)
-    assert "is no policy line" in sop("policies", "follow", "--policy", "cli-line/5", code=2)
+    assert "is no policy line" in sop("policies", "follow", "--policy", f"{line}/5", code=2)
     monkeypatch.delenv("SOP_POLICIES__SIGNING_KEY")
     assert "sop keys new" in sop("policies", "hold", "1", code=2)
     assert sop("policies", "show") == before
+
+
+@pytest.mark.usefixtures("published")
+def test_of_a_rollout_that_a_lacking_key_signed_the_order_is_refused_until_the_key_is_there_or_it_is_given_over_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = read_private(Path("operator.key"))
+    assert "generation 1: v3 is held" in sop("policies", "hold", "3", "--reason", "good")
+    sop("keys", "new", "successor")
+    new = read_private(Path("successor.key"))
+    monkeypatch.setenv("SOP_POLICIES__SIGNING_KEY", "successor.key")
+    monkeypatch.setenv("SOP_POLICIES__OPERATOR_KEYS", json.dumps([new.public]))
+    refused = sop("policies", "pin", "heard-1", "4", code=1)
+    said = f"generation 1 (it is signed by key {old.key_id}, which SOP_POLICIES__OPERATOR_KEYS lacks"
+    for part in ("nothing was written", said, "nothing else is", "--over-unbelieved"):
+        assert part in refused
+    shown = sop("policies", "show")
+    assert said in shown
+    assert "nothing was ever said" not in shown
+    monkeypatch.setenv("SOP_POLICIES__OPERATOR_KEYS", json.dumps([new.public, old.public]))
+    assert "generation 2: v3 is held; heard-1 is pinned to v4" in sop("policies", "pin", "heard-1", "4")
+    monkeypatch.setenv("SOP_POLICIES__OPERATOR_KEYS", json.dumps([new.public]))
+    assert "generation 3: v3 is held" in sop("policies", "unpin", "heard-1")
+    # Nobody has the keys any more: what they signed is given up, and robots take what comes as newer all the same.
+    sop("keys", "new", "third")
+    third = read_private(Path("third.key"))
+    monkeypatch.setenv("SOP_POLICIES__SIGNING_KEY", "third.key")
+    monkeypatch.setenv("SOP_POLICIES__OPERATOR_KEYS", json.dumps([third.public]))
+    assert f"by key {new.key_id}" in sop("policies", "hold", "2", code=1)
+    over = re.search(r", generation (\d+): v2 is held", sop("policies", "hold", "2", "--over-unbelieved"))
+    assert over is not None
+    assert int(over[1]) > 3
+    assert "the newest version is followed" in sop("policies", "follow")

@@ -20,6 +20,7 @@ from infra.local.stack import Stack
 from infra.object_store import ObjectStore
 from infra.policies import rollout
 from infra.policies.announced import Announced
+from infra.policies.errors import RolloutNotBelieved
 from infra.policies.keys import SigningKey
 from infra.policies.log import RolloutLog
 from infra.registry import Registry
@@ -88,12 +89,12 @@ class Fleet:
         self.send(announced)
         return announced
 
-    def roll_out(self, *transitions: rollout.Transition) -> PolicyRollout:
+    def roll_out(self, *transitions: rollout.Transition, over_unbelieved: bool = False) -> PolicyRollout:
         signed = self.settings.policies.model_copy(update={"signing_key_pem": SecretStr(OPERATOR.pem().decode())})
         log = RolloutLog(self.settings.model_copy(update={"policies": signed}))
         by = rollout.Change("ada", "because", self.version(1, b"").published_at)
         for transition in transitions:
-            state = log.change(self.line, transition, by)
+            state = log.change(self.line, transition, by, over_unbelieved=over_unbelieved)
         return state
 
     @contextmanager
@@ -263,8 +264,12 @@ def test_an_unsigned_rollout_moves_nobody_and_nobody_builds_on_it(fleet: Fleet) 
         forged = rolled_out(*[rollout.hold(fleet.line, 1)] * 9)
         fleet.send(as_sent(forged))
         eventually(lambda: any("rollout 9: it is not signed" in error for error in inbox.errors()), "not refused")
-        state = fleet.roll_out(rollout.pin(fleet.line, fleet.robot, 1))
-        assert (state.generation, state.current) == (1, None)
+        pin = rollout.pin(fleet.line, fleet.robot, 1)
+        with pytest.raises(RolloutNotBelieved, match="generation 9"):
+            fleet.roll_out(pin)
+        state = fleet.roll_out(pin, over_unbelieved=True)
+        assert state.generation > 9
+        assert state.current is None
         becomes(inbox, 1)
 
 
