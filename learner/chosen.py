@@ -18,7 +18,7 @@ import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from infra.clickhouse.client import connect
-from infra.errors import AccessRefused, SettingMissing, Unavailable
+from infra.errors import AccessRefused, DeploymentConflict, SettingMissing, Unavailable
 from infra.registry import Registry
 from infra.settings import Settings
 from learner.choice import Choice, Found, Row, is_useless
@@ -138,7 +138,7 @@ def _has_earlier(settings: Settings, held: Held) -> bool:
             sql += " AND appended_at < {earliest:DateTime64(6, 'UTC')}"
             return bool(_ask(settings, sql, earliest=min(map(_arrived_at, held.values())))[0][0])
         return bool(_ask(settings, sql)[0][0])
-    except (AccessRefused, SettingMissing, Unavailable, ClickHouseError) as error:
+    except (AccessRefused, DeploymentConflict, SettingMissing, Unavailable, ClickHouseError) as error:
         _log.warning("index_not_asked", reason=str(error), why="whether it has episodes of an earlier topic")
         return False
 
