@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from consumers.intake import Intake
-from consumers.takeover import READ_SILENCE
 from consumers.vectors import Ints
 from infra.kafka import LogReader, Partition
+from infra.kafka.log_reader import READ_SILENCE
 from schemas.topics import ROBOT_STEPS
 
 

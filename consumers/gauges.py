@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from consumers.broker_time import ClockWatch, ms_of
 from consumers.partition import OwnedPartition
 from consumers.spill_folder import SpillFolder
 from infra import telemetry
@@ -20,6 +21,7 @@ class Gauges:
 
     def __init__(self, clock: Clock, consumer: GroupConsumer, spill: SpillFolder) -> None:
         self._clock, self._consumer, self._spill = clock, consumer, spill
+        self._watch = ClockWatch(clock)
         self._told_at = clock.monotonic() - TELL_INTERVAL
 
     def tell(
@@ -35,8 +37,8 @@ class Gauges:
         """
         if self._clock.monotonic() - self._told_at < TELL_INTERVAL:
             return
-        now_ms = int(self._clock.now().timestamp() * 1000)
-        ages = [now_ms - at for one in owned.values() if (at := one.oldest_ms()) is not None]
+        self._watch.look(one.time for one in owned.values())
+        ages = [age for one in owned.values() if (age := one.oldest_age_ms(ms_of(self._clock))) is not None]
         telemetry.OLDEST_EPISODE_SECONDS.set(max(ages, default=0) / 1000)
         telemetry.EPISODES_OPEN.set(sum(len(one.assembly.open) for one in owned.values()))
         telemetry.PARTITIONS_HELD.set(held)

@@ -10,10 +10,10 @@ import structlog
 
 from consumers.dead_letters import place_of
 from consumers.history import Graveyard
-from consumers.takeover import READ_SILENCE
 from consumers.tombstone import Place
 from infra.errors import InfraError, KafkaUnavailable
 from infra.kafka import LogReader
+from infra.kafka.log_reader import READ_SILENCE
 from infra.kafka.positions import Positions
 from infra.settings import KafkaSettings
 from schemas.topics import DEAD_LETTERS

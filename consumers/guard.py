@@ -1,7 +1,7 @@
 """`sop guard`: judges canaries by how their episodes went, and promotes or rolls back by a signed rollout.
 
 It is one more operator, with a key of its own, and runs only where somebody starts it. What it counts are episodes
-that robots played since the canary began, ONLINE, under the canary's version or the current one.
+that robots began since the canary did, ONLINE, under the canary's version or the current one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import structlog
 
 from consumers.sequential import Outcome, Rates, Trial, Verdict
 from infra.backoff import Backoff
-from infra.clickhouse.client import ClickHouseError, Client, connect, unavailable_as_ours
+from infra.clickhouse.client import ClickHouseError, Client, connect, is_deployment_error, unavailable_as_ours
 from infra.clock import Clock, SystemClock
-from infra.errors import DeploymentConflict, Unavailable
+from infra.errors import ClickHouseUnavailable, DeploymentConflict, Unavailable
 from infra.health import Health
 from infra.policies import rollout
 from infra.policies.errors import RolloutRefused
@@ -34,10 +34,14 @@ SELECT episode_id, task, policy_version = {canary:Int64}, success, intervention_
 FROM episodes
 WHERE NOT excluded AND policy = {policy:String} AND source = 'ONLINE'
   AND policy_version IN ({canary:Int64}, {current:Int64})
-  AND materialized_at >= fromUnixTimestamp64Micro({since:Int64})
+  AND started_at >= fromUnixTimestamp64Micro({since:Int64})
+  AND appended_at >= fromUnixTimestamp64Micro({since:Int64})
   AND NOT has({pinned:Array(String)}, robot_id)
-ORDER BY materialized_at, episode_id
+ORDER BY appended_at, episode_id
 """
+"""A canary's time is told by both clocks. The robot's alone tells the spool of one that was off line; where it is
+ahead, the broker's still keeps older episodes out. `materialized_at` is no help: a label makes it anew.
+Not `ended_at`: what was under way when the canary began is all of the current version, and is longer than most."""
 
 _UNIX = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -79,8 +83,8 @@ class Guard:
         """Judge what is tried now; the states that were written.
 
         Raises:
-            Unavailable: a server does not answer; look again later.
-            DeploymentConflict: ClickHouse has no such tables.
+            Unavailable: a server does not answer, or not now; look again later.
+            DeploymentConflict: ClickHouse has no such tables, or not for us.
         """
         written = []
         control = self._log.read()
@@ -169,9 +173,10 @@ class Guard:
             with unavailable_as_ours(clickhouse):
                 return self._client.query(_OUTCOMES, parameters=parameters).result_rows
         except ClickHouseError as error:
-            raise DeploymentConflict(
-                f"ClickHouse cannot tell how episodes went: {error}; run `sop deploy`"
-            ) from error
+            text = f"ClickHouse cannot tell how episodes went: {error}"
+            if is_deployment_error(error):
+                raise DeploymentConflict(f"{text}; run `sop deploy`") from error
+            raise ClickHouseUnavailable(text) from error
 
 
 def run(settings: Settings, stop: threading.Event, health: Health | None = None) -> None:

@@ -173,4 +173,5 @@ def _settle(
         # Kafka's time of a label says nothing of how long the episode was under way: `touch` would count it.
         late.partition = good[0][1].partition
         late.offsets[EPISODE_LABELS] = (good[0][1].offset, good[-1][1].offset)
+        # Labels close nothing: of a revision that they alone make, `storing` keeps what the one before says.
         out.sealed.append(Sealed(late, ClosedBy.TIMEOUT))

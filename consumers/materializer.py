@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from consumers.assembly import Outcome
+from consumers.broker_time import ms_of
 from consumers.committer import Committer, OutcomeUnknown
 from consumers.decode import decode
 from consumers.gaps import gaps, skipped
@@ -233,7 +234,7 @@ class Materializer:
         with telemetry.STAGE_SECONDS.labels("assemble").time():
             for number, part in batch.items():
                 if number in self._owned:  # else it was taken away meanwhile, and is somebody else's to read
-                    self._count(self._owned[number].add(part))
+                    self._count(self._owned[number].add(part, ms_of(self._clock)))
         telemetry.RECORDS_CONSUMED.labels("robot-*").inc(len(self._backlog))
         self._backlog = Intake()
 
@@ -289,9 +290,8 @@ class Materializer:
 
     def _let_time_pass(self, owned: OwnedPartition) -> None:
         """Seal episodes that fell silent. Only if one could be due are the ends of its topics asked for."""
-        now_ms = int(self._clock.now().timestamp() * 1000)
-        oldest = owned.oldest_ms()
-        if oldest is None or now_ms - oldest <= self._settings.episode_timeout * 1000:
+        now_ms = ms_of(self._clock)
+        if not owned.is_due(now_ms):
             return
         idle = frozenset(
             topic

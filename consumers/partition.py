@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from consumers.assembly import Assembly, Outcome, Sealed
+from consumers.broker_time import BrokerTime
 from consumers.dead_letters import DeadLetter
 from consumers.decode import Decoded
 from consumers.emitted import EmittedLog
@@ -37,6 +38,8 @@ class Outbox:
 class OwnedPartition:
     """Everything about partition number `number`.
 
+    `now_ms` is everywhere the member's own clock, of which only differences mean anything; see `BrokerTime`.
+
     Args:
         number: the partition number.
         epochs: the assignments that it rests on; it is void when they change.
@@ -61,31 +64,43 @@ class OwnedPartition:
         self.labels = LabelDesk(timeout)
         self.emitted = emitted
         self.outbox = Outbox()
+        self.time = BrokerTime()
         self._last_ms: dict[str, int] = {}
+        self._timeout_ms = int(timeout * 1000)
 
-    def add(self, batch: Decoded) -> Outcome:
-        """Fold a batch of this partition number in."""
+    def add(self, batch: Decoded, now_ms: int) -> Outcome:
+        """Fold a batch of this partition number in, which was read just now."""
         outcome = self.assembly.add(batch)
         self.labels.add(batch.labels)
         for topic, (offset, appended_ms) in batch.last.items():
             self.positions[topic] = offset + 1
             self._last_ms[topic] = appended_ms
+        if batch.last:
+            self.time.read(max(appended_ms for _, appended_ms in batch.last.values()), now_ms)
         self._keep(outcome)
         return outcome
 
+    def is_due(self, now_ms: int) -> bool:
+        """Whether something may have waited for too long, should nothing more lie in the topics."""
+        age = self.oldest_age_ms(now_ms)
+        return age is not None and age > self._timeout_ms
+
     def advance(self, now_ms: int, idle: frozenset[str]) -> Outcome:
         """Let time pass: in `idle` topics everything up to now was read, in the others up to the last record."""
-        moments = [now_ms if topic in idle else self._last_ms.get(topic, 0) for topic in ROBOT_TOPICS]
+        now = self.time.at(now_ms) or 0  # before anything was read nothing waits
+        moments = [now if topic in idle else self._last_ms.get(topic, 0) for topic in ROBOT_TOPICS]
         outcome = self.assembly.advance(min(moments))
         self.labels.advance(min(moments))
         self._keep(outcome)
         return outcome
 
-    def oldest_ms(self) -> int | None:
-        """Append time of what has waited longest for something to happen; None when nothing waits."""
+    def oldest_age_ms(self, now_ms: int) -> int | None:
+        """For how long the oldest of what waits for something to happen has waited; None when nothing waits."""
         quiet = [episode.appended_ms for episode in self.assembly.open.values()]
         label = self.labels.oldest_ms()
-        return min(quiet if label is None else [*quiet, label], default=None)
+        oldest = min(quiet if label is None else [*quiet, label], default=None)
+        now = self.time.at(now_ms)
+        return None if oldest is None or now is None else now - oldest
 
     def offsets(self) -> dict[Partition, CommittedOffset]:
         """What to commit: the first offset of the oldest open episode by topic, and where a successor reads on."""

@@ -35,7 +35,7 @@ def merged(stored: StoredPayload, late: OpenEpisode) -> tuple[OpenEpisode | None
     """The union of a stored episode and events that came after it was sealed.
 
     Sequences and labels that are stored already are duplicates. Steps that came without their start are measured
-    now.
+    now; what does not fit is moved from what `late` has seen to what it rejected, so give it away.
 
     Returns:
         The episode, or None when the events add nothing; and records that do not fit it.

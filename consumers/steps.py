@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -183,7 +183,7 @@ def same_step(one: Row, other: Row) -> bool:
 
 def as_event(values: Row, *, episode_id: str, robot_id: str, boot_epoch: int) -> Step:
     """A step's fields as the event that they came from."""
-    captured_at = _EPOCH + timedelta(microseconds=int(str(values["captured_at"])))
+    captured_at = _EPOCH + timedelta(microseconds=cast("int", values["captured_at"]))
     same = {name: values[name] for name in ("sequence", "index", "policy_version", "reward", *VECTORS)}
     return Step.model_validate(
         {

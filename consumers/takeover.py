@@ -11,6 +11,7 @@ from consumers.emitted import EmittedLog
 from consumers.partition import OwnedPartition, resume_positions
 from infra.decoder import event_in
 from infra.kafka import GroupConsumer, LogReader, Message, Partition
+from infra.kafka.log_reader import READ_SILENCE
 from infra.registry import Registry
 from schemas.errors import SchemaError
 from schemas.events import EpisodeMaterialized
@@ -18,8 +19,6 @@ from schemas.topics import DEAD_LETTERS, EPISODE_TOPICS, ROBOT_TOPICS, TRAINING_
 
 _log = structlog.get_logger(__name__)
 
-READ_SILENCE = 60.0
-"""Seconds without progress; a killed member's open transaction (at most 10 s) is waited for."""
 ATTEND_EVERY = 100
 """Records between two calls of `attend`; an announcement takes some 100 µs."""
 

@@ -58,12 +58,12 @@ class ObjectStore:
 
         Args:
             settings: where the bucket is.
-            pace: of what is put; by default that of the settings.
+            pace: of what is put; by default there is no cap.
             wait: sleeps for so many seconds, where it says so.
         """
         self.bucket = settings.bucket
         self._settings = settings
-        self._pace = pace or Pace(settings.max_put_bytes_per_second, SystemClock())
+        self._pace = pace or Pace(None, SystemClock())
         self._wait = wait
         # obstore for objects, s3fs for the bucket. A PUT of a payload costs 0.3 ms of CPU in one and 1.4 ms in the
         # other, a GET a fifth; and nothing waits for the event loop that all s3fs clients of a process share.

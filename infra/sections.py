@@ -82,7 +82,7 @@ class S3Settings(_Section):
     secret_access_key: SecretStr | None = None
     timeout: float = Field(30.0, gt=0, le=3600, description="bound of one request, whatever the server does")
     max_put_bytes_per_second: float | None = Field(
-        None, gt=0, description="of what one process puts: robots' frames, mostly; none: no cap"
+        None, gt=0, description="of a robot's frames, and of nothing else; none: no cap"
     )
 
     @field_validator("endpoint_url")

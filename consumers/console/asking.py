@@ -12,7 +12,7 @@ import structlog
 
 from infra.clickhouse.client import ClickHouseError, Client, connect, unavailable_as_ours
 from infra.clock import Clock
-from infra.errors import AccessRefused, SettingMissing, Unavailable
+from infra.errors import AccessRefused, DeploymentConflict, SettingMissing, Unavailable
 from infra.settings import ClickHouseSettings
 
 Row = dict[str, Any]
@@ -149,7 +149,7 @@ class Warehouse:
                 client = self._connected()
                 result = client.query(sql, parameters=dict(bound), settings=self._limits(client))
             return [dict(zip(result.column_names, row, strict=True)) for row in result.result_rows]
-        except (Unavailable, AccessRefused, SettingMissing, ClickHouseError) as error:
+        except (Unavailable, AccessRefused, DeploymentConflict, SettingMissing, ClickHouseError) as error:
             raise trouble_of(error, self._settings, self._seconds) from error
         finally:
             self._running.release()
@@ -208,7 +208,7 @@ def trouble_of(error: Exception, settings: ClickHouseSettings, seconds: float) -
             "Choose a shorter time range, or one task.",
             504,
         )
-    if code in _NOT_DEPLOYED:
+    if isinstance(error, DeploymentConflict) or code in _NOT_DEPLOYED:
         return Trouble(
             f"The database {settings.database} lacks a table that this page reads.",
             "Run sop deploy with this version of the software.",

@@ -9,14 +9,19 @@ from contextlib import contextmanager
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError, ProgrammingError
 from urllib3.exceptions import HTTPError
 
-from infra.errors import AccessRefused, ClickHouseUnavailable, SettingMissing
+from infra.errors import AccessRefused, ClickHouseUnavailable, DeploymentConflict, SettingMissing
 from infra.settings import ClickHouseSettings
 
 # The driver logs, with its stack, what it also raises; callers say it once.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+_REFUSED_CODES = {192, 193, 194, 516}
+"""Unknown user, wrong password, password required, authentication failed."""
+_DEPLOYMENT_CODES = {16, 60, 81, 164, 497, *_REFUSED_CODES}
+"""No such column, table or database; read-only user; access denied; log-in refused."""
 
 
 def connect(settings: ClickHouseSettings, *, analyst: bool = False, database: str | None = None) -> Client:
@@ -28,8 +33,9 @@ def connect(settings: ClickHouseSettings, *, analyst: bool = False, database: st
         database: another database than the settings'.
 
     Raises:
-        ClickHouseUnavailable: no answer in time.
+        ClickHouseUnavailable: no answer in time, or none for now (no memory, too busy, ...).
         AccessRefused: the log-in is refused.
+        DeploymentConflict: there is no such database.
         SettingMissing: there is no analyst to log in as; the writer is no substitute.
     """
     username, password = settings.username, settings.password
@@ -71,14 +77,32 @@ def unavailable_as_ours(settings: ClickHouseSettings) -> Iterator[None]:
 def _refused_as_ours(settings: ClickHouseSettings, username: str) -> Iterator[None]:
     try:
         yield
-    except DatabaseError as error:
-        if error.code not in _REFUSED_CODES:
-            raise
-        raise AccessRefused(f"ClickHouse at {settings.host}:{settings.port} refuses user {username!r}") from error
+    except OperationalError:
+        raise  # nobody answered
+    except ClickHouseError as error:
+        where, reason = f"ClickHouse at {settings.host}:{settings.port}", _reason(error)
+        if error_code(error) in _REFUSED_CODES:
+            raise AccessRefused(f"{where} refuses user {username!r}") from error
+        if is_deployment_error(error):
+            raise DeploymentConflict(f"{where} is not set up: {reason}; run `sop deploy`") from error
+        raise ClickHouseUnavailable(f"{where} lets nobody in for now ({reason})") from error
 
 
-_REFUSED_CODES = {192, 193, 194, 516}
-"""Unknown user, wrong password, password required, authentication failed."""
+def is_deployment_error(error: Exception) -> bool:
+    """Whether ClickHouse refuses because of how it is set up."""
+    # The driver, too, asks for a table's columns, and says so without a code.
+    return error_code(error) in _DEPLOYMENT_CODES or isinstance(error, ProgrammingError)
 
 
-__all__ = ["ClickHouseError", "Client", "connect", "unavailable_as_ours"]
+def error_code(error: Exception) -> int | None:
+    """ClickHouse's number of an error (its src/Common/ErrorCodes.cpp), if it has one."""
+    code = getattr(error, "code", None)
+    return code if isinstance(code, int) else None
+
+
+def _reason(error: Exception) -> str:
+    """What ClickHouse says, without what the driver puts before it."""
+    return (str(error).splitlines() or [repr(error)])[0].rsplit("DB::Exception: ", 1)[-1][:200]
+
+
+__all__ = ["ClickHouseError", "Client", "connect", "error_code", "is_deployment_error", "unavailable_as_ours"]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clickhouse_connect.driver.exceptions import DataError, ProgrammingError
+from clickhouse_connect.driver.exceptions import DataError
 
-from infra.clickhouse.client import ClickHouseError, Client, unavailable_as_ours
+from infra.clickhouse.client import ClickHouseError, Client, error_code, is_deployment_error, unavailable_as_ours
 from infra.errors import ClickHouseUnavailable, DeploymentConflict, RowsRefused
 from infra.settings import ClickHouseSettings
-
-_DEPLOYMENT_CODES = {16, 60, 81, 164, 192, 193, 194, 497, 516}
-"""No such column, table or database; read-only user; log-in refused; access denied."""
 
 _DATA_CODES = {
     *(6, 25, 26, 27, 38, 41, 72, 130, 376, 467, 675, 676),  # a text cannot be parsed
@@ -53,19 +50,8 @@ def insert_rows(
         raise ClickHouseUnavailable(f"{settings.host}:{settings.port} does not write {table}: {error}") from error
 
 
-def is_deployment_error(error: Exception) -> bool:
-    """Whether ClickHouse refuses because of how it is set up."""
-    # The driver, too, asks for a table's columns, and says so without a code.
-    return _code(error) in _DEPLOYMENT_CODES or isinstance(error, ProgrammingError)
-
-
 def is_data_error(error: Exception) -> bool:
     """Whether ClickHouse, or its driver, refuses because of what is in the rows."""
-    if _code(error) == _TOO_MANY_PARTS:
+    if error_code(error) == _TOO_MANY_PARTS:
         return _OF_ONE_INSERT in str(error)
-    return _code(error) in _DATA_CODES or isinstance(error, (DataError, *_CONVERSION))
-
-
-def _code(error: Exception) -> int | None:
-    code = getattr(error, "code", None)
-    return code if isinstance(code, int) else None
+    return error_code(error) in _DATA_CODES or isinstance(error, (DataError, *_CONVERSION))

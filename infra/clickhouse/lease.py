@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from infra.clickhouse.client import ClickHouseError, Client, connect
-from infra.errors import DeploymentConflict, Unavailable
+from infra.errors import DeploymentConflict, InfraError, Unavailable
 from infra.settings import ClickHouseSettings
 
 _log = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ def _keep(settings: ClickHouseSettings, holding: _Holding, number: int, done: th
                 holding.renew(client, number)
             finally:
                 client.close()
-        except (ClickHouseError, Unavailable, OSError):
+        except (ClickHouseError, InfraError, OSError):
             continue  # `check` tells once it is too late
 
 

@@ -15,6 +15,8 @@ from infra.settings import KafkaSettings
 
 BEGINNING = -2
 """Offset that stands for the oldest record."""
+READ_SILENCE = 60.0
+"""Seconds without progress; a killed member's open transaction (at most 10 s) is waited for."""
 
 
 class LogReader:

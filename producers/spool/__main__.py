@@ -20,6 +20,7 @@ import structlog
 from infra.clock import SystemClock
 from infra.errors import SettingInvalid
 from infra.kafka import EventProducer
+from infra.pace import Pace
 from infra.registry import Registry
 from infra.settings import S3Settings
 from infra.telemetry import configure_logging
@@ -122,7 +123,7 @@ def _publish(
 def _objects(settings: S3Settings) -> Objects:
     from infra.object_store import ObjectStore  # noqa: PLC0415 - a second of CPU, for robots with cameras only
 
-    return ObjectStore(settings)
+    return ObjectStore(settings, Pace(settings.max_put_bytes_per_second, SystemClock()))
 
 
 def _tell(status: Status) -> None:

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from consumers.materializer import Materializer
 from consumers.records import Origin
 from consumers.servers import Servers
-from infra.clock import ManualClock
+from infra.clock import Clock, ManualClock
 from infra.errors import KafkaUnavailable, ObjectStoreUnavailable, OffsetsExpired
 from infra.health import Health
 from infra.kafka import CommittedOffset, OutRecord, Partition
@@ -265,8 +265,8 @@ class Rig:
         return {number for _, number in self.group.paused}
 
 
-def rig(folder: Path, brokers: Brokers | None = None, **changes: Any) -> Rig:
-    """A materializer; `changes` to its settings."""
+def rig(folder: Path, brokers: Brokers | None = None, clock: Clock | None = None, **changes: Any) -> Rig:
+    """A materializer, by default with the brokers' clock; `changes` to its settings."""
     brokers = brokers or Brokers()
     group, reader = Group(brokers), Reader(brokers)
     shelf, health = SlowShelf(brokers.clock), Health(brokers.clock)
@@ -280,7 +280,9 @@ def rig(folder: Path, brokers: Brokers | None = None, **changes: Any) -> Rig:
         cast("Any", group),
         lambda: cast("Any", Producer(brokers)),
     )
-    return Rig(Materializer(settings, brokers.clock, health, servers), brokers, group, shelf, reader, health)
+    return Rig(
+        Materializer(settings, clock or brokers.clock, health, servers), brokers, group, shelf, reader, health
+    )
 
 
 def restarted(old: Rig, folder: Path, **changes: Any) -> Rig:

@@ -151,13 +151,17 @@ class Member:
         at = self.owned.positions[topic]
         places = self.cluster.log.records[topic][at : at + count]
         if places:
-            self.owned.add(decoded(places))
+            self.owned.add(decoded(places), self.now_ms())
 
     def let_time_pass(self) -> None:
         """Notice what fell silent."""
         log = self.cluster.log.records
         idle = frozenset(t for t in ROBOT_TOPICS if self.owned.positions[t] >= len(log[t]))
-        self.owned.advance(self.cluster.now_ms(), idle)
+        self.owned.advance(self.now_ms(), idle)
+
+    def now_ms(self) -> int:
+        """By its own clock, which is nobody else's."""
+        return int(self.cluster.clock.monotonic() * 1000)
 
     def decide(self) -> None:
         """Look up what was announced of episodes that hold dead letters back."""

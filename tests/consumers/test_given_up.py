@@ -127,7 +127,8 @@ def test_of_a_tombstone_only_events_before_the_committed_offsets_count() -> None
     member.store()  # all five steps; and dies
     member = Member(cluster)
     member.consume("robot-steps", 2)
-    member.owned.advance(cluster.now_ms(), frozenset(ROBOT_TOPICS))
+    cluster.clock.advance(TIMEOUT + 1)
+    member.owned.advance(member.now_ms(), frozenset(ROBOT_TOPICS))
     member.commit()
     assert (len(cluster.dead), cluster.committed["robot-steps", 0].offset) == (2, 2)
     member = Member(cluster)
@@ -151,7 +152,8 @@ def test_a_payload_with_steps_that_were_buried_is_not_taken_for_the_announced_on
     member.store()  # steps and start; and dies
     member = Member(cluster)
     member.consume("robot-steps", 10)
-    member.owned.advance(cluster.now_ms(), frozenset(ROBOT_TOPICS))
+    cluster.clock.advance(TIMEOUT + 1)
+    member.owned.advance(member.now_ms(), frozenset(ROBOT_TOPICS))
     member.commit()
     settle(member)
     assert list(listed(cluster)) == [(0, 0)]

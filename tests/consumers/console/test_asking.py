@@ -104,3 +104,11 @@ def test_answers_are_kept_no_longer_than_they_are_remembered_and_large_ones_not_
     other = warehouse.ask("SELECT 2 AS other")
     assert [list(answer.rows or ()) for answer in warehouse._answers.values()] == [other]
     warehouse.close()
+
+
+def test_a_database_that_was_never_deployed_is_told_with_what_to_run(world: World) -> None:
+    settings = world.settings.clickhouse.model_copy(update={"database": "console_tests_missing"})
+    warehouse = Warehouse(settings, SystemClock())
+    with pytest.raises(Trouble, match="console_tests_missing lacks") as told:
+        warehouse.ask("SELECT 1")
+    assert (told.value.status, "sop deploy" in told.value.advice) == (503, True)

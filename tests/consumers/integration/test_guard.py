@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from uuid import UUID
+from types import MappingProxyType
 
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 from pydantic import SecretStr
 
 from consumers.guard import AUTHOR, Guard, run
@@ -17,7 +18,7 @@ from infra.clickhouse.client import Client, connect
 from infra.clickhouse.inserting import insert_rows
 from infra.clickhouse.migrate import migrate
 from infra.clock import SystemClock
-from infra.errors import SettingMissing
+from infra.errors import ClickHouseUnavailable, DeploymentConflict, InfraError, SettingMissing
 from infra.health import Health
 from infra.kafka import EventProducer, OutRecord
 from infra.kafka.admin import ClusterAdmin
@@ -37,6 +38,8 @@ from tests.schemas.golden import EXAMPLES
 ROBOTS = [f"arm-{number:03}" for number in range(80)]
 KEY = SigningKey.generate()
 BY = Change("ada", "a new version", SystemClock().now())
+TIMES = ("started_at", "ended_at", "appended_at", "materialized_at")
+WEEK = timedelta(days=7)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +75,13 @@ class Fleet:
         assert isinstance(example, EpisodeMaterialized)
         self._like = example
 
-    def play(self, state: PolicyRollout | None, source: EpisodeSource = EpisodeSource.ONLINE) -> None:
-        """One episode of every robot."""
+    def play(
+        self,
+        state: PolicyRollout | None,
+        source: EpisodeSource = EpisodeSource.ONLINE,
+        since_now: Mapping[str, timedelta] = MappingProxyType({}),
+    ) -> set[str]:
+        """One episode of every robot, whose times are now or so far from it; their ids."""
         rows = []
         for robot in ROBOTS:
             version = version_for(state, robot, max(self.rates)) or 0
@@ -89,10 +97,9 @@ class Fleet:
                     "task": self._chance.choice(("lift", "push")),
                     "success": self._chance.random() < self.rates[version],
                     "interventions": span,
-                    "materialized_at": now,
+                    **{time: now + since_now.get(time, timedelta()) for time in TIMES},
                 }
             )
-            assert UUID(event.episode_id)
             rows.append(rows_of(event, 0, 0)[0])
         insert_rows(
             self._client,
@@ -101,6 +108,7 @@ class Fleet:
             columns_of(rows),
             [list(row.values.values()) for row in rows],
         )
+        return {str(row.values["episode_id"]) for row in rows}
 
 
 def decided(settings: Settings, fleet: Fleet, rounds: int = 60) -> PolicyRollout:
@@ -153,6 +161,62 @@ def test_what_was_played_before_elsewhere_or_in_evaluation_does_not_count(settin
         fleet.play(trying, EpisodeSource.EVALUATION)
     assert [state for state in guard.turn() if state.policy == policy] == []
     assert not guard._watched[policy].seen
+    guard.close()
+
+
+@pytest.mark.parametrize(
+    "since_now",
+    [
+        pytest.param(dict.fromkeys(TIMES[:3], -WEEK), id="labelled today"),
+        pytest.param({"started_at": -WEEK, "ended_at": -WEEK}, id="from the spool of a robot that was off line"),
+        pytest.param({"started_at": -timedelta(minutes=5)}, id="under way when the canary began"),
+        pytest.param({"started_at": WEEK, "ended_at": WEEK, "appended_at": -WEEK}, id="by a clock that is ahead"),
+    ],
+)
+def test_an_episode_that_was_played_before_the_canary_does_not_count_whenever_it_was_stored(
+    settings: Settings, request: pytest.FixtureRequest, since_now: dict[str, timedelta]
+) -> None:
+    policy = request.node.callspec.id.replace(" ", "-")
+    fleet, log, guard = Fleet(settings, policy, {1: 0.9, 2: 0.1}, seed=5), RolloutLog(settings), Guard(settings)
+    began = Change("ada", "a new version", SystemClock().now())
+    trying = log.change(policy, rollout.start_canary(policy, 2, fraction=0.25, base=1), began)
+    before, since = fleet.play(trying, since_now=since_now), fleet.play(trying)
+    guard.turn()
+    seen = {str(episode_id) for episode_id in guard._watched[policy].seen}
+    guard.close()
+    assert (len(seen & before), len(seen & since)) == (0, len(ROBOTS))
+
+
+class Refusing:
+    """A client whose server answers every query with one error."""
+
+    def __init__(self, code: int | None) -> None:
+        self._error = DatabaseError(f"Code: {code}. DB::Exception: so it is", code=code)
+
+    def query(self, *_: object, **__: object) -> None:
+        raise self._error
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        *((code, ClickHouseUnavailable) for code in (159, 202, 241, 242, 999, None)),
+        *((code, DeploymentConflict) for code in (16, 60, 81, 497)),
+    ],
+)
+def test_only_a_missing_deployment_ends_the_guard_and_what_passes_is_waited_out(
+    settings: Settings, code: int | None, kind: type[InfraError]
+) -> None:
+    policy = f"guard-refused-{code}"
+    guard, log = Guard(settings), RolloutLog(settings)
+    log.change(policy, rollout.start_canary(policy, 2, fraction=0.25, base=1), BY)
+    guard._client = Refusing(code)  # type: ignore[assignment]
+    with pytest.raises(InfraError, match="so it is") as failed:
+        guard.turn()
+    assert failed.type is kind
     guard.close()
 
 

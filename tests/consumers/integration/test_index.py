@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -18,6 +20,7 @@ from schemas import codec
 from schemas.events import Event, Heartbeat, PolicyActivated
 from schemas.topics import DEAD_LETTERS, POLICY_ACTIVATIONS, ROBOT_STATUS
 from tests.consumers.integration.pipeline import Pipeline, wait_until
+from tests.preloaded import run
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -163,3 +166,11 @@ def test_offsets_wait_until_a_dead_letter_is_stored(
     turns(indexer, lambda: committed(pipeline.settings, ROBOT_STATUS) == before + 1)
     assert len(letters(pipeline)) == buried + 1
     assert DEAD_LETTERS not in driver.rows
+
+
+def test_a_database_that_does_not_exist_ends_the_index_with_what_to_run(pipeline: Pipeline) -> None:
+    put(pipeline, ROBOT_STATUS, heartbeat(5))
+    done = run(["sop", "index"], os.environ | {"SOP_CLICKHOUSE__DATABASE": "nobody_made_it"})
+    said = done.stderr.splitlines()
+    assert (done.returncode, [line for line in said if "Traceback" in line]) == (1, [])
+    assert re.match(r"error: index: .*nobody_made_it.*run `sop deploy`$", said[-1]), said[-1]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import clickhouse_connect
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.httpclient import HttpClient
 from pydantic import SecretStr
 from urllib3 import Timeout
 
 from infra.clickhouse.client import ClickHouseError, Client, connect, unavailable_as_ours
 from infra.clickhouse.migrate import migrate
-from infra.errors import AccessRefused, ClickHouseUnavailable, SettingMissing
+from infra.errors import AccessRefused, ClickHouseUnavailable, DeploymentConflict, SettingMissing
 from infra.local.stack import Stack
 from infra.settings import ClickHouseSettings, Settings
 
@@ -48,6 +50,27 @@ def test_a_refused_log_in_is_no_outage_and_names_the_user(settings: Settings, ch
     wrong = settings.clickhouse.model_copy(update=changed)
     with pytest.raises(AccessRefused, match=f"refuses user '{wrong.username}'$"):
         connect(wrong, database="default")
+
+
+@pytest.mark.parametrize("analyst", [False, True])
+def test_a_database_that_does_not_exist_is_a_conflict_and_says_what_to_run(
+    settings: Settings, name: str, *, analyst: bool
+) -> None:
+    missing = settings.clickhouse.model_copy(update={"database": f"{name.replace('-', '_')}_missing"})
+    with pytest.raises(DeploymentConflict, match=rf"{missing.database}.*run `sop deploy`$"):
+        connect(missing, analyst=analyst)
+
+
+@pytest.mark.parametrize("code", [173, 202, 241, None])
+def test_a_server_that_can_let_nobody_in_now_is_unavailable(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    def full(**_: object) -> Client:
+        raise DatabaseError(f"Code: {code}. DB::Exception: (total) memory limit exceeded", code=code)
+
+    monkeypatch.setattr(clickhouse_connect, "get_client", full)
+    with pytest.raises(ClickHouseUnavailable, match="memory limit exceeded"):
+        connect(settings.clickhouse)
 
 
 def test_without_an_analyst_nobody_queries_with_the_writers_rights(settings: Settings) -> None:

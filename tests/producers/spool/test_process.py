@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from infra.clock import ManualClock
-from infra.settings import KafkaSettings, RegistrySettings, Settings
+from infra.object_store import ObjectStore
+from infra.settings import KafkaSettings, RegistrySettings, S3Settings, Settings
 from infra.telemetry import new_traceparent
 from producers import kept_process
 from producers.heartbeats import told
 from producers.outbox import Item, item
+from producers.spool.__main__ import _objects
 from producers.spool.directory import SpoolDirectory
 from producers.spool.messages import Begin, Offer, status_line
 from producers.spool.process import PublisherProcess
@@ -128,3 +130,10 @@ def test_settings_that_kafka_s_client_refuses_are_told(tmp_path: Path) -> None:
 def test_a_heartbeat_full_of_troubles_in_any_script_is_sent_whole() -> None:
     longest = beat("r" * 100, told(["故障" * 500] * 20))
     assert len(Offer.of(longest).line()) <= select.PIPE_BUF - 500
+
+
+def test_a_robot_s_frames_keep_to_the_cap_of_its_settings() -> None:
+    store = _objects(S3Settings(max_put_bytes_per_second=0.001))
+    assert isinstance(store, ObjectStore)
+    assert store._pace.reserve(1) == 0.0
+    assert 900 < store._pace.reserve(1) <= 1000
