@@ -4,8 +4,9 @@ In memory is an index by episode (`learner.episode_index`, and here 40 bytes for
 frames lie on disk (`learner.frames`), and a batch is gathered when it is drawn.
 
 What leaves: when an admission brings the steps of online episodes that have something to draw above the limit,
-those that were admitted longest ago leave, whole, until the limit holds. What was just admitted stays, and so do
-demonstrations, which do not count. An episode that left comes back only with a newer revision.
+those that were admitted longest ago leave, whole, until the limit holds; so do those between them with nothing to
+draw. What was just admitted stays, and so do demonstrations, which do not count. What left comes back only with a
+newer revision.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ class ReplayBuffer:
             row = self._oldest_candidate
             if row >= self._just_added:
                 break
-            if self.index.state(row) == HELD and self.index.online(row) and self._begins[row] != _NOWHERE:
+            if self.index.state(row) == HELD and self.index.online(row):
                 self._drop(row)
                 self.index.mark(row, LEFT)
                 left.append(self.index.identity(row)[0])

@@ -218,8 +218,7 @@ def test_the_oldest_online_episodes_leave_whole_when_the_limit_is_passed_and_dem
         record = episode.record.model_copy(update={"revision": revision})
         buffer.add(Episode(record, episode.frames), Selection.of(np.full(steps, something)))
         held.pop(number, None)
-        if something:
-            held[number] = steps, online
+        held[number] = steps * something, online
         leaving = []
         for older, (_, is_online) in list(held.items()):
             if online_steps(held) > limit and is_online and older != number:
@@ -229,8 +228,11 @@ def test_the_oldest_online_episodes_leave_whole_when_the_limit_is_passed_and_dem
         assert buffer.overflow() == ids
         assert buffer.online_steps == online_steps(held)
         assert buffer.sizes().sum() == sum(steps for steps, _ in held.values())
-        if held:
-            assert drawn(buffer) <= set(held)
+        ids = [make_episode(older).record.episode_id for older in held]
+        assert [record.episode_id for record in buffer.index.held()] == ids
+        with_something = {older for older, (steps, _) in held.items() if steps}
+        if with_something:
+            assert drawn(buffer) <= with_something
 
 
 def test_demonstrations_do_not_count_so_that_however_many_there_are_online_data_keeps_its_room() -> None:
@@ -263,6 +265,19 @@ def test_what_left_is_remembered_and_comes_back_only_with_a_newer_revision() -> 
     buffer.add(newer, everything(newer))
     assert buffer.overflow() == [make_episode(1).record.episode_id]
     assert drawn(buffer) == {0, 2}
+
+
+def test_episodes_with_nothing_to_draw_leave_with_those_that_were_admitted_after_them() -> None:
+    """A mostly autonomous fleet under HG-DAgger: one correction in ten episodes."""
+    buffer = ReplayBuffer(SPEC, batch_size=64, limit=50)
+    for number in range(200):
+        episode = marked(number, [number % 10 == 0] * 10)
+        buffer.add(episode, Selection.of(episode.frames.human))
+        gone = buffer.overflow()
+        assert not gone or number % 10 == 0
+    assert drawn(buffer, 20) == {150, 160, 170, 180, 190}
+    ids = [make_episode(number).record.episode_id for number in range(141, 200)]
+    assert [record.episode_id for record in buffer.index.held()] == ids
 
 
 def test_room_on_disk_is_bounded_by_the_limit_whatever_passes_through() -> None:
