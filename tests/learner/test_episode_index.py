@@ -76,6 +76,8 @@ def test_the_index_remembers_as_a_dict_does_and_survives_a_checkpoint(
         assert len(found) == len(model)
         assert list(found.held()) == [r for r in model.values() if r.episode_id not in out]
         assert list(found.to_refill()) == [r for r in model.values() if r.episode_id not in out | unread]
+        noted = [found.unselected(row) for row in range(found.rows) if found.state(row) != GONE]
+        assert noted == [one in unread - out for one in model], "of what left nothing is noted"
         assert found.step_count == sum(record.step_count for record in model.values())
         for record in made:
             assert found.get(record.episode_id) == model.get(record.episode_id)
