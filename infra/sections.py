@@ -233,7 +233,7 @@ class LearnerSettings(_Section):
     checkpoints_kept: int = Field(3, ge=1)
     checkpoint_every: int = Field(1, ge=1, description="versions; those in between are trained again on a restart")
     buffer_steps: int = Field(
-        20_000_000, ge=1, description="steps that may be drawn; beyond, the oldest online episodes leave"
+        20_000_000, ge=1, description="of online episodes; beyond, the oldest leave. Demonstrations come on top"
     )
     tensorboard: Path | None = Field(None, description="directory for curves of what is reported; none: no curves")
     simulated_interval: float | None = Field(None, gt=0, description="simulated seconds between versions")

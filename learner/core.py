@@ -29,8 +29,12 @@ from learner.policies.artifact import Arrays, pack, pack_json
 from learner.policies.base import Floats, PolicySpec
 from learner.replay import Batch, ReplayBuffer
 from learner.sampler import Drawn, FixedMixing, GroupLosses, Sampler
+from learner.selection import deciding
 from learner.team import ALONE, Team
 from schemas.events import EpisodeDraws, EpisodeMaterialized, EpisodeSource
+
+_NOTHING = bytes(8)
+"""What the owner of an episode tells that has nothing to draw, and of which nothing is known."""
 
 _log = structlog.get_logger(__name__)
 
@@ -120,7 +124,7 @@ class TrainingCore:
             self.online_steps += episode.record.step_count - before
 
     def refill(self, episode: Episode) -> None:
-        """After `restore`, bring the frames of an episode back; `episodes.held()`, in their order."""
+        """After `restore`, bring the frames of an episode back; `episodes.to_refill()`, in their order."""
         self._say("refill", record=episode.record.model_dump(mode="json"))
         self._fill(episode)
 
@@ -202,6 +206,7 @@ class TrainingCore:
             "online_steps": self.online_steps,
             "paid": dict(self._paid),
             "learning_rate": self.settings.learning_rate,
+            "selected_by": deciding(self.settings),
             "random": self.random.bit_generator.state,
             "sampler": self.sampler.state(),
             "index": names,
@@ -218,15 +223,18 @@ class TrainingCore:
         room: Room | None = None,
         team: Team = ALONE,
     ) -> TrainingCore:
-        """The core of a snapshot, with an empty buffer: `refill` it with `episodes.held()`, in their order.
+        """The core of a snapshot, with an empty buffer: `refill` it with `episodes.to_refill()`, in their order.
 
-        Where `settings` are others than the snapshot was trained with, they count from here on.
+        Where `settings` are others than the snapshot was trained with, they count from here on; if they may select
+        other frames, all that is held is to be refilled.
 
         Raises:
             InvalidArtifact: the tensors are another policy's.
         """
         columns = {name.removeprefix(COLUMN): rows for name, rows in tensors.items() if name.startswith(COLUMN)}
         index = EpisodeIndex.load(document["index"], columns)
+        if document.get("selected_by") != deciding(settings):  # earlier checkpoints do not say
+            index.forget_unselected()
         core = cls(settings, PolicySpec.model_validate(document["spec"]), room=room, index=index, team=team)
         core.algorithm.load_state(tensors)
         if document.get("learning_rate") != settings.learning_rate:  # earlier checkpoints do not say
@@ -287,13 +295,14 @@ class TrainingCore:
             count = self._buffer.add(episode, self.algorithm.select(episode))
             return count.to_bytes(8, "little") + self.algorithm.known_of(record.episode_id)
 
-        if self.team.alone:
-            enter()
-        else:
-            told = self.team.share(record.episode_id, enter)
-            if not self.team.has(record.episode_id):
-                self._buffer.add_elsewhere(record, int.from_bytes(told[:8], "little"))
-                self.algorithm.hear_of(record, told[8:])
+        told = self.team.share(record.episode_id, enter)
+        if not self.team.has(record.episode_id):
+            self._buffer.add_elsewhere(record, int.from_bytes(told[:8], "little"))
+            self.algorithm.hear_of(record, told[8:])
+        row = self.episodes.row(record.episode_id)
+        if row is not None:
+            # What an algorithm knows of an episode besides, it must learn again even if nothing of it is drawn.
+            self.episodes.note_unselected(row, unselected=told == _NOTHING)
         for episode_id in self._buffer.overflow():
             self.algorithm.forget(episode_id)
 

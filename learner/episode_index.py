@@ -1,7 +1,8 @@
 """What is remembered of every episode that was admitted: about a hundred bytes each, in columns.
 
 A row for each admission, in its order. It is held while its frames may be drawn, left when the buffer had no more
-room for it, and gone when a newer revision took its place or its payload was lost.
+room for it, and gone when a newer revision took its place or its payload was lost. If nothing was selected of one
+that is held, that is noted: whoever fills a buffer again need not read it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
         self._odd: dict[int, str] = {}
         self._revisions, self.steps, self._epochs = array("i"), array("i"), array("q")
         self._tasks, self._robots, self._uris = Names("H"), Names("I"), Names("I")
-        self._traits, self._states = array("B"), array("B")
+        self._traits, self._states, self._unselected = array("B"), array("B"), array("B")
         self._gone = 0
 
     def __len__(self) -> int:
@@ -58,7 +59,7 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
     def nbytes(self) -> int:
         """Memory of the columns."""
         names = sum(n.codes.itemsize * len(n.codes) for n in (self._tasks, self._robots, self._uris))
-        numbers = (self._revisions, self.steps, self._epochs, self._traits, self._states)
+        numbers = (self._revisions, self.steps, self._epochs, self._traits, self._states, self._unselected)
         arrays = sum(len(a) * a.itemsize for a in numbers)
         return names + arrays + self._rows.nbytes + len(self._ids) + len(self._digests)
 
@@ -81,6 +82,7 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
         """Set it."""
         self._gone += (state == GONE) - (self._states[row] == GONE)
         self._states[row] = state
+        self._unselected[row] &= state == HELD
 
     def put(self, record: EpisodeRecord) -> int:
         """A new last row, held; the row that the episode had is gone."""
@@ -102,6 +104,7 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
         source, end = _SOURCES.index(record.source), _ENDS.index(record.end)
         self._traits.append(source * 16 + end * 4 + _SUCCESSES.index(record.success))
         self._states.append(HELD)
+        self._unselected.append(False)
         self._rows.put(record.episode_id, row)
         return row
 
@@ -138,6 +141,24 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
             if self._states[row] == HELD:
                 yield self.record(row)
 
+    def to_refill(self) -> Iterator[EpisodeRecord]:
+        """Those of them that are not known to have had nothing selected; the index may change meanwhile."""
+        for row in range(len(self._states)):
+            if self._states[row] == HELD and not self._unselected[row]:
+                yield self.record(row)
+
+    def unselected(self, row: int) -> bool:
+        """Whether a row is held, and known to have had nothing selected."""
+        return bool(self._unselected[row])
+
+    def note_unselected(self, row: int, *, unselected: bool) -> None:
+        """Whether nothing was selected of an episode that is held."""
+        self._unselected[row] = unselected
+
+    def forget_unselected(self) -> None:
+        """Other settings may select otherwise: of no episode is that known any more."""
+        self._unselected = array("B", bytes(len(self._states)))
+
     def dump(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Names as JSON and columns by name, without what is gone: the same episodes give the same."""
         rows = np.flatnonzero(np.frombuffer(self._states, np.uint8) != GONE) if self._states else np.empty(0, int)
@@ -149,6 +170,8 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
             "epochs": np.array(self._epochs, np.int64),
             "traits": np.array(self._traits, np.uint8),
             "states": np.array(self._states, np.uint8),
+            # Software that selects otherwise must name this one otherwise, and so believe no earlier note.
+            "unselected": np.array(self._unselected, np.uint8),
         }
         columns = {name: column[rows] for name, column in columns.items()}
         document: dict[str, Any] = {
@@ -172,6 +195,8 @@ class EpisodeIndex(Mapping[str, EpisodeRecord]):
             ("states", index._states),
         ):
             target.frombytes(columns[name].tobytes())
+        earlier = np.zeros(len(index._states), np.uint8)  # checkpoints that do not say
+        index._unselected.frombytes(columns.get("unselected", earlier).tobytes())
         for name, names in (("tasks", index._tasks), ("robots", index._robots), ("uris", index._uris)):
             names.load(document[name], columns[name])
         for row in range(len(index._states)):

@@ -63,7 +63,7 @@ class Halfway:
         except (InvalidArtifact, KeyError, TypeError, ValueError) as error:
             _log.error("halfway_passed_over", key=self._key, error=str(error))
             return core
-        for record, episode in payloads.take_all(restored.episodes.held()):
+        for record, episode in payloads.take_all(restored.episodes.to_refill()):
             if isinstance(episode, BadPayload):
                 _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
                 restored.close()

@@ -3,9 +3,10 @@
 In memory is an index by episode (`learner.episode_index`, and here 40 bytes for each that has something to draw);
 frames lie on disk (`learner.frames`), and a batch is gathered when it is drawn.
 
-What leaves: when an admission brings the steps of episodes that have something to draw above the limit, the
-online episodes that were admitted longest ago leave, whole, until the limit holds. Demonstrations stay, and so
-does what was just admitted. An episode that left comes back only with a newer revision.
+What leaves: when an admission brings the steps of online episodes that have something to draw above the limit,
+those that were admitted longest ago leave, whole, until the limit holds; so do those between them with nothing to
+draw. What was just admitted stays, and so do demonstrations, which do not count. What left comes back only with a
+newer revision.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from learner.selection import Selection
 from learner.team import ALONE, Team
 
 _NOWHERE, _ELSEWHERE = -1, -2
-# From where a table says that an entry is; where episodes of very different lengths lie together it is searched.
-_STEPS = 6
+# So many hops lead from where a table says that an entry is; where episodes of very different lengths lie together
+# that is not far enough, and it is searched.
+_MOST_HOPS = 6
 # So many are taken without looking whether fewer were enough, which costs as much as one.
 _FEW = 3
 
@@ -92,7 +94,7 @@ class ReplayBuffer:
         Args:
             spec: widths of the vectors, and the tasks.
             batch_size: samples of a batch.
-            limit: of the steps that may lie here; None: no limit.
+            limit: of the online steps that may lie here; None: no limit.
             room: where frames lie.
             index: of a buffer whose episodes will be added again, those that it holds, in their order.
             team: whose frames lie on several ranks. All add the same episodes in the same order.
@@ -107,10 +109,10 @@ class ReplayBuffer:
         self._begins = array("q", [_NOWHERE]) * self.index.rows
         self._shards = array("h", [0]) * self.index.rows
         self._pools = {key: Pool() for key in np.ndindex(len(spec.tasks), SOURCES)}
-        self._steps = 0
-        self._front = 0
-        self._last = -1
-        self._first = np.zeros((len(spec.tasks), SOURCES), np.int64)
+        self._online_steps = 0
+        self._oldest_candidate = 0
+        self._just_added = -1
+        self._pool_begins = np.zeros((len(spec.tasks), SOURCES), np.int64)
         self._sizes = np.zeros((len(spec.tasks), SOURCES), np.int64)
         self._tasks = np.empty(0, np.int64)
         self._rows = np.empty(0, np.int32)
@@ -131,9 +133,9 @@ class ReplayBuffer:
         )
 
     @property
-    def steps(self) -> int:
-        """Steps of the episodes that have something to draw."""
-        return self._steps
+    def online_steps(self) -> int:
+        """Steps of the online episodes that have something to draw: those that the limit bounds."""
+        return self._online_steps
 
     def add(self, episode: Episode, selection: Selection) -> int:
         """Make the selected frames of an episode drawable; how many those are.
@@ -182,13 +184,15 @@ class ReplayBuffer:
         Nothing behind what was just added: while a buffer is filled again, that has no frames yet.
         """
         left: list[str] = []
-        while self._limit is not None and self._steps > self._limit and self._front < self._last:
-            row = self._front
-            if self.index.state(row) == HELD and self.index.online(row) and self._begins[row] != _NOWHERE:
+        while self._limit is not None and self._online_steps > self._limit:
+            row = self._oldest_candidate
+            if row >= self._just_added:
+                break
+            if self.index.state(row) == HELD and self.index.online(row):
                 self._drop(row)
                 self.index.mark(row, LEFT)
                 left.append(self.index.identity(row)[0])
-            self._front += 1
+            self._oldest_candidate += 1
         return left
 
     def sizes(self) -> npt.NDArray[np.int64]:
@@ -280,7 +284,7 @@ class ReplayBuffer:
             batch.tasks[:] = tasks[np.minimum(places, len(tasks) - 1)]
         np.less(random.random(size), shares[batch.tasks], out=batch.online)
         cells = batch.tasks * SOURCES + batch.online
-        places = self._first.ravel()[cells] + random.integers(self._sizes.ravel()[cells])
+        places = self._pool_begins.ravel()[cells] + random.integers(self._sizes.ravel()[cells])
         return places, self._entries(places)
 
     def _look_ahead(
@@ -318,7 +322,7 @@ class ReplayBuffer:
             for _ in range(self._hops):
                 entries += self._ends[entries] <= places
             return entries
-        for _ in range(_STEPS):
+        for _ in range(_MOST_HOPS):
             behind = self._ends[entries] <= places
             if not behind.any():
                 return entries
@@ -340,11 +344,12 @@ class ReplayBuffer:
         return self.index.put(record)
 
     def _enter(self, record: EpisodeRecord, task: int, begin: int, count: int) -> None:
-        row = self._last = self._row(record)
+        row = self._just_added = self._row(record)
         self._begins[row], self._shards[row] = begin, self._team.owner(record.episode_id)
         if count:
             self._pools[task, ONLINE if record.online else OFFLINE].append(row, count)
-            self._steps += record.step_count
+            if record.online:
+                self._online_steps += record.step_count
             self._stale = True
 
     def _drop(self, row: int) -> None:
@@ -354,7 +359,8 @@ class ReplayBuffer:
         if begin != _ELSEWHERE:
             self._store.remove(begin, self.index.steps[row])
             self._cameras.remove(begin, self.index.steps[row])
-        self._steps -= self.index.steps[row]
+        if self.index.online(row):
+            self._online_steps -= self.index.steps[row]
         for pool in self._pools.values():
             pool.remove(row)
         self._stale = True
@@ -367,7 +373,7 @@ class ReplayBuffer:
         for key, pool in self._pools.items():
             found = pool.drawable()
             size = int(found[1].sum())
-            self._first[key], self._sizes[key] = position, size
+            self._pool_begins[key], self._sizes[key] = position, size
             rows.append(found[0])
             counts.append(found[1])
             position += size

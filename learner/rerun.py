@@ -138,7 +138,7 @@ def with_settings(
     restored = TrainingCore.restore(settings, *core.snapshot(), room=core.room, team=team or core.team)
     core.close()
     try:
-        for episode in _readable(restored.episodes.held(), payloads):
+        for episode in _readable(restored.episodes.to_refill(), payloads):
             restored.refill(episode)
     except PayloadGone:
         restored.close()

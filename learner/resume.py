@@ -44,6 +44,7 @@ _log = structlog.get_logger(__name__)
 class Resumed:
     """A core as it was when `at` was published; `set_aside` until then; `lost`: admitted, and gone.
 
+    read: episodes whose payload was asked for.
     begun: where to read on from what it began with, before versions were trained again.
     """
 
@@ -51,6 +52,7 @@ class Resumed:
     at: PolicyVersion
     set_aside: SetAside = field(default_factory=SetAside)
     lost: list[EpisodeRecord] = field(default_factory=list)
+    read: int = 0
     begun: tuple[Position, ...] = ()
 
     def positions(self, *, all_are_counted: bool) -> dict[int, int]:
@@ -205,12 +207,11 @@ def _unforgotten(resumed: Resumed, entries: Iterable[Entry]) -> list[EpisodeReco
 
 def _require_few(way: Way, resumed: Resumed, lost: Sequence[EpisodeRecord]) -> None:
     """A payload or two may be gone; if many are, it is the bucket that is gone, or another one."""
-    admitted = len(lost) + sum(1 for _ in resumed.core.episodes.held())
-    if way.without_lost or len(lost) <= max(_FEW_LOST, _FEW_LOST_SHARE * admitted):
+    if way.without_lost or len(lost) <= max(_FEW_LOST, _FEW_LOST_SHARE * resumed.read):
         return
     resumed.core.close()
     raise EpisodesLost(
-        f"{len(lost)} of the {admitted} episodes that version {resumed.at.version} of {way.settings.policy} is "
+        f"{len(lost)} of the {resumed.read} episodes that version {resumed.at.version} of {way.settings.policy} is "
         f"trained on cannot be read, {lost[0].payload_uri} is the first: restore the bucket, and start again. To "
         "forget them for good, start once with `sop learn --without-lost`"
     )
@@ -247,7 +248,8 @@ def restore(
     payloads.cameras = core.spec.cameras
     at = checkpoint.announcement
     resumed = Resumed(core, at, checkpoint.set_aside.copy(), begun=at.offsets)
-    for record, episode in payloads.take_all(core.episodes.held()):
+    for record, episode in payloads.take_all(core.episodes.to_refill()):
+        resumed.read += 1
         if isinstance(episode, BadPayload):
             _log.error("episode_lost", episode_id=record.episode_id, reason=str(episode))
             core.forget(record.episode_id)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from infra.settings import LearnerSettings
 from learner.policies.base import Floats
+
+_NO_ACCOUNT = frozenset(
+    {
+        *("pretrain_episodes", "pretrain_steps", "pretrain_learning_rate"),
+        *("batch_size", "learning_rate", "task_weights", "mixing", "online_share"),
+        *("adaptive_alpha", "adaptive_window", "adaptive_clip", "adaptive_normalise"),
+        *("publish_every", "checkpoints_kept", "checkpoint_every", "max_updates_per_online_step", "tensorboard"),
+    }
+)
+"""Settings by which no algorithm selects, and nothing leaves the buffer: how is drawn, descended and published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +52,11 @@ class Selection:
             np.full(len(drawable), np.nan, np.float32) if advantages is None else advantages,
             breaks,
         )
+
+
+def deciding(settings: LearnerSettings) -> dict[str, Any]:
+    """The settings that may decide which frames are selected, as JSON: where they are the same, so are the frames.
+
+    All but a few, so that one that is new counts until somebody knows better.
+    """
+    return settings.model_dump(mode="json", exclude=set(_NO_ACCOUNT))

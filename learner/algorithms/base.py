@@ -61,7 +61,10 @@ class Algorithm(Protocol):
         ...
 
     def select(self, episode: Episode) -> Selection:
-        """Which frames of an episode are training data, and what is known of them."""
+        """Which frames of an episode are training data, and what is known of them.
+
+        Asked again after a restart, unless nothing was selected and `known_of` has nothing to say.
+        """
         ...
 
     def forget(self, episode_id: str) -> None:

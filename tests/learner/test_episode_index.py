@@ -44,16 +44,25 @@ def records(draw: st.DrawFn) -> EpisodeRecord:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(records(), max_size=30), st.sets(st.integers(0, 29)), st.sets(st.integers(0, 29)))
+@given(
+    st.lists(records(), max_size=30),
+    st.sets(st.integers(0, 29)),
+    st.sets(st.integers(0, 29)),
+    st.sets(st.integers(0, 29)),
+)
 def test_the_index_remembers_as_a_dict_does_and_survives_a_checkpoint(
-    made: list[EpisodeRecord], gone: set[int], left: set[int]
+    made: list[EpisodeRecord], gone: set[int], left: set[int], unselected: set[int]
 ) -> None:
-    index, model, out = EpisodeIndex(), dict[str, EpisodeRecord](), set[str]()
+    index, model, out, unread = EpisodeIndex(), dict[str, EpisodeRecord](), set[str](), set[str]()
     for number, record in enumerate(made):
         model.pop(record.episode_id, None)
         model[record.episode_id] = record
         row = index.put(record)
         out.discard(record.episode_id)
+        unread.discard(record.episode_id)
+        index.note_unselected(row, unselected=number in unselected)
+        if number in unselected:
+            unread.add(record.episode_id)
         if number in gone:
             del model[record.episode_id]
             index.mark(row, GONE)
@@ -66,6 +75,9 @@ def test_the_index_remembers_as_a_dict_does_and_survives_a_checkpoint(
         assert list(found.values()) == list(model.values())
         assert len(found) == len(model)
         assert list(found.held()) == [r for r in model.values() if r.episode_id not in out]
+        assert list(found.to_refill()) == [r for r in model.values() if r.episode_id not in out | unread]
+        noted = [found.unselected(row) for row in range(found.rows) if found.state(row) != GONE]
+        assert noted == [one in unread - out for one in model], "of what left nothing is noted"
         assert found.step_count == sum(record.step_count for record in model.values())
         for record in made:
             assert found.get(record.episode_id) == model.get(record.episode_id)

@@ -197,6 +197,10 @@ def drawn(buffer: ReplayBuffer, size: int = 1) -> set[int]:
     return found
 
 
+def online_steps(held: dict[int, tuple[int, bool]]) -> int:
+    return sum(steps for steps, is_online in held.values() if is_online)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -214,19 +218,35 @@ def test_the_oldest_online_episodes_leave_whole_when_the_limit_is_passed_and_dem
         record = episode.record.model_copy(update={"revision": revision})
         buffer.add(Episode(record, episode.frames), Selection.of(np.full(steps, something)))
         held.pop(number, None)
-        if something:
-            held[number] = steps, online
+        held[number] = steps * something, online
         leaving = []
         for older, (_, is_online) in list(held.items()):
-            if sum(steps for steps, _ in held.values()) > limit and is_online and older != number:
+            if online_steps(held) > limit and is_online and older != number:
                 leaving.append(older)
                 del held[older]
         ids = [make_episode(older).record.episode_id for older in leaving]
         assert buffer.overflow() == ids
-        assert buffer.steps == sum(steps for steps, _ in held.values())
-        assert buffer.sizes().sum() == buffer.steps
-        if held:
-            assert drawn(buffer) <= set(held)
+        assert buffer.online_steps == online_steps(held)
+        assert buffer.sizes().sum() == sum(steps for steps, _ in held.values())
+        ids = [make_episode(older).record.episode_id for older in held]
+        assert [record.episode_id for record in buffer.index.held()] == ids
+        with_something = {older for older, (steps, _) in held.items() if steps}
+        if with_something:
+            assert drawn(buffer) <= with_something
+
+
+def test_demonstrations_do_not_count_so_that_however_many_there_are_online_data_keeps_its_room() -> None:
+    buffer = ReplayBuffer(SPEC, batch_size=64, limit=200)
+    for number in range(11):
+        episode = marked(number, [True] * 20, online=False)
+        buffer.add(episode, everything(episode))
+        assert buffer.overflow() == []
+    for number in range(20, 40):
+        episode = marked(number, [True] * 30)
+        buffer.add(episode, everything(episode))
+        buffer.overflow()
+    assert buffer.sizes()[TASKS.index("push")].tolist() == [220, 180]
+    assert drawn(buffer, 20) == {*range(11), *range(34, 40)}
 
 
 def test_what_left_is_remembered_and_comes_back_only_with_a_newer_revision() -> None:
@@ -245,6 +265,19 @@ def test_what_left_is_remembered_and_comes_back_only_with_a_newer_revision() -> 
     buffer.add(newer, everything(newer))
     assert buffer.overflow() == [make_episode(1).record.episode_id]
     assert drawn(buffer) == {0, 2}
+
+
+def test_episodes_with_nothing_to_draw_leave_with_those_that_were_admitted_after_them() -> None:
+    """A mostly autonomous fleet under HG-DAgger: one correction in ten episodes."""
+    buffer = ReplayBuffer(SPEC, batch_size=64, limit=50)
+    for number in range(200):
+        episode = marked(number, [number % 10 == 0] * 10)
+        buffer.add(episode, Selection.of(episode.frames.human))
+        gone = buffer.overflow()
+        assert not gone or number % 10 == 0
+    assert drawn(buffer, 20) == {150, 160, 170, 180, 190}
+    ids = [make_episode(number).record.episode_id for number in range(141, 200)]
+    assert [record.episode_id for record in buffer.index.held()] == ids
 
 
 def test_room_on_disk_is_bounded_by_the_limit_whatever_passes_through() -> None:
@@ -290,14 +323,15 @@ def test_a_buffer_that_is_filled_again_below_a_lower_limit_keeps_the_demonstrati
     first = ReplayBuffer(SPEC, batch_size=64)
     for episode in made:
         first.add(episode, everything(episode))
-    for limit, left in ((5, [4, 5, 6, 7]), (60, [4, 5, 6]), (90, [])):
+    for limit, left in ((5, [4, 5, 6, 7]), (20, [4, 5, 6]), (50, [])):
         again = ReplayBuffer(SPEC, batch_size=64, limit=limit, index=EpisodeIndex.load(*first.index.dump()))
         gone = []
         for episode in made:
             again.add(episode, everything(episode))
             gone += again.overflow()
         assert gone == [made[number].record.episode_id for number in left]
-        assert again.steps == 90 - 10 * len(left)
+        assert again.online_steps == 50 - 10 * len(left)
+        assert again.sizes().sum() == 90 - 10 * len(left)
 
 
 def test_a_place_finds_its_episode_among_very_short_and_very_long_ones() -> None:

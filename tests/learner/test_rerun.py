@@ -104,7 +104,7 @@ def until(segment: Segment, entries: int, learner_step: int) -> Segment:
 def test_a_learner_killed_between_two_versions_goes_on_from_its_journal_or_from_a_snapshot_of_that_moment(
     algorithm: str,
 ) -> None:
-    config = BASE.model_copy(update={"algorithm": algorithm, "hg_autonomous_weight": 0.5, "buffer_steps": 45})
+    config = BASE.model_copy(update={"algorithm": algorithm, "hg_autonomous_weight": 0.5, "buffer_steps": 21})
 
     @settings(max_examples=15, deadline=None)
     @given(PLANS, st.data())
@@ -188,7 +188,7 @@ def test_batches_are_the_same_from_the_store_or_the_disk_however_slow(tmp_path: 
 
 
 def test_what_left_the_buffer_leaves_at_the_same_update_again() -> None:
-    life = Life(BASE.model_copy(update={"buffer_steps": 60}))
+    life = Life(BASE.model_copy(update={"buffer_steps": 36}))
     life.live([[(2, [0, 1, 2]), (3, [3])], [(2, [4, 5]), (4, [])]])
     payloads = fetcher()
     core = restored(life.config, life.snapshots[0])
@@ -198,7 +198,7 @@ def test_what_left_the_buffer_leaves_at_the_same_update_again() -> None:
     payloads.close()
     left = set(core.episodes) - {record.episode_id for record in core.episodes.held()}
     assert left, "nothing left: the test shows nothing"
-    assert sum(record.step_count for record in core.episodes.held() if record.online) <= 60
+    assert sum(record.step_count for record in core.episodes.held() if record.online) <= 36
 
 
 def test_another_decision_makes_another_version() -> None:

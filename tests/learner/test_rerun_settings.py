@@ -45,7 +45,7 @@ def test_settings_that_changed_between_versions_count_from_then_on() -> None:
     payloads.close()
 
 
-@pytest.mark.parametrize("changes", [{"mixing": "fixed"}, {"buffer_steps": 30}, {"learning_rate": 7e-3}])
+@pytest.mark.parametrize("changes", [{"mixing": "fixed"}, {"buffer_steps": 6}, {"learning_rate": 7e-3}])
 def test_a_learner_started_again_with_other_settings_goes_the_way_to_the_newest_version_with_those_of_then(
     changes: dict[str, object],
 ) -> None:
