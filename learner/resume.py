@@ -211,9 +211,9 @@ def _require_few(way: Way, resumed: Resumed, lost: Sequence[EpisodeRecord]) -> N
         return
     resumed.core.close()
     raise EpisodesLost(
-        f"{len(lost)} of the {resumed.read} episodes that version {resumed.at.version} of {way.settings.policy} is "
-        f"trained on cannot be read, {lost[0].payload_uri} is the first: restore the bucket, and start again. To "
-        "forget them for good, start once with `sop learn --without-lost`"
+        f"{len(lost)} of the {resumed.read} episodes that version {resumed.at.version} of {way.settings.policy} "
+        f"is trained on cannot be read, {lost[0].payload_uri} is the first: restore the bucket, and start again. "
+        "To forget them for good, start once with `sop learn --without-lost`"
     )
 
 
