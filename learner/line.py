@@ -23,12 +23,12 @@ from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode
 from learner.errors import CheckpointMissing
-from learner.gathering import Gathered
+from learner.gathering import Gathered, beginnings, with_steps
 from learner.halfway import Halfway
 from learner.intake import Intake, Seen
-from learner.journal import Beginning, Entry, Journal, Segment
+from learner.journal import Entry, Journal, Segment
 from learner.kept import keep_all
-from learner.line_spec import features_for, sees
+from learner.line_spec import sees
 from learner.machine import fingerprint
 from learner.patience import Patience
 from learner.progress import ProgressReporter
@@ -208,17 +208,11 @@ class Line:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
 
         A line is for one kind of robot: the one that most demonstrations show, of equals the first, if there are
-        `pretrain_episodes` of it and something in them to learn from, and it has the cameras that the policy is to
-        see. Those of other kinds are set aside. `fitting` hears of the algorithm's preparation.
+        `pretrain_episodes` of it that have steps, something in them to learn from, and the cameras that the policy
+        is to see. Those of other kinds are set aside. `fitting` hears of the algorithm's preparation.
         """
         kinds = gathered.by_kind(self.settings.cameras, self.intake.excluded)
-        for ours in kinds:
-            if len(ours) < self.settings.pretrain_episodes:
-                break
-            features = features_for(ours[0].event.features, self.settings.cameras)
-            if not sees(features, self.settings.cameras):
-                continue
-            beginning = Beginning(features=features, fps=ours[0].event.fps)
+        for ours, beginning in beginnings(kinds, self.settings):
             core = begin(self.settings, beginning, gathered.episodes(ours), self.room, self._team, fitting=fitting)
             if not core.trainable:
                 core.close()
@@ -236,7 +230,7 @@ class Line:
         _log.warning(
             "demonstrations_do_not_suffice",
             wanted=self.settings.pretrain_episodes,
-            of_each_kind=[len(members) for members in kinds],
+            of_each_kind=[with_steps(members) for members in kinds],
             cameras=self.settings.cameras,
         )
         return False
