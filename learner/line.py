@@ -160,16 +160,18 @@ class Line:
             EpisodesLost: much of what was admitted cannot be read, and nobody said to go on without.
         """
         published = self._publisher.take_over()
-        self.newest = published[max(published)] if published else None
-        self._checkpoints.require_announced(max(published, default=0), self._journal.newest())
-        past = self._rollbacks.past(published, self._journal.drop)
+        newest = max(published, default=0)
+        self.newest = published.get(newest)
+        self._checkpoints.require_announced(newest, self._journal.newest())
+        past = self._rollbacks.past(published)
         self._published = {number: Announced.of(version) for number, version in published.items()}
         payloads = self.intake.payloads
         way = Way(
             self.settings, past, self._journal, payloads, self.room, self._team, self.keep_on, self._without_lost
         )
+        checkpoints = self._checkpoints.newest_first(newest if self._rollbacks.ordered else None)
         try:
-            checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
+            checkpoint = choose(checkpoints, past, newest + 1)
         except CheckpointMissing as missing:
             resumed = from_the_beginning(way, missing)
         else:
@@ -181,10 +183,10 @@ class Line:
                 self._announce(announcement)
                 past[announcement.version] = announcement
             resumed = resume(way, checkpoint)
+        self._rollbacks.obey(self._give_up)
         self._core, self._parent = resumed.core, resumed.at.version
         self.published_step = resumed.at.learner_step
-        newest = self.newest or resumed.at
-        self.simulated_seconds = newest.simulated_seconds
+        self.simulated_seconds = (self.newest or resumed.at).simulated_seconds
         _log.info("learner_resumes", version=self._parent, learner_step=resumed.core.learner_step)
         self._tail = resumed.tail(self._journal)
         counted = self.settings.simulated_interval is not None
@@ -350,6 +352,10 @@ class Line:
         self._journal.turn(version)
         if checkpointed:
             self._checkpoints.prune(self._published, needed)
+
+    def _give_up(self, version: int, newest: int) -> None:
+        self._checkpoints.give_up(newest)
+        self._journal.drop(version)
 
     def _announce(self, announcement: PolicyVersion) -> None:
         self._publisher.announce(announcement)
