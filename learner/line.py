@@ -196,8 +196,10 @@ class Line:
         """Take up what the last learner had decided after the newest version, at the same steps."""
         done = []
         for entry in self._tail:
-            while self.core.learner_step < entry.learner_step:
+            while self.core.trainable and self.core.learner_step < entry.learner_step:
                 self.update(online=True)
+            # Where all payloads are gone there is nothing to draw until the next ones are admitted.
+            entry = entry.model_copy(update={"learner_step": self.core.learner_step})  # noqa: PLW2901
             if entry.beginning is None:  # a beginning was taken up already: there was no core before
                 entry = self._take_up(entry)  # noqa: PLW2901
             for decision in entry.admitted:
