@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from infra.errors import KafkaUnavailable, ProducerFenced
 from infra.health import Health
@@ -107,12 +108,12 @@ def test_a_learner_fenced_by_an_older_one_that_was_about_to_connect_goes_on(
 
 def set_limit(site: Site, size: int) -> int:
     """Set `max.message.bytes` of policy-versions; what it was."""
-    admin = AdminClient({"bootstrap.servers": site.settings.kafka.bootstrap_servers})
-    topic = ConfigResource(ResourceType.TOPIC, POLICY_VERSIONS)
+    admin = AdminClient({"bootstrap.servers": site.settings.kafka.bootstrap_servers, "log_level": 2})
+    topic = ConfigResource(ConfigResource.Type.TOPIC, POLICY_VERSIONS)
     (found,) = admin.describe_configs([topic]).values()
     before = int(found.result(30)["max.message.bytes"].value)
     entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-    change = ConfigResource(ResourceType.TOPIC, POLICY_VERSIONS, incremental_configs=[entry])
+    change = ConfigResource(ConfigResource.Type.TOPIC, POLICY_VERSIONS, incremental_configs=[entry])
     (done,) = admin.incremental_alter_configs([change]).values()
     done.result(30)
     return before
