@@ -34,8 +34,8 @@ class Patience:
         self._held_up: dict[str, str] = {}
         self._saying = threading.Lock()
 
-    def held_up(self, what: str, why: str) -> None:
-        """Why some work waits though the servers answer otherwise; empty: it does not. Any thread may say so."""
+    def held_up(self, why: str, what: str = "") -> None:
+        """Why `what` waits though the servers answer otherwise; empty: it does not. Any thread may say so."""
         with self._saying:
             if why != self._held_up.get(what, ""):
                 self._held_up.pop(what, None)

@@ -99,7 +99,7 @@ class Publisher:
                 self._wait("announcement_unsettled", version, error, backoff)
                 if self._settle(version):
                     break
-        self._patience.held_up("announcement", "")
+        self._patience.held_up("", "announcement")
         LEARNER_VERSION.set(version.version)
         _log.info("policy_published", policy=version.policy, version=version.version, sha256=version.sha256)
 
@@ -107,7 +107,7 @@ class Publisher:
         """Not announced yet: whoever watches this learner hears why it does not go on."""
         if not isinstance(error, ProducerFenced):
             UNAVAILABLE.labels("Kafka").inc()
-        self._patience.held_up("announcement", f"announcement: {error}")
+        self._patience.held_up(f"announcement: {error}", "announcement")
         pause = backoff.failed()
         _log.warning(event, version=version.version, error=str(error), retry_in=pause)
         self._patience.pause(pause)
