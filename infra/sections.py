@@ -186,7 +186,7 @@ class LearnerSettings(_Section):
     policy: str = Field("default", pattern=rf"^{LINE.pattern}$", description="name of the policy line")
     algorithm: Literal["hg-dagger", "recap", "bc"] = "hg-dagger"
     architecture: Literal["chunked-mlp", "flow-transformer"] = "chunked-mlp"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     batch_size: int = Field(256, ge=1)
     mixing: Literal["fixed", "adaptive"] = Field(
         "adaptive", description="of online and offline data inside a task; adaptive is the paper's"

@@ -29,6 +29,7 @@ from learner.patience import Patience
 from learner.rerun import readings, train_base
 from learner.stream import EventStream, Received
 from learner.unfinished import Begun, Unfinished
+from learner.unheeded import say_unknown_tasks
 from schemas.events import EpisodeMaterialized, PolicyVersion
 from schemas.topics import POLICY_VERSIONS
 
@@ -158,6 +159,7 @@ def backfill(
                 unfinished.remove()
                 raise NothingChosen(f"{len(gathered)} episodes, and none that {learner.algorithm} learns from")
 
+        say_unknown_tasks(learner, line.core.spec.tasks)
         line.go_on_halfway()
         saved_at = line.clock.monotonic()
 

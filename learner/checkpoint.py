@@ -165,9 +165,17 @@ class CheckpointStore:
                 "of it: restore the topic, or name another line (SOP_LEARNER__POLICY, `sop backfill --policy`)"
             )
 
-    def newest_first(self) -> Iterator[Checkpoint]:
-        """Every checkpoint that can be read."""
+    def give_up(self, newest: int) -> None:
+        """Delete those of versions above `newest`, which were sealed and are not to be announced any more."""
+        for key in self._keys():
+            if _version(key) > newest:
+                self._patience.call("object store", partial(self._store.delete, key))
+
+    def newest_first(self, up_to: int | None = None) -> Iterator[Checkpoint]:
+        """Every checkpoint that can be read; of versions up to that one."""
         for key in reversed(self._keys()):
+            if up_to is not None and _version(key) > up_to:
+                continue
             try:
                 data = self._patience.call("object store", partial(self._store.get, key))
                 yield Checkpoint.unpack(data)
@@ -223,7 +231,7 @@ def choose(
     if newest:
         raise CheckpointMissing(
             f"version {newest} was published, and no checkpoint of the line is left to continue from; "
-            "restore the bucket, promote or roll back to a version that has one, or train another policy line "
-            "(SOP_LEARNER__POLICY)"
+            "restore the bucket, roll back to a version that has one, withdraw a rollback that is not carried out "
+            "(`sop policies promote`), or train another policy line (SOP_LEARNER__POLICY)"
         )
     return None

@@ -72,7 +72,7 @@ class Intake:
         set_aside: SetAside | None = None,
     ) -> None:
         """Read on from `positions`, knowing what was decided before."""
-        self.set_aside = set_aside or SetAside()
+        self.set_aside = set_aside if set_aside is not None else SetAside()
         for record in admitted:
             self._know(record)
         for left in self.set_aside:

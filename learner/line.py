@@ -23,12 +23,12 @@ from learner.checkpoint import Announced, Checkpoint, CheckpointStore, choose
 from learner.core import TrainingCore
 from learner.episodes import Episode
 from learner.errors import CheckpointMissing
-from learner.gathering import Gathered
+from learner.gathering import Gathered, beginnings, with_steps
 from learner.halfway import Halfway
 from learner.intake import Intake, Seen
-from learner.journal import Beginning, Entry, Journal, Segment
+from learner.journal import Entry, Journal, Segment
 from learner.kept import keep_all
-from learner.line_spec import features_for, sees
+from learner.line_spec import sees
 from learner.machine import fingerprint
 from learner.patience import Patience
 from learner.progress import ProgressReporter
@@ -160,16 +160,18 @@ class Line:
             EpisodesLost: much of what was admitted cannot be read, and nobody said to go on without.
         """
         published = self._publisher.take_over()
-        self.newest = published[max(published)] if published else None
-        self._checkpoints.require_announced(max(published, default=0), self._journal.newest())
-        past = self._rollbacks.past(published, self._journal.drop)
+        newest = max(published, default=0)
+        self.newest = published.get(newest)
+        self._checkpoints.require_announced(newest, self._journal.newest())
+        past = self._rollbacks.past(published)
         self._published = {number: Announced.of(version) for number, version in published.items()}
         payloads = self.intake.payloads
         way = Way(
             self.settings, past, self._journal, payloads, self.room, self._team, self.keep_on, self._without_lost
         )
+        checkpoints = self._checkpoints.newest_first(newest if self._rollbacks.ordered else None)
         try:
-            checkpoint = choose(self._checkpoints.newest_first(), past, max(published, default=0) + 1)
+            checkpoint = choose(checkpoints, past, newest + 1)
         except CheckpointMissing as missing:
             resumed = from_the_beginning(way, missing)
         else:
@@ -181,10 +183,10 @@ class Line:
                 self._announce(announcement)
                 past[announcement.version] = announcement
             resumed = resume(way, checkpoint)
+        self._rollbacks.obey(self._give_up)
         self._core, self._parent = resumed.core, resumed.at.version
         self.published_step = resumed.at.learner_step
-        newest = self.newest or resumed.at
-        self.simulated_seconds = newest.simulated_seconds
+        self.simulated_seconds = (self.newest or resumed.at).simulated_seconds
         _log.info("learner_resumes", version=self._parent, learner_step=resumed.core.learner_step)
         self._tail = resumed.tail(self._journal)
         counted = self.settings.simulated_interval is not None
@@ -194,8 +196,10 @@ class Line:
         """Take up what the last learner had decided after the newest version, at the same steps."""
         done = []
         for entry in self._tail:
-            while self.core.learner_step < entry.learner_step:
+            while self.core.trainable and self.core.learner_step < entry.learner_step:
                 self.update(online=True)
+            # Where all payloads are gone there is nothing to draw until the next ones are admitted.
+            entry = entry.model_copy(update={"learner_step": self.core.learner_step})  # noqa: PLW2901
             if entry.beginning is None:  # a beginning was taken up already: there was no core before
                 entry = self._take_up(entry)  # noqa: PLW2901
             for decision in entry.admitted:
@@ -208,17 +212,11 @@ class Line:
         """Begin with a new policy for these demonstrations; False if they do not suffice.
 
         A line is for one kind of robot: the one that most demonstrations show, of equals the first, if there are
-        `pretrain_episodes` of it and something in them to learn from, and it has the cameras that the policy is to
-        see. Those of other kinds are set aside. `fitting` hears of the algorithm's preparation.
+        `pretrain_episodes` of it that have steps, something in them to learn from, and the cameras that the policy
+        is to see. Those of other kinds are set aside. `fitting` hears of the algorithm's preparation.
         """
         kinds = gathered.by_kind(self.settings.cameras, self.intake.excluded)
-        for ours in kinds:
-            if len(ours) < self.settings.pretrain_episodes:
-                break
-            features = features_for(ours[0].event.features, self.settings.cameras)
-            if not sees(features, self.settings.cameras):
-                continue
-            beginning = Beginning(features=features, fps=ours[0].event.fps)
+        for ours, beginning in beginnings(kinds, self.settings):
             core = begin(self.settings, beginning, gathered.episodes(ours), self.room, self._team, fitting=fitting)
             if not core.trainable:
                 core.close()
@@ -236,7 +234,7 @@ class Line:
         _log.warning(
             "demonstrations_do_not_suffice",
             wanted=self.settings.pretrain_episodes,
-            of_each_kind=[len(members) for members in kinds],
+            of_each_kind=[with_steps(members) for members in kinds],
             cameras=self.settings.cameras,
         )
         return False
@@ -356,6 +354,10 @@ class Line:
         self._journal.turn(version)
         if checkpointed:
             self._checkpoints.prune(self._published, needed)
+
+    def _give_up(self, version: int, newest: int) -> None:
+        self._checkpoints.give_up(newest)
+        self._journal.drop(version)
 
     def _announce(self, announcement: PolicyVersion) -> None:
         self._publisher.announce(announcement)

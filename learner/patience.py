@@ -31,13 +31,21 @@ class Patience:
     def __init__(self, stop: threading.Event, health: Health | None = None) -> None:
         self._stop = stop
         self._health = health or Health()
-        self._held_up = ""
+        self._held_up: dict[str, str] = {}
+        self._saying = threading.Lock()
 
-    def held_up(self, why: str) -> None:
-        """What work waits for though the servers answer otherwise; empty: nothing. Any thread may say so."""
-        if why != self._held_up:
-            self._held_up = why
-            self._health.set_ready(not why, why)
+    def held_up(self, why: str, what: str = "") -> None:
+        """Why `what` waits though the servers answer otherwise; empty: it does not. Any thread may say so."""
+        with self._saying:
+            if why != self._held_up.get(what, ""):
+                self._held_up.pop(what, None)
+                if why:
+                    self._held_up[what] = why
+                self._say_ready()
+
+    def _say_ready(self) -> None:
+        why = "; ".join(self._held_up.values())
+        self._health.set_ready(not why, why)
 
     def check(self) -> None:
         """Go on, unless a stop was asked for.
@@ -75,7 +83,8 @@ class Patience:
         while True:
             try:
                 result = self._on_thread(action)
-                self._health.set_ready(not self._held_up, self._held_up)
+                with self._saying:
+                    self._say_ready()
                 return result
             except Unavailable as error:
                 UNAVAILABLE.labels(server).inc()

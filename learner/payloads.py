@@ -208,7 +208,7 @@ class PayloadFetcher:
             self._refused.pop(key, None)
         else:
             self._refused[key] = refused
-        self._patience.held_up(next(iter(self._refused.values()), ""))
+        self._patience.held_up(next(iter(self._refused.values()), ""), "payload")
 
     def _work(self) -> None:
         while not self._closed.is_set():

@@ -94,19 +94,23 @@ class Publisher:
                 self._patience.call("Kafka", partial(_commit, self._producer, record))
                 break
             except TransactionAborted as error:
-                pause = backoff.failed()
-                _log.warning("announcement_aborted", version=version.version, error=str(error), retry_in=pause)
-                self._patience.pause(pause)
+                self._wait("announcement_aborted", version, error, backoff)
             except (_OutcomeUnknown, ProducerFenced) as error:
-                if isinstance(error, _OutcomeUnknown):
-                    UNAVAILABLE.labels("Kafka").inc()
-                pause = backoff.failed()
-                _log.warning("announcement_unsettled", version=version.version, error=str(error), retry_in=pause)
-                self._patience.pause(pause)
+                self._wait("announcement_unsettled", version, error, backoff)
                 if self._settle(version):
                     break
+        self._patience.held_up("", "announcement")
         LEARNER_VERSION.set(version.version)
         _log.info("policy_published", policy=version.policy, version=version.version, sha256=version.sha256)
+
+    def _wait(self, event: str, version: PolicyVersion, error: Exception, backoff: Backoff) -> None:
+        """Not announced yet: whoever watches this learner hears why it does not go on."""
+        if not isinstance(error, ProducerFenced):
+            UNAVAILABLE.labels("Kafka").inc()
+        self._patience.held_up(f"announcement: {error}", "announcement")
+        pause = backoff.failed()
+        _log.warning(event, version=version.version, error=str(error), retry_in=pause)
+        self._patience.pause(pause)
 
     def _settle(self, version: PolicyVersion) -> bool:
         """After an unknown outcome, or fenced: whether the version is announced. The producer is new then."""

@@ -1,9 +1,10 @@
 """After a rollback: from which version a line goes on, and which versions are its past.
 
 A rollback is a mark in the line's rollout (`PolicyRollout.restored`), which a learner obeys once. That it did is
-written to `restored/<policy>.json` before it trains anything: the mark's generation, the version, and the newest
-version of that moment. So whoever starts later knows whether the newest version comes after the rollback, or is
-what was given up.
+written to `restored/<policy>.json` once a core stands at that version, before anything is decided or announced:
+the mark's generation, the version, and the newest version of that moment. So whoever starts later knows whether
+the newest version comes after the rollback, or is what was given up. An order that cannot be obeyed, or was
+withdrawn before it was, leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -67,19 +68,22 @@ class Rollbacks:
         self._key = f"restored/{policy}.json"
         self._patience = patience
         self._obeyed = Obeyed()
+        self._ordered: Obeyed | None = None
 
-    def past(
-        self, published: Mapping[int, PolicyVersion], give_up: Callable[[int], None]
-    ) -> dict[int, PolicyVersion]:
-        """The version to go on from and its ancestors, once any older learner is fenced; a new rollback is obeyed.
+    @property
+    def ordered(self) -> bool:
+        """Whether `past` found a rollback that is yet to be obeyed."""
+        return self._ordered is not None
 
-        `give_up` is called with the version that is gone back to, before anything says so: what was decided after
-        it is given up with what came of it.
+    def past(self, published: Mapping[int, PolicyVersion]) -> dict[int, PolicyVersion]:
+        """The version to go on from and its ancestors, once any older learner is fenced.
+
+        If a new rollback says which, `obey` must follow as soon as a core stands there.
 
         Raises:
             CheckpointMissing: the version to go back to was never published.
         """
-        self._obeyed = self._read()
+        self._obeyed, self._ordered = self._read(), None
         mark = _mark(self._state())
         if mark is not None and mark.generation > self._obeyed.generation:
             if mark.version not in published:
@@ -87,13 +91,23 @@ class Rollbacks:
                     f"the rollback of {self._policy} names version {mark.version}, which was never published; say "
                     "another one (`sop policies rollback --to`)"
                 )
-            give_up(mark.version)
-            newest = max(published)
-            self._obeyed = Obeyed(generation=mark.generation, version=mark.version, newest=newest)
-            data = self._obeyed.model_dump_json().encode()
-            self._patience.call("object store", partial(self._store.put, self._key, data))
-            _log.warning("learner_rolls_back", policy=self._policy, version=mark.version, given_up_to=newest)
-        return past_of(published, tip_of(published, self._obeyed))
+            self._ordered = Obeyed(generation=mark.generation, version=mark.version, newest=max(published))
+        return past_of(published, tip_of(published, self._ordered or self._obeyed))
+
+    def obey(self, give_up: Callable[[int, int], None]) -> None:
+        """A core stands where the new rollback says, if there is one: say so, once.
+
+        `give_up` is called before, with the version that is gone back to and the newest one: what was decided
+        after the former, or sealed after the latter, never was. Whoever is killed in between does it again.
+        """
+        if self._ordered is None:
+            return
+        give_up(self._ordered.version, self._ordered.newest)
+        data = self._ordered.model_dump_json().encode()
+        self._patience.call("object store", partial(self._store.put, self._key, data))
+        self._obeyed, self._ordered = self._ordered, None
+        version, newest = self._obeyed.version, self._obeyed.newest
+        _log.warning("learner_rolls_back", policy=self._policy, version=version, given_up_to=newest)
 
     def check(self) -> set[int]:
         """Versions that the rollout names now, whose checkpoints may be needed.

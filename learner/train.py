@@ -22,6 +22,7 @@ from learner.patience import Stopped
 from learner.ranks import follow
 from learner.rerun import train_base
 from learner.team import Team, assemble
+from learner.unheeded import say_unknown_tasks
 from schemas.events import Heartbeat
 from schemas.topics import ROBOT_STATUS
 
@@ -87,6 +88,7 @@ def _lead(
                 line.catch_up()
                 if not line.started:
                     begin_line(line)
+                say_unknown_tasks(line.settings, line.core.spec.tasks)
                 if line.newest is None:
                     publish_base(line)
                 if settings.learner.simulated_interval is None:

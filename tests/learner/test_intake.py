@@ -19,6 +19,7 @@ from learner.gathering import Gathered
 from learner.intake import Intake
 from learner.patience import Patience
 from learner.payloads import PayloadFetcher
+from learner.set_aside import SetAside
 from learner.stream import EventStream, Received
 from schemas.events import EpisodeMaterialized, EpisodeSource, Feature, Position
 from tests.learner.synthetic import ACTION, FEATURES, START, STATE, Synthetic, make_episode
@@ -90,6 +91,14 @@ def test_what_a_label_excludes_waits_no_longer_and_is_told_once_and_may_come_bac
     (seen,) = intake.waiting.values()
     assert (seen.record.revision, intake.take(seen) is not None, ids(intake)) == (3, True, [])
     fetcher.close()
+
+
+def test_what_was_set_aside_before_is_written_on_though_it_was_nothing() -> None:
+    fetcher, aside = PayloadFetcher(Shelf([]), Patience(threading.Event())), SetAside()
+    intake = Intake(Announcements([]), fetcher, ManualClock())
+    intake.start(set_aside=aside)
+    fetcher.close()
+    assert intake.set_aside is aside
 
 
 def test_an_episode_as_announced_is_taken() -> None:

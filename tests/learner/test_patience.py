@@ -70,3 +70,16 @@ def test_who_waits_for_room_on_the_disk_for_longer_than_a_stall_has_not_stalled(
         patience.wait_for_room(DiskFull("no room for frames"))
         assert health.health()[0]
         assert health.readiness() == (False, "no room for frames")
+
+
+def test_what_work_waits_for_is_said_until_all_of_it_is_over() -> None:
+    health = Health()
+    patience = Patience(threading.Event(), health)
+    patience.check()
+    patience.held_up("refused", "payload")
+    patience.held_up("too large", "announcement")
+    patience.held_up("", "payload")
+    patience.call("test", lambda: None)
+    assert health.readiness() == (False, "too large")
+    patience.held_up("", "announcement")
+    assert health.readiness()[0]

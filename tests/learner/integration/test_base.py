@@ -21,7 +21,8 @@ def test_demonstrations_of_other_kinds_are_set_aside_and_the_base_waits_for_enou
     good = [demonstration(n) for n in (10, 11, 12)]
     lying = demonstration(3)
     lying = Synthetic(lying.event.model_copy(update={"features": wide[0].event.features}), lying.payload)
-    with site.learner("mixed", {"PRETRAIN_EPISODES": "3"}) as process:
+    weights = {"TASK_WEIGHTS": '{"push": 2, "pusch": 3}'}
+    with site.learner("mixed", {"PRETRAIN_EPISODES": "3", **weights}) as process:
         site.put([*wide, fast, lying, good[0]])
         wait_for(lambda: "demonstrations_do_not_suffice" in site.log("mixed"))
         assert process.poll() is None
@@ -35,3 +36,4 @@ def test_demonstrations_of_other_kinds_are_set_aside_and_the_base_waits_for_enou
     admitted = {admission.episode_id for event in told for admission in event.admitted}
     assert admitted == {made.event.episode_id for made in good}
     assert site.log("mixed").count("episode_set_aside") == 4
+    assert site.log("mixed").count("settings_not_heeded") == 1

@@ -6,29 +6,33 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from infra.errors import KafkaUnavailable, ProducerFenced
+from infra.health import Health
 from infra.kafka import TransactionalProducer
 from infra.policies.announced import Announced, read_announcements
 from infra.policies.errors import SignatureRefused
 from infra.policies.keys import Keyring, SigningKey
 from infra.registry import Registry
+from infra.telemetry import UNAVAILABLE
 from learner.backfill import backfill
 from learner.patience import Patience
 from learner.publisher import Publisher
 from learner.stream import Received
 from schemas.events import EpisodeSource, PolicyVersion
 from schemas.topics import POLICY_VERSIONS
-from tests.learner.integration.site import Site
+from tests.learner.integration.site import Site, wait_for
 from tests.learner.synthetic import START, make_episode
 from tests.producers.fakes import announcement
 
 pytestmark = pytest.mark.slow
 
 
-def publisher(site: Site, policy: str) -> Publisher:
+def publisher(site: Site, policy: str, health: Health | None = None) -> Publisher:
     registry = Registry(site.settings.registry)
-    return Publisher(site.settings.kafka, registry, site.store, policy, Patience(threading.Event()))
+    return Publisher(site.settings.kafka, registry, site.store, policy, Patience(threading.Event(), health))
 
 
 def version(policy: str, number: int, weights: bytes) -> PolicyVersion:
@@ -100,6 +104,46 @@ def test_a_learner_fenced_by_an_older_one_that_was_about_to_connect_goes_on(
     (first, second) = site.versions("crossed")
     assert first == version("crossed", 1, b"younger")
     assert second.version == 2
+
+
+def set_limit(site: Site, size: int) -> int:
+    """Set `max.message.bytes` of policy-versions; what it was."""
+    admin = AdminClient({"bootstrap.servers": site.settings.kafka.bootstrap_servers, "log_level": 2})
+    topic = ConfigResource(ConfigResource.Type.TOPIC, POLICY_VERSIONS)
+    (found,) = admin.describe_configs([topic]).values()
+    before = int(found.result(30)["max.message.bytes"].value)
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ConfigResource.Type.TOPIC, POLICY_VERSIONS, incremental_configs=[entry])
+    (done,) = admin.incremental_alter_configs([change]).values()
+    done.result(30)
+    return before
+
+
+def unavailable() -> float:
+    """How often Kafka did not do what was asked, as the metrics count it."""
+    (metric,) = UNAVAILABLE.collect()
+    counted = [one for one in metric.samples if one.name.endswith("_total")]
+    return sum(one.value for one in counted if one.labels == {"server": "Kafka"})
+
+
+def test_a_learner_that_cannot_announce_is_not_ready_says_why_and_is_again_once_it_can(site: Site) -> None:
+    health = Health()
+    refused = publisher(site, "refused", health)
+    refused.take_over()
+    assert health.readiness()[0]
+    before, counted = set_limit(site, 200), unavailable()  # a transaction's marks take 80
+    announcing = threading.Thread(target=refused.announce, args=(version("refused", 1, b"one"),), daemon=True)
+    try:
+        announcing.start()
+        wait_for(lambda: not health.readiness()[0], timeout=60.0)
+        assert health.readiness()[1].startswith("announcement: policy-versions takes no record of")
+        assert unavailable() > counted
+        assert site.versions("refused") == []
+    finally:
+        set_limit(site, before)
+    announcing.join(60.0)
+    assert health.readiness()[0]
+    assert [found.version for found in site.versions("refused")] == [1]
 
 
 def test_an_older_learner_is_fenced_at_its_next_announcement_and_only_the_newest_claim_is_kept(site: Site) -> None:

@@ -16,6 +16,7 @@ from learner.reproduce import replay
 from learner.restoring import past_of
 from tests.learner.integration.site import Site, terminate, wait_for
 from tests.learner.integration.test_live import DEMONSTRATIONS, STOP_SECONDS, online
+from tests.learner.synthetic import Synthetic
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -108,3 +109,49 @@ def test_what_is_decided_after_a_rollback_is_taken_up_by_whoever_comes_after_a_k
     first_after = next(version for version in versions if version.version == given_up + 1)
     assert first_after.parent_version == 1
     assert journal.segment(first_after).entries[: len(decided)] == decided
+
+
+def test_a_rollback_that_cannot_be_carried_out_is_withdrawn_by_promote(site: Site) -> None:
+    log, line = RolloutLog(site.settings), "no-way"
+    site.put([*DEMONSTRATIONS, *online(720, 3)])
+    with site.learner(line, SETTINGS):
+        site.wait_for_version(line, 4)
+    versions = site.versions(line)
+    newest = versions[-1].version
+    journal = Journal(site.store, line, Patience(threading.Event()))
+    site.store.delete(journal._key(1, versions[0].sha256))
+    log.change(line, rollout.rollback(line, 2), BY)
+    before = site.store.list(f"journals/{line}/")
+    with site.learner(line, SETTINGS) as process:
+        assert process.wait(300.0) == 1
+    assert "nor can it be trained again" in site.log(line)
+    assert site.store.list(f"journals/{line}/") == before, "nothing was given up"
+    log.change(line, rollout.promote(line, newest), BY)
+    with site.learner(line, SETTINGS) as process:
+        site.put(online(730, 3))
+        following = site.wait_for_version(line, newest + 1)[newest]
+        assert terminate(process, within=STOP_SECONDS) == 0
+    assert following.parent_version == newest
+
+
+def test_a_version_that_was_sealed_and_not_announced_is_given_up_by_a_rollback(own_site: Site) -> None:
+    site = own_site
+    log, line = RolloutLog(site.settings), "sealed"
+    poison = online(745, 1)[0]
+    site.put([*DEMONSTRATIONS, poison])
+    with site.learner(line, SETTINGS, command=("tests.learner.integration.crash", "announcement", "2")) as process:
+        assert process.wait(300.0) == -9
+    assert [version.version for version in site.versions(line)] == [1]
+    assert any("-00000002-" in key for key in site.store.list(f"checkpoints/{line}/"))
+    excluded = poison.event.model_copy(update={"revision": 2, "excluded": True})
+    site.put([Synthetic(excluded, poison.payload)])
+    log.change(line, rollout.rollback(line, 1), BY)
+    with site.learner(line, SETTINGS) as process:
+        site.put(online(750, 3))
+        second = site.wait_for_version(line, 2)[1]
+        assert terminate(process, within=STOP_SECONDS) == 0
+    journal = Journal(site.store, line, Patience(threading.Event()))
+    entries = journal.segment(second).entries
+    admitted = {decision.record.episode_id for entry in entries for decision in entry.admitted}
+    assert admitted
+    assert poison.record.episode_id not in admitted
