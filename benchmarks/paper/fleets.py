@@ -34,6 +34,7 @@ def section(program: Program, done: Results, rule: str, folder: Path) -> str:
         _times(program, curves),
         "",
         _differences(program, curves),
+        *([_beside_human(program, done, curves)] if rule != HUMAN else []),
         f"![success over simulated time]({name})\n",
         _by_minute(curves),
         "",
@@ -73,16 +74,29 @@ def _minutes(program: Program, found: Mapping[int, stats.Curve], threshold: floa
 def _differences(program: Program, curves: _Curves) -> str:
     first, lines = curves[program.fleets[0]], []
     for robots in program.fleets[1:]:
-        common = sorted(set(first) & set(curves[robots]))
-        if not common:
-            continue
-        ends = stats.mean([curves[robots][s][-1][1] - first[s][-1][1] for s in common])
-        means = stats.mean([_average(curves[robots][s]) - _average(first[s]) for s in common])
-        lines.append(
-            f"- {robots} robots less {program.fleets[0]}, seed by seed ({_seeds(len(common))}), in points: at the "
-            f"end {points(ends)}, averaged over the time {points(means)}."
-        )
+        if told := _less(curves[robots], first):
+            lines.append(f"- {robots} robots less {program.fleets[0]}, seed by seed {told}.")
     return "\n".join([*lines, ""])
+
+
+def _beside_human(program: Program, done: Results, curves: _Curves) -> str:
+    """What another rule of taking over makes of the same fleets."""
+    lines = [
+        f"- {_robots(robots)} with this rule less with table 1a's, seed by seed {told}."
+        for robots, found in curves_of(program, done, HUMAN).items()
+        if (told := _less(curves[robots], found))
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _less(one: Mapping[int, stats.Curve], other: Mapping[int, stats.Curve]) -> str:
+    """Differences on the seeds that both have; empty: none."""
+    common = sorted(set(one) & set(other))
+    if not common:
+        return ""
+    ends = stats.mean([one[s][-1][1] - other[s][-1][1] for s in common])
+    means = stats.mean([_average(one[s]) - _average(other[s]) for s in common])
+    return f"({_seeds(len(common))}), in points: at the end {points(ends)}, averaged over the time {points(means)}"
 
 
 def _average(one: stats.Curve) -> float:

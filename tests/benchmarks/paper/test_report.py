@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.paper import report
 from benchmarks.paper.frozen import PROGRAM
-from benchmarks.paper.program import HG_DAGGER, HUMAN, RECAP, Base, Program, Unit
+from benchmarks.paper.program import HG_DAGGER, HUMAN, PRIVILEGED, RECAP, Base, Program, Unit
 from benchmarks.paper.result import Judged, Online, Result, StaleResult, load, path_of, store
 
 
@@ -55,6 +55,23 @@ def test_an_empty_folder_gives_a_document_that_says_so(tmp_path: Path) -> None:
     assert f"0 of {len(PROGRAM.units())} units" in text
     assert text.count("Nothing to show yet.") == 4
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_another_rule_is_told_beside_the_one_that_a_human_could_follow(tmp_path: Path) -> None:
+    folder, document = tmp_path / "results", tmp_path / "paper.md"
+    store(folder, PROGRAM.base, made_up(PROGRAM, PROGRAM.base, [120]))
+    for rule, gain in ((HUMAN, 0), (PRIVILEGED, 8)):
+        for seed in PROGRAM.seeds[:2]:
+            run = PROGRAM.fleet_run(2, rule, seed)
+            store(folder, run, made_up(PROGRAM, run, [150 + gain] * 11 + [160 + gain // 2]))
+    report.write(PROGRAM, folder, document)
+    told = " ".join(document.read_text().split())
+    # Minute 0 is the base's own; of twelve others eleven are 4 points higher, and the last one 2.
+    assert (
+        "- 2 robots with this rule less with table 1a's, seed by seed (2 seeds), in points: at the end +2.0"
+        in told
+    )
+    assert told.count("with this rule less") == 1
 
 
 def test_tables_hold_what_the_results_say(tmp_path: Path) -> None:
