@@ -170,7 +170,9 @@ def backfill(
     _ready(settings, ["Kafka", "schema registry", "object store"], stop)
     try:
         begun = Unfinished(settings, Patience(stop)).read()
-        if begun is not None and begun.words == words:
+        if begun is None:
+            past.require_new(settings, Patience(stop))
+        elif begun.words == words:
             choice = begun.choice
         found = find_episodes(settings, choice, Patience(stop))
         ends = found.ends if begun is None or begun.words != words else begun.ends
@@ -184,7 +186,7 @@ def backfill(
                 done = past.backfill(settings, chosen.episodes, stop, told, call=call)
             typer.echo(f"{policy} version {done.version}: {done.sha256}")
     except Stopped:
-        fail("stopped; the same command goes on")
+        fail("stopped; the same command goes on with the same episodes, half a minute earlier at most")
     except (LineExists, OtherChoice, SettingInvalid) as error:
         fail(str(error), code=2)
     except (InfraError, LearnerError, SchemaError, ClickHouseError, OSError) as error:

@@ -72,6 +72,7 @@ class Guard:
         self._log = RolloutLog(settings, "guard")
         self._watched: dict[str, _Watched] = {}
         self.stuck: dict[str, str] = {}
+        self._unbelieved: dict[str, str] = {}
         """By line, why its canary is judged no further (its newest rollout is not believed), and what to do."""
         self._client: Client | None = None
         limits = settings.guard
@@ -111,13 +112,16 @@ class Guard:
             self._client.close()
 
     def _note(self, control: Control) -> None:
-        """Tell once of each line with a canary whose newest state is not believed: nobody knows if it goes on."""
+        """Tell once of each line whose newest state is not believed: nobody knows if it has a canary.
+
+        Where one is known to have begun the guard is stuck. Other lines may be somebody else's.
+        """
         tried = {policy for policy, state in control.rollouts.items() if state.canary} | self._watched.keys()
-        stuck = {policy: why for policy, why in control.unbelieved.items() if policy in tried}
-        for policy, why in stuck.items():
-            if self.stuck.get(policy) != why:
-                _log.error("canary_left_alone", policy=policy, error=why)
-        self.stuck = stuck
+        for policy, why in control.unbelieved.items():
+            if self._unbelieved.get(policy) != why:
+                _log.error("canary_left_alone" if policy in tried else "line_left_alone", policy=policy, error=why)
+        self._unbelieved = dict(control.unbelieved)
+        self.stuck = {policy: why for policy, why in control.unbelieved.items() if policy in tried}
 
     def _watch(self, policy: str, canary: Canary, current: int) -> _Watched:
         watched = self._watched.get(policy)

@@ -76,7 +76,9 @@ class OwnedPartition:
             self.positions[topic] = offset + 1
             self._last_ms[topic] = appended_ms
         if batch.last:
-            self.time.read(max(appended_ms for _, appended_ms in batch.last.values()), now_ms)
+            # Another topic's records may be older. What waits was appended by now, whatever was read after it.
+            waits = [episode.appended_ms for episode in self.assembly.open.values()]
+            self.time.read(max([*(appended_ms for _, appended_ms in batch.last.values()), *waits]), now_ms)
         self._keep(outcome)
         return outcome
 

@@ -42,6 +42,7 @@ class DecodedImages:
         self._writes: list[int] = []
         self._free: set[int] = set()
         self._refused = 0
+        self._crowded = False
         self._complained = False
         self._chance = random.Random(0)
 
@@ -53,7 +54,7 @@ class DecodedImages:
     def wanted(self) -> bool:
         """Whether the next group should be kept, whole."""
         with self._lock:
-            if self._free or len(self._owners) < self._slots:
+            if not self._crowded and (self._free or len(self._owners) < self._slots):
                 return True
             self._refused += 1
             return self._slots > 0 and self._refused % _ONE_IN == 0
@@ -102,7 +103,8 @@ class DecodedImages:
                     self._free.add(slot)
 
     def _slot(self) -> int | None:
-        if _is_crowded(self._file):
+        self._crowded = _is_crowded(self._file)
+        if self._crowded:
             self._give_back()
             return None
         if self._free:

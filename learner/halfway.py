@@ -47,10 +47,13 @@ class Halfway:
             document, tensors = unpack_json(
                 self._patience.call("object store", lambda: self._store.get(self._key))
             )
-            same = document["settings"] == core.settings.model_dump(mode="json")
+            theirs, settings = document["settings"], core.settings.model_dump(mode="json")
+            if others := [name for name in settings if settings[name] != theirs.get(name)]:
+                _log.warning("training_begins_anew", settings=others, reason="it had begun with other ones")
+                return core
             ours = core.snapshot()[0]
             if (
-                not same
+                theirs.keys() != settings.keys()
                 or _DRAWS not in tensors
                 or any(document["core"][name] != ours[name] for name in ("spec", "index"))
             ):

@@ -88,7 +88,8 @@ def settings_of(config: str) -> LearnerSettings:
     try:
         return LearnerSettings.model_validate_json(config)
     except ValidationError as error:
-        raise InvalidArtifact(f"settings of other software: {error}") from error
+        found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise InvalidArtifact(f"settings of other software ({found})") from error
 
 
 _ENTRIES = TypeAdapter(tuple[Entry, ...])

@@ -183,7 +183,7 @@ class Line:
                 self._announce(announcement)
                 past[announcement.version] = announcement
             resumed = resume(way, checkpoint)
-        self._rollbacks.obey(self._give_up)
+        self._rollbacks.obey(resumed.at.version, self._give_up)
         self._core, self._parent = resumed.core, resumed.at.version
         self.published_step = resumed.at.learner_step
         self.simulated_seconds = (self.newest or resumed.at).simulated_seconds

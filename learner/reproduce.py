@@ -26,7 +26,7 @@ from learner.policies.artifact import Arrays, unpack
 from learner.ranks import make_fetcher, make_room
 from learner.rerun import rerun
 from learner.restoring import past_of
-from learner.resume import restore
+from learner.resume import restore, settle
 from learner.stream import EventStream
 from learner.team import ALONE
 from schemas.events import PolicyVersion
@@ -108,9 +108,11 @@ def replay(
         Stopped: a stop was asked for.
     """
     patience, store = Patience(stop or threading.Event()), ObjectStore(settings.s3)
-    published = _published(settings, policy, patience)
+    published, lines = _published(settings, policy, patience)
     if version not in published:
-        raise JournalMissing(f"{policy} has no version {version}; it has {_those(published)}")
+        raise JournalMissing(
+            f"{policy} has no version {version}; it has {_those(published)}{_others(published, lines)}"
+        )
     journal = Journal(store, policy, patience)
     payloads = make_fetcher(settings, store, patience, ALONE)
     room = make_room(settings, patience)
@@ -123,9 +125,10 @@ def replay(
                 at = checkpoint.announcement
                 if at.version != version and at.version in past and at.sha256 == past[at.version].sha256:
                     restored = restore(checkpoint.settings, checkpoint, payloads, room)
-                    if restored.lost:
-                        raise PayloadGone(f"of version {at.version}: {restored.lost[0]}")
                     core, after = restored.core, at.version
+                    settle(restored, next(iter(path_to(version, published, journal, after=after))))
+                    if restored.lost:
+                        raise PayloadGone(f"of version {after}: {restored.lost[0].episode_id}")
                     break
             else:
                 _log.warning("replaying_from_the_beginning", reason="no checkpoint of an ancestor is kept")
@@ -177,12 +180,19 @@ def _difference(store: ObjectStore, announced: PolicyVersion, data: bytes, patie
     return difference_of(theirs, unpack(data)[1])
 
 
-def _published(settings: Settings, policy: str, patience: Patience) -> dict[int, PolicyVersion]:
+def _published(settings: Settings, policy: str, patience: Patience) -> tuple[dict[int, PolicyVersion], list[str]]:
+    """The line's versions, by number, and the names of all lines."""
     stream = EventStream(settings.kafka, Registry(settings.registry), POLICY_VERSIONS, PolicyVersion, patience)
     try:
-        return {item.event.version: item.event for item in stream.read_to_end() if item.event.policy == policy}
+        versions = [item.event for item in stream.read_to_end()]
     finally:
         stream.close()
+    own = {version.version: version for version in versions if version.policy == policy}
+    return own, sorted({version.policy for version in versions})
+
+
+def _others(published: dict[int, PolicyVersion], lines: list[str]) -> str:
+    return "" if published else f"; lines that have some: {', '.join(lines) or 'none'}"
 
 
 def _those(published: dict[int, PolicyVersion]) -> str:

@@ -94,14 +94,23 @@ class Rollbacks:
             self._ordered = Obeyed(generation=mark.generation, version=mark.version, newest=max(published))
         return past_of(published, tip_of(published, self._ordered or self._obeyed))
 
-    def obey(self, give_up: Callable[[int, int], None]) -> None:
-        """A core stands where the new rollback says, if there is one: say so, once.
+    def obey(self, version: int, give_up: Callable[[int, int], None]) -> None:
+        """A core stands at `version`, where the new rollback says, if there is one: say so, once.
 
         `give_up` is called before, with the version that is gone back to and the newest one: what was decided
         after the former, or sealed after the latter, never was. Whoever is killed in between does it again.
+
+        Raises:
+            CheckpointMissing: the core stands elsewhere: the way to that version could not be gone.
         """
         if self._ordered is None:
             return
+        if version != self._ordered.version:
+            raise CheckpointMissing(
+                f"{self._policy} cannot be rolled back to version {self._ordered.version}: there is a checkpoint "
+                f"of version {version}, and nothing leads on from there any more (the log says why); roll back to "
+                "another one, or promote, which withdraws the order"
+            )
         give_up(self._ordered.version, self._ordered.newest)
         data = self._ordered.model_dump_json().encode()
         self._patience.call("object store", partial(self._store.put, self._key, data))

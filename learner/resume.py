@@ -128,11 +128,10 @@ def _go_on(way: Way, checkpoint: Checkpoint, path: Trail) -> Resumed:
         team = ALONE if apart else way.team
         resumed = restore(checkpoint.settings, checkpoint, way.payloads, way.room, team)
         try:
-            begun, first = resumed.core.learner_step, next(iter(path))
-            lost = _unforgotten(resumed, [entry for entry in first.entries if entry.learner_step == begun])
-            _require_few(way, resumed, lost)
-            if lost:
-                raise PayloadGone(f"of version {resumed.at.version}: {lost[0].episode_id}")
+            settle(resumed, next(iter(path)))
+            _require_few(way, resumed, resumed.lost)
+            if resumed.lost:
+                raise PayloadGone(f"of version {resumed.at.version}: {resumed.lost[0].episode_id}")
             for segment in path:
                 _train_again(way, segment, resumed)
         except (JournalMissing, PayloadGone, InvalidArtifact):
@@ -197,6 +196,19 @@ def _restore(way: Way, checkpoint: Checkpoint) -> Resumed:
     resumed = restore(way.settings, checkpoint, way.payloads, way.room, way.team)
     _require_few(way, resumed, _unforgotten(resumed, way.journal.readable_tail(resumed.at.version)))
     return resumed
+
+
+def settle(resumed: Resumed, following: Segment) -> None:
+    """Whatever is lost, and was forgotten before anything else on the way to the next version, is lost no more.
+
+    It is set aside, and the way leads to the same bits without it. A newer revision may be admitted on that way.
+    """
+    at_once = [entry for entry in following.entries if entry.learner_step == resumed.core.learner_step]
+    lost = _unforgotten(resumed, at_once)
+    for record in resumed.lost:
+        if record not in lost:
+            resumed.set_aside.put(record)
+    resumed.lost = lost
 
 
 def _unforgotten(resumed: Resumed, entries: Iterable[Entry]) -> list[EpisodeRecord]:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from consumers.broker_time import FAR_SECONDS, WARN_SECONDS, BrokerTime, ClockWatch
 from infra.clock import Clock, ManualClock
 from schemas.events import ClosedBy
+from schemas.topics import ROBOT_EPISODES
 from tests.consumers.fakes import Brokers, Rig, restarted, rig
 from tests.consumers.robots import Robot
 
@@ -102,6 +103,23 @@ def test_after_a_restart_a_silent_episode_waits_anew_unless_somebody_else_s_reco
     go_on(second, TIMEOUT)
     timed_out = [event for event in brokers.announcements(0) if event.closed_by is ClosedBy.TIMEOUT]
     assert len(timed_out) == 1
+
+
+def test_an_older_record_of_a_slower_topic_does_not_put_the_time_back(tmp_path: Path) -> None:
+    brokers = Brokers()
+    first = rig(tmp_path / "one", brokers)
+    for event in Robot().episode(3, ends=False):
+        brokers.send([event], 0)
+        go_on(first, TIMEOUT - 60.0)
+    assert brokers.announced(0) == []
+    brokers.send(Robot("robot-2").episode(1)[1:2], 0)  # a step, so that another topic's record is the last
+    slow = ROBOT_EPISODES, 0
+    late, brokers.logs[slow] = brokers.logs[slow], []
+    second = restarted(first, tmp_path / "two")
+    go_on(second, 20.0)
+    brokers.logs[slow] = late
+    go_on(second, TIMEOUT + 100.0)
+    assert [event.closed_by for event in brokers.announcements(0)][:1] == [ClosedBy.TIMEOUT]
 
 
 moments = st.tuples(st.integers(0, 10_000_000), st.integers(0, 10_000_000))

@@ -120,9 +120,11 @@ def test_a_disk_that_fills_has_its_room_back_image_by_image_and_what_is_read_is_
     for _ in range(60):
         kept.keep(1, 1, image(1, 1))
     assert (kept.nbytes, os.fstat(kept._file).st_size) == (0, 0)
+    assert [kept.wanted() for _ in range(16)].count(True) == 2, "decoding whole groups would be for nothing"
     crowded.clear()
     kept.keep(1, 1, image(1, 1))
     assert kept.read(1, 1, np.empty(SHAPE, np.uint8))
+    assert kept.wanted()
 
 
 def test_a_disk_is_crowded_below_what_is_to_be_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

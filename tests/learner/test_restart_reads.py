@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from infra.payload_names import COLUMN
 from infra.settings import LearnerSettings, Settings
@@ -32,7 +33,7 @@ from learner.selection import Selection
 from learner.set_aside import SetAside
 from learner.team import ALONE, Team
 from schemas.events import EpisodeEnd, EpisodeSource
-from tests.learner.lives import BASE, DEMONSTRATIONS, Trace, shares_follow_the_losses_soon
+from tests.learner.lives import BASE, DEMONSTRATIONS, Trace, fetcher, shares_follow_the_losses_soon
 from tests.learner.synthetic import FEATURES, Synthetic, make_episode
 from tests.learner.test_checkpoint import Bucket, version
 from tests.learner.test_payloads import Shelf
@@ -314,6 +315,24 @@ def test_a_base_that_was_interrupted_reads_what_it_draws_from_only() -> None:
     for core in (cores[0], again):
         core.update(online=False)
     assert pack_json(*again.snapshot()) == pack_json(*cores[0].snapshot())
+
+
+def test_a_base_that_had_begun_with_other_settings_begins_anew_and_says_so() -> None:
+    beginning, halfway = (
+        Beginning(features=FEATURES, fps=10.0),
+        Halfway(Bucket(), "x", Patience(threading.Event())),
+    )
+    begun_with, nothing = [made.episode for made in DEMONSTRATIONS], fetcher([])
+    core = begin(BASE, beginning, begun_with)
+    core.update(online=False)
+    halfway.save(core)
+    other = begin(BASE.model_copy(update={"batch_size": 4, "learning_rate": 1e-4}), beginning, begun_with)
+    with capture_logs() as logs:
+        assert halfway.resume(other, nothing) is other
+    nothing.close()
+    assert [one["settings"] for one in logs if one["event"] == "training_begins_anew"] == [
+        ["batch_size", "learning_rate"]
+    ]
 
 
 def test_all_ranks_leave_the_same_unread_and_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

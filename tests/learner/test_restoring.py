@@ -109,7 +109,7 @@ class Learner:
             checkpoints.give_up(newest)
             journal.drop(version)
 
-        rollbacks.obey(give_up)
+        rollbacks.obey(chosen.announcement.version, give_up)
         assert not rollbacks.ordered
         return chosen.announcement.version
 
@@ -164,6 +164,15 @@ def test_a_rollback_is_obeyed_once_and_never_half_wherever_a_kill_falls(
     written = dict(bucket.objects)
     Learner(bucket, None if withdrawn else mark).start(versions)
     assert bucket.objects == written, "once"
+
+
+def test_a_core_that_stands_at_an_older_version_obeys_nothing() -> None:
+    bucket, versions = with_one_sealed()
+    CheckpointStore(bucket, "default", Patience(threading.Event()), keep=9).give_up(1)
+    before = dict(bucket.objects)
+    with pytest.raises(CheckpointMissing, match="cannot be rolled back to version 2: .* of version 1, "):
+        Learner(bucket, Restored(generation=7, version=2)).start(versions)
+    assert bucket.objects == before
 
 
 def test_a_rollback_that_cannot_be_obeyed_is_withdrawn_without_a_trace() -> None:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from consumers.guard import AUTHOR, Guard, run
 from consumers.rows import columns_of, rows_of
@@ -274,6 +275,22 @@ def test_a_canary_of_which_a_lacking_key_may_have_decided_is_left_alone_and_read
     (state,) = [state for state in guard.turn() if state.policy == policy]
     assert (state.current, state.author, guard.stuck) == (1, AUTHOR, {})
     guard.close()
+
+
+def test_a_line_whose_state_it_never_believed_is_told_of_once_and_leaves_it_ready(settings: Settings) -> None:
+    policy, stranger = "guard-strangers", SigningKey.generate()
+    held = stranger.sign(rollout.hold(policy, 1)(None, BY))
+    schema_id = Registry(settings.registry).id_of(POLICY_ROLLOUTS, latest(PolicyRollout.record))
+    producer = EventProducer(settings.kafka, "strangers")
+    producer.send(OutRecord(POLICY_ROLLOUTS, policy.encode(), frame(schema_id, encode(held))))
+    assert producer.flush(30.0) == 0
+    guard = Guard(settings)
+    with capture_logs() as logs:
+        guard.turn()
+        guard.turn()
+    guard.close()
+    assert [one["event"] for one in logs if one.get("policy") == policy] == ["line_left_alone"]
+    assert policy not in guard.stuck
 
 
 def test_without_a_key_it_does_not_start(settings: Settings) -> None:
