@@ -148,7 +148,7 @@ def backfill(
     from learner.patience import Patience, Stopped  # noqa: PLC0415
     from learner.present import bar, reading, show_chosen, show_lost  # noqa: PLC0415
     from learner.recovered import read_episodes  # noqa: PLC0415
-    from learner.unfinished import Begun, Unfinished  # noqa: PLC0415
+    from learner.unfinished import Begun  # noqa: PLC0415
 
     settings = _settings()
     if policy == settings.learner.policy:
@@ -169,19 +169,15 @@ def backfill(
     settings, stop = settings.model_copy(update={"learner": learner}), stop_on_signals()
     _ready(settings, ["Kafka", "schema registry", "object store"], stop)
     try:
-        begun = Unfinished(settings, Patience(stop)).read()
-        if begun is None:
-            past.require_new(settings, Patience(stop))
-        elif begun.words == words:
-            choice = begun.choice
+        same = past.same_call(settings, words, Patience(stop))
+        choice = same.choice if same else choice
         found = find_episodes(settings, choice, Patience(stop))
-        ends = found.ends if begun is None or begun.words != words else begun.ends
         show_chosen(found, Console())
         if not dry_run:
             with reading(Console(stderr=True)) as read:
                 chosen = read_episodes(settings, found, Patience(stop), read)
             show_lost(chosen.lost, Console(stderr=True))
-            call = Begun.of(words, choice, chosen.episodes, ends)
+            call = Begun.of(words, choice, chosen.episodes, (same or found).ends)
             with bar(Console(stderr=True)) as told:
                 done = past.backfill(settings, chosen.episodes, stop, told, call=call)
             typer.echo(f"{policy} version {done.version}: {done.sha256}")

@@ -196,6 +196,18 @@ def _require_same_settings(settings: Settings, patience: Patience) -> None:
     )
 
 
+def same_call(settings: Settings, words: str, patience: Patience) -> Begun | None:
+    """The first call of these words, if it was begun and not finished.
+
+    Raises:
+        LineExists: nothing is unfinished, and the line has versions: nobody need choose episodes for it.
+    """
+    begun = Unfinished(settings, patience).read()
+    if begun is None:
+        require_new(settings, patience)
+    return begun if begun is not None and begun.words == words else None
+
+
 def require_new(settings: Settings, patience: Patience) -> None:
     """Refuse a line that has versions.
 

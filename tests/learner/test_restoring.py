@@ -170,7 +170,7 @@ def test_a_core_that_stands_at_an_older_version_obeys_nothing() -> None:
     bucket, versions = with_one_sealed()
     CheckpointStore(bucket, "default", Patience(threading.Event()), keep=9).give_up(1)
     before = dict(bucket.objects)
-    with pytest.raises(CheckpointMissing, match="cannot be rolled back to version 2: .* of version 1, "):
+    with pytest.raises(CheckpointMissing, match=r"cannot be rolled back to version 2: .* of version 1, "):
         Learner(bucket, Restored(generation=7, version=2)).start(versions)
     assert bucket.objects == before
 
