@@ -29,13 +29,11 @@ from learner.rereading import about
 from learner.rerun import rerun, with_settings
 from learner.set_aside import SetAside
 from learner.team import ALONE, Team
+from learner.unheeded import say_what_is_fixed
 from schemas.events import PolicyVersion, Position
 
 _FEW_LOST, _FEW_LOST_SHARE = 10, 0.03
 """So many episodes, or this share of all, may be lost at once without a word from whoever runs the learner."""
-
-_FIXED = ("architecture", "hidden", "chunk", "cameras")
-"""Settings that a line has from its beginning."""
 
 _log = structlog.get_logger(__name__)
 
@@ -105,7 +103,7 @@ def resume(way: Way, checkpoint: Checkpoint) -> Resumed:
         Stopped: a stop was asked for.
     """
     _require_same_algorithm(way.settings, checkpoint.announcement)
-    _say_what_is_fixed(way.settings, PolicySpec.model_validate(checkpoint.core["spec"]))
+    say_what_is_fixed(way.settings, PolicySpec.model_validate(checkpoint.core["spec"]))
     at, newest = checkpoint.announcement.version, max(way.past)
     if at == newest:
         return _restore(way, checkpoint)
@@ -227,16 +225,6 @@ def _require_few(way: Way, resumed: Resumed, lost: Sequence[EpisodeRecord]) -> N
         f"is trained on cannot be read, {lost[0].payload_uri} is the first: restore the bucket, and start again. "
         "To forget them for good, start once with `sop learn --without-lost`"
     )
-
-
-def _say_what_is_fixed(settings: LearnerSettings, spec: PolicySpec) -> None:
-    """Settings that are others than the line's own are not heeded; nobody shall think that they are."""
-    if others := [name for name in _FIXED if getattr(settings, name) != getattr(spec, name)]:
-        _log.warning(
-            "settings_not_heeded",
-            settings=others,
-            reason="they were fixed when the line began; another line (SOP_LEARNER__POLICY) may have others",
-        )
 
 
 def _require_same_algorithm(settings: LearnerSettings, version: PolicyVersion) -> None:

@@ -1,4 +1,4 @@
-"""Settings by task that no task of the line heeds: a name that is written wrong shall not go unnoticed."""
+"""Settings that a line does not heed: nobody shall think that it does."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ from collections.abc import Sequence
 import structlog
 
 from infra.settings import LearnerSettings
+from learner.policies.base import PolicySpec
 
 BY_TASK = ("task_weights", "recap_positive_shares")
+FIXED = ("architecture", "hidden", "chunk", "cameras")
+"""Settings that a line has from its beginning."""
 
 _log = structlog.get_logger(__name__)
+
+
+def say_what_is_fixed(settings: LearnerSettings, spec: PolicySpec) -> None:
+    """Warn of settings that are others than the line's own."""
+    if others := [name for name in FIXED if getattr(settings, name) != getattr(spec, name)]:
+        _log.warning(
+            "settings_not_heeded",
+            settings=others,
+            reason="they were fixed when the line began; another line (SOP_LEARNER__POLICY) may have others",
+        )
 
 
 def say_unknown_tasks(settings: LearnerSettings, tasks: Sequence[str]) -> None:
