@@ -16,7 +16,7 @@ from infra.errors import ObjectMissing
 from infra.object_store import ObjectStore, sha256_hex
 from infra.registry import Registry
 from infra.settings import Settings
-from learner.checkpoint import CheckpointStore
+from learner.checkpoint import Checkpoint, CheckpointStore
 from learner.core import TrainingCore
 from learner.errors import InvalidArtifact, JournalMissing, PayloadGone
 from learner.journal import Journal, path_to
@@ -118,21 +118,15 @@ def replay(
     room = make_room(settings, patience)
     try:
         core: TrainingCore | None = None
-        after = 0
-        if from_checkpoint:
-            past = past_of(published, version)
-            for checkpoint in CheckpointStore(store, policy, patience, keep=1).newest_first():
-                at = checkpoint.announcement
-                if at.version != version and at.version in past and at.sha256 == past[at.version].sha256:
-                    restored = restore(checkpoint.settings, checkpoint, payloads, room)
-                    core, after = restored.core, at.version
-                    settle(restored, next(iter(path_to(version, published, journal, after=after))))
-                    if restored.lost:
-                        raise PayloadGone(f"of version {after}: {restored.lost[0].episode_id}")
-                    break
-            else:
-                _log.warning("replaying_from_the_beginning", reason="no checkpoint of an ancestor is kept")
-        path = path_to(version, published, journal, after=after)
+        checkpoints = CheckpointStore(store, policy, patience, keep=1)
+        checkpoint = _nearest(checkpoints, published, version) if from_checkpoint else None
+        path = path_to(version, published, journal, after=checkpoint.announcement.version if checkpoint else 0)
+        if checkpoint is not None:
+            restored = restore(checkpoint.settings, checkpoint, payloads, room)
+            settle(restored, next(iter(path)))
+            if restored.lost:
+                raise PayloadGone(f"of version {restored.at.version}: {restored.lost[0].episode_id}")
+            core = restored.core
         began = core.learner_step if core is not None else 0
         for segment in path:
             core = rerun(core, segment, payloads, room, patience.check)
@@ -167,6 +161,17 @@ def difference_of(one: Arrays, other: Arrays) -> float | None:
             scale = max(float(np.abs(weights).max()), 1e-12)
             shares.append(float(np.abs(weights.astype(np.float64) - other[name]).max()) / scale)
     return max(shares, default=0.0)
+
+
+def _nearest(store: CheckpointStore, published: dict[int, PolicyVersion], version: int) -> Checkpoint | None:
+    """The newest checkpoint of an ancestor, if there is one."""
+    past = past_of(published, version)
+    for checkpoint in store.newest_first():
+        at = checkpoint.announcement
+        if at.version != version and at.version in past and at.sha256 == past[at.version].sha256:
+            return checkpoint
+    _log.warning("replaying_from_the_beginning", reason="no checkpoint of an ancestor is kept")
+    return None
 
 
 def _difference(store: ObjectStore, announced: PolicyVersion, data: bytes, patience: Patience) -> float | None:
