@@ -72,8 +72,8 @@ class Guard:
         self._log = RolloutLog(settings, "guard")
         self._watched: dict[str, _Watched] = {}
         self.stuck: dict[str, str] = {}
-        self._unbelieved: dict[str, str] = {}
         """By line, why its canary is judged no further (its newest rollout is not believed), and what to do."""
+        self._unbelieved: dict[str, str] = {}
         self._client: Client | None = None
         limits = settings.guard
         self._rates = Rates(

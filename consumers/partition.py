@@ -77,8 +77,8 @@ class OwnedPartition:
             self._last_ms[topic] = appended_ms
         if batch.last:
             # Another topic's records may be older. What waits was appended by now, whatever was read after it.
-            waits = [episode.appended_ms for episode in self.assembly.open.values()]
-            self.time.read(max([*(appended_ms for _, appended_ms in batch.last.values()), *waits]), now_ms)
+            read = [appended_ms for _, appended_ms in batch.last.values()]
+            self.time.read(max([*read, *self._open_since()]), now_ms)
         self._keep(outcome)
         return outcome
 
@@ -98,11 +98,14 @@ class OwnedPartition:
 
     def oldest_age_ms(self, now_ms: int) -> int | None:
         """For how long the oldest of what waits for something to happen has waited; None when nothing waits."""
-        quiet = [episode.appended_ms for episode in self.assembly.open.values()]
-        label = self.labels.oldest_ms()
+        quiet, label = self._open_since(), self.labels.oldest_ms()
         oldest = min(quiet if label is None else [*quiet, label], default=None)
         now = self.time.at(now_ms)
         return None if oldest is None or now is None else now - oldest
+
+    def _open_since(self) -> list[int]:
+        """When each open episode was last heard of, by the brokers' clocks."""
+        return [episode.appended_ms for episode in self.assembly.open.values()]
 
     def offsets(self) -> dict[Partition, CommittedOffset]:
         """What to commit: the first offset of the oldest open episode by topic, and where a successor reads on."""

@@ -114,8 +114,10 @@ class DecodedImages:
             if len(self._writes) == count:
                 self._writes.append(0)
             return count
-        slot = self._chance.randrange(count) if count else 0
-        return slot if count and self._disowned(slot) else None
+        if not count:
+            return None
+        slot = self._chance.randrange(count)
+        return slot if self._disowned(slot) else None
 
     def _give_back(self) -> None:
         """The disk has the room of the last image back. How often it was written is kept: somebody may read it."""
